@@ -1,0 +1,1 @@
+"""What goes in: manifests, their sources, and the images they name."""

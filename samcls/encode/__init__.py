@@ -1,0 +1,1 @@
+"""Stage one: images through the frozen encoder into the feature store."""
