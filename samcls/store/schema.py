@@ -1,0 +1,159 @@
+"""The store's format, version 1: names, types, chunk shapes, and the fingerprint of what made it.
+
+One Zarr v3 group for each data set and encoder. Feature maps are sharded: a shard of some 64 MiB
+holds chunks of some 512 KiB, so a local store of 100 000 images is a few hundred files, and one image
+still costs one small read. All levels share the number of rows in a shard, so that whoever encodes a
+range of images writes whole shards of every level.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+from samcls.errors import StoreError
+
+__all__ = [
+    "DONE",
+    "FAILED",
+    "FORMAT_VERSION",
+    "PENDING",
+    "Fingerprint",
+    "LevelShape",
+    "Partition",
+    "array_name",
+]
+
+FORMAT_VERSION = 1
+PENDING, DONE, FAILED = 0, 1, 2  # values of the `status` array
+
+_SHARD_BYTES = 64 * 2**20
+_CHUNK_BYTES = 512 * 2**10
+_ITEM_BYTES = {"float16": 2, "float32": 4}
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Everything that decides what a feature value is.
+
+    Two stores with equal fingerprints hold the same function of their images.
+
+    Attributes:
+        encoder: name of the encoder, such as `vit_b`.
+        checkpoint_sha256: of the checkpoint file; of the weights themselves where there is no file.
+        input_size: side of the square encoder input, in pixels.
+        patch_size: side of one map cell, in encoder-input pixels.
+        resize: `longest` (keep the aspect, pad right and bottom) or `stretch`.
+        mean: per RGB channel, in 0..255.
+        std: per RGB channel, in 0..255.
+        levels: names of the cached depths, in order.
+        window: side of the pooling window, in map cells; 1 keeps the whole map.
+        views: transforms of the image under which it was encoded, in the order of the view axis.
+        storage: `float16` or `float32`.
+        precision: type of the encoder's arithmetic.
+        preprocessing: version of the rules that turn a file into a frame.
+    """
+
+    encoder: str
+    checkpoint_sha256: str
+    input_size: int
+    patch_size: int
+    resize: str
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    levels: tuple[str, ...]
+    window: int
+    views: tuple[str, ...]
+    storage: str
+    precision: str
+    preprocessing: int
+
+    def __post_init__(self) -> None:
+        """Refuse values that no store can have.
+
+        Raises:
+            StoreError: a field has a value outside its range.
+        """
+        checks = {
+            "storage": (self.storage in _ITEM_BYTES, "float16 or float32"),
+            "resize": (self.resize in {"longest", "stretch"}, "longest or stretch"),
+            "levels": (bool(self.levels) and len(set(self.levels)) == len(self.levels), "distinct"),
+            "views": (bool(self.views) and len(set(self.views)) == len(self.views), "distinct"),
+            "window": (self.window >= 1, "at least 1"),
+        }
+        for name, (good, expected) in checks.items():
+            if not good:
+                raise StoreError(f"{name} is {getattr(self, name)!r}; expected {expected}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as JSON types."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Fingerprint":
+        """Rebuild a fingerprint from its JSON form.
+
+        Raises:
+            StoreError: a field is missing.
+        """
+        missing = [field.name for field in fields(cls) if field.name not in values]
+        if missing:
+            raise StoreError(
+                f"the store's fingerprint lacks {', '.join(missing)}; it was not written by a "
+                "version of samcls that this one can read"
+            )
+        known: dict[str, Any] = {
+            field.name: tuple(value) if isinstance(value := values[field.name], list) else value
+            for field in fields(cls)
+        }
+        return cls(**known)
+
+    def differing(self, other: "Fingerprint") -> dict[str, tuple[Any, Any]]:
+        """Return the fields in which `other` differs, as (own, other's)."""
+        pairs = {f.name: (getattr(self, f.name), getattr(other, f.name)) for f in fields(self)}
+        return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
+
+
+@dataclass(frozen=True)
+class LevelShape:
+    """Shape of one level's stored map.
+
+    Attributes:
+        channels: number of channels.
+        rows: pooled map's height, in windows.
+        cols: pooled map's width, in windows.
+    """
+
+    channels: int
+    rows: int
+    cols: int
+
+    @property
+    def values(self) -> int:
+        """Number of values in one view of one image."""
+        return self.channels * self.rows * self.cols
+
+
+@dataclass(frozen=True)
+class Partition:
+    """How rows fall into chunks and shards, the same for every level.
+
+    Attributes:
+        chunk_rows: images in a chunk.
+        shard_rows: images in a shard, a multiple of `chunk_rows`.
+    """
+
+    chunk_rows: int
+    shard_rows: int
+
+    @classmethod
+    def for_levels(cls, levels: Mapping[str, LevelShape], views: int, storage: str) -> "Partition":
+        """Choose sizes from the largest level, as powers of two so that batches divide them."""
+        row_bytes = max(shape.values for shape in levels.values()) * views * _ITEM_BYTES[storage]
+        chunk = max(1, _CHUNK_BYTES // row_bytes)
+        shard = max(1, _SHARD_BYTES // row_bytes)
+        return cls(1 << (chunk.bit_length() - 1), 1 << (shard.bit_length() - 1))
+
+
+def array_name(level: str) -> str:
+    """Return the name of a level's array inside `features`: no colon, which some file systems refuse."""
+    return level.replace(":", "_")
