@@ -9,7 +9,7 @@ to 7 times faster here.
     store.read("neck", slice(0, 8))          # (8, view, channel, row, col) float16
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -75,18 +75,18 @@ class RowTable:
 
 @dataclass(frozen=True)
 class RowBatch:
-    """Results for consecutive rows, ready to be written.
+    """Results for some rows, ready to be written.
 
     Attributes:
-        start: first row.
+        rows: row numbers, ascending.
         features: for each level, (image, view, channel, row, col); rows that failed hold zeros.
         valid: height and width, in encoder-input pixels, that show picture.
         sha256: of the decoded pixels, 32 bytes an image.
-        status: PENDING rows are left as they are in the store.
+        status: DONE or FAILED.
         error: reason for each failed row, empty otherwise.
     """
 
-    start: int
+    rows: Int[np.ndarray, " image"]
     features: Mapping[str, np.ndarray]
     valid: UInt16[np.ndarray, "image 2"]
     sha256: UInt8[np.ndarray, "image 32"]
@@ -95,7 +95,30 @@ class RowBatch:
 
     def __len__(self) -> int:
         """Return the number of rows."""
-        return len(self.status)
+        return len(self.rows)
+
+    @staticmethod
+    def concatenate(batches: Sequence["RowBatch"]) -> "RowBatch":
+        """Join batches of ascending rows into one."""
+        return RowBatch(
+            rows=np.concatenate([batch.rows for batch in batches]),
+            features={
+                level: np.concatenate([batch.features[level] for batch in batches])
+                for level in batches[0].features
+            },
+            valid=np.concatenate([batch.valid for batch in batches]),
+            sha256=np.concatenate([batch.sha256 for batch in batches]),
+            status=np.concatenate([batch.status for batch in batches]),
+            error=[reason for batch in batches for reason in batch.error],
+        )
+
+    def runs(self) -> Iterator[tuple[slice, slice]]:
+        """Yield stretches of consecutive rows, as (rows in the store, positions in this batch)."""
+        breaks = np.flatnonzero(np.diff(self.rows) != 1) + 1
+        for part in np.split(np.arange(len(self)), breaks):
+            first, last = int(part[0]), int(part[-1])
+            rows = slice(int(self.rows[first]), int(self.rows[last]) + 1)
+            yield rows, slice(first, last + 1)
 
 
 def _pipeline(path: str, mode: str) -> str:
@@ -331,20 +354,24 @@ class FeatureStore:
     # -- writing --------------------------------------------------------------------------------
 
     def write(self, batch: RowBatch) -> None:
-        """Write consecutive rows: features first, their marks last.
+        """Write rows: features first, their marks last.
 
         Raises:
             StoreError: the store was opened for reading.
         """
         if self.mode != "r+":
             raise StoreError(f"{self.path} was opened for reading; open it with mode='r+' to write")
-        rows = slice(batch.start, batch.start + len(batch))
-        for level, values in batch.features.items():
-            self._features(level)[rows] = values
-        self._array("valid")[rows] = batch.valid
-        self._array("sha256")[rows] = batch.sha256
-        self._array("error")[rows] = np.array(list(batch.error), dtype=object)
-        self._array("status")[rows] = batch.status
+        if not len(batch):
+            return
+        error = np.array(list(batch.error), dtype=object)
+        for rows, part in batch.runs():
+            for level, values in batch.features.items():
+                self._features(level)[rows] = values[part]
+            self._array("valid")[rows] = batch.valid[part]
+            self._array("sha256")[rows] = batch.sha256[part]
+            self._array("error")[rows] = error[part]
+        for rows, part in batch.runs():
+            self._array("status")[rows] = batch.status[part]
 
     # -- inside ---------------------------------------------------------------------------------
 

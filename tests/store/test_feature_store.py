@@ -51,7 +51,7 @@ def batch(start: int, rows: int, seed: int = 0) -> RowBatch:
         for name, s in LEVELS.items()
     }
     return RowBatch(
-        start=start,
+        rows=np.arange(start, start + rows),
         features=features,
         valid=np.full((rows, 2), 64, dtype=np.uint16),
         sha256=rng.integers(0, 255, (rows, 32), dtype=np.uint8),
@@ -86,6 +86,18 @@ def test_rows_come_in_the_order_asked_for(tmp_path: Path) -> None:
     store.write(given)
     rows = [8, 0, 0, 5]
     np.testing.assert_array_equal(store.read("neck", rows), given.features["neck"][rows])
+
+
+def test_rows_need_not_be_consecutive(tmp_path: Path) -> None:
+    """Writing rows with gaps leaves the rows between as they were."""
+    store = make(tmp_path / "s.zarr")
+    before = batch(0, 9, seed=1)
+    store.write(before)
+    given = replace(batch(0, 4, seed=2), rows=np.array([1, 2, 5, 8]))
+    store.write(given)
+    expected = before.features["neck"].copy()
+    expected[[1, 2, 5, 8]] = given.features["neck"]
+    np.testing.assert_array_equal(FeatureStore.open(store.path).read("neck"), expected)
 
 
 def test_a_failed_row_keeps_its_reason(tmp_path: Path) -> None:
