@@ -1,0 +1,389 @@
+"""The frozen SAM image encoder: frames in, maps of five depths out; the only door to segment_anything.
+
+Runs `segment_anything`'s own modules and weights. Only the blocks up to the deepest requested level
+run: ViT-H `early` alone costs a quarter of the whole. `vit_t` is a built-in miniature of the same
+architecture (4.4 M parameters, 256 px, 50 images/s on 2 CPU cores) with seeded, untrained weights.
+
+    encoder = load_encoder("vit_b", "sam_vit_b_01ec64.pth", levels=("early", "neck"))
+    maps = encoder(frames, valid)            # {"early": (image, 768, 64, 64), "neck": (image, 256, ...)}
+"""
+
+import hashlib
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from segment_anything import sam_model_registry
+from segment_anything.modeling import ImageEncoderViT
+from torch import Tensor, nn
+from torch.nn import functional
+
+from samcls.encode.weights import check_keys, file_sha256, load_state_dict
+from samcls.errors import ConfigError, WeightsError
+
+__all__ = [
+    "ENCODERS",
+    "LEVELS",
+    "EncoderSpec",
+    "SamEncoder",
+    "load_encoder",
+    "parse_levels",
+    "pool_valid",
+    "resolve_level",
+    "valid_cells",
+]
+
+LEVELS = ("patch", "early", "middle", "late", "neck")
+
+# segment_anything/modeling/sam.py, Sam.__init__
+PIXEL_MEAN = (123.675, 116.28, 103.53)
+PIXEL_STD = (58.395, 57.12, 57.375)
+
+_PATCH = 16
+_PREFIX = "image_encoder."
+
+
+@dataclass(frozen=True)
+class EncoderSpec:
+    """What is fixed about an encoder before any weight is loaded.
+
+    Attributes:
+        name: as on the command line.
+        input_size: side of the square input that the position table is made for, in pixels.
+        depth: number of transformer blocks.
+        global_blocks: indices of the blocks that attend over the whole map, four of them.
+        width: channels of every level but the neck.
+        neck_width: channels of the neck.
+        trained: whether official weights exist; `vit_t` has seeded ones alone.
+    """
+
+    name: str
+    input_size: int
+    depth: int
+    global_blocks: tuple[int, ...]
+    width: int
+    neck_width: int = 256
+    trained: bool = True
+
+
+# segment_anything/build_sam.py for the three; vit_t keeps their proportions at a grid of 16 x 16.
+ENCODERS = {
+    "vit_t": EncoderSpec("vit_t", 256, 8, (1, 3, 5, 7), 192, trained=False),
+    "vit_b": EncoderSpec("vit_b", 1024, 12, (2, 5, 8, 11), 768),
+    "vit_l": EncoderSpec("vit_l", 1024, 24, (5, 11, 17, 23), 1024),
+    "vit_h": EncoderSpec("vit_h", 1024, 32, (7, 15, 23, 31), 1280),
+}
+
+
+def encoder_spec(name: str) -> EncoderSpec:
+    """Look an encoder up.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    if name not in ENCODERS:
+        raise ConfigError(f"unknown encoder {name!r}; expected one of {', '.join(ENCODERS)}")
+    return ENCODERS[name]
+
+
+def parse_levels(text: str, spec: EncoderSpec) -> tuple[str, ...]:
+    """Read a comma-separated list of levels; `all` means the five named ones.
+
+    Raises:
+        ConfigError: a level is unknown or named twice.
+    """
+    names = LEVELS if text == "all" else tuple(part.strip() for part in text.split(","))
+    for name in names:
+        resolve_level(name, spec)
+    if len(set(names)) != len(names):
+        raise ConfigError(f"levels {text!r} name one level twice; name each once")
+    return tuple(names)
+
+
+def resolve_level(name: str, spec: EncoderSpec) -> int:
+    """Return how many blocks a level needs: 0 for `patch`, `depth + 1` for the neck.
+
+    `early`, `middle` and `late` are the outputs of the first three global-attention blocks. That
+    choice is our reading of the paper; `block:<i>` names any other.
+
+    Raises:
+        ConfigError: the level is unknown, with the known ones.
+    """
+    named = dict(zip(LEVELS[1:4], spec.global_blocks, strict=False))
+    if name == "patch":
+        return 0
+    if name == "neck":
+        return spec.depth + 1
+    if name in named:
+        return named[name] + 1
+    kind, _, number = name.partition(":")
+    if kind == "block" and number.isdecimal() and int(number) < spec.depth:
+        return int(number) + 1
+    raise ConfigError(
+        f"unknown level {name!r} for {spec.name}; expected {', '.join(LEVELS)} "
+        f"or block:0 to block:{spec.depth - 1}"
+    )
+
+
+def valid_cells(
+    valid: Sequence[tuple[int, int]], grid: tuple[int, int], patch: int = _PATCH
+) -> Bool[Tensor, "image row col"]:
+    """Mark the map cells that show any picture.
+
+    Args:
+        valid: height and width of the picture in encoder-input pixels, for each image.
+        grid: map height and width, in cells.
+        patch: side of a cell, in encoder-input pixels.
+    """
+    extent = torch.tensor(valid, dtype=torch.int64).reshape(-1, 2)
+    rows = torch.arange(grid[0]) * patch < extent[:, :1]
+    cols = torch.arange(grid[1]) * patch < extent[:, 1:]
+    return rows[:, :, None] & cols[:, None, :]
+
+
+def pool_valid(
+    maps: Float[Tensor, "image channel row col"],
+    cells: Bool[Tensor, "image row col"],
+    window: int,
+) -> Float[Tensor, "image channel pooled_row pooled_col"]:
+    """Average each map over windows, counting only the cells that show picture.
+
+    A window without any such cell pools to zero. Where the window does not divide the map, the last
+    one is smaller. Sums are taken in float32 whatever the type of the maps.
+
+    Args:
+        maps: any floating type.
+        cells: from `valid_cells`.
+        window: side of a window, in cells.
+
+    Returns:
+        float32.
+    """
+    mask = cells.to(maps.device)[:, None]
+    masked = maps.float() * mask
+    if window == 1:
+        return masked
+    edge = [-(-side // window) * window - side for side in maps.shape[2:]]
+    padding = (0, edge[1], 0, edge[0])
+    sums = functional.avg_pool2d(functional.pad(masked, padding), window, divisor_override=1)
+    counts = functional.avg_pool2d(
+        functional.pad(mask.float(), padding), window, divisor_override=1
+    )
+    return sums / counts.clamp(min=1)
+
+
+class SamEncoder(nn.Module):
+    """SAM's image encoder, frozen, giving the requested depths.
+
+    Attributes:
+        spec: the architecture.
+        levels: names of the depths that are given, in order.
+        weights_sha256: of the checkpoint file, or of the seeded weights.
+        input_size: side of the frames, in pixels, a multiple of the patch.
+        patch_size: side of a map cell, in frame pixels.
+    """
+
+    mean: Tensor
+    std: Tensor
+    position: Tensor
+
+    def __init__(
+        self,
+        body: ImageEncoderViT,
+        spec: EncoderSpec,
+        levels: tuple[str, ...],
+        weights_sha256: str,
+        input_size: int,
+    ) -> None:
+        super().__init__()
+        self.body = body.eval().requires_grad_(requires_grad=False)
+        self.spec = spec
+        self.levels = levels
+        self.weights_sha256 = weights_sha256
+        self.input_size = input_size
+        self.patch_size = _PATCH
+        self._needs = {name: resolve_level(name, spec) for name in levels}
+        self.register_buffer("mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(PIXEL_STD).view(3, 1, 1), persistent=False)
+        position = _resize_positions(body.pos_embed, input_size // _PATCH)
+        self.register_buffer("position", position, persistent=False)
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Height and width of every level's map, in cells."""
+        side = self.input_size // self.patch_size
+        return (side, side)
+
+    def channels(self, level: str) -> int:
+        """Return the number of channels of a level."""
+        return self.spec.neck_width if level == "neck" else self.spec.width
+
+    def normalise(
+        self, frames: UInt8[Tensor, "image size size 3"], valid: Sequence[tuple[int, int]]
+    ) -> Float[Tensor, "image 3 size size"]:
+        """Normalise the picture and set its padding to zero, as `Sam.preprocess` does.
+
+        Args:
+            frames: RGB, 0..255, padded right and bottom.
+            valid: height and width that show picture, for each image.
+        """
+        pixels = frames.permute(0, 3, 1, 2).float()
+        pixels = (pixels - self.mean) / self.std
+        shows = valid_cells(valid, (self.input_size, self.input_size), patch=1)
+        return pixels * shows.to(pixels.device)[:, None]
+
+    @torch.inference_mode()
+    def forward(
+        self, frames: UInt8[Tensor, "image size size 3"], valid: Sequence[tuple[int, int]]
+    ) -> dict[str, Float[Tensor, "image channel row col"]]:
+        """Encode frames.
+
+        Args:
+            frames: RGB, 0..255, padded right and bottom to `input_size`.
+            valid: height and width that show picture, for each image.
+
+        Returns:
+            For each level, the whole map at one cell a patch. Cells of padding are not masked here.
+        """
+        wanted = set(self._needs.values())
+        x = self.body.patch_embed(self.normalise(frames, valid)) + self.position
+        after = {0: x.permute(0, 3, 1, 2)}
+        for done, block in enumerate(self.body.blocks[: max(wanted)], start=1):
+            x = block(x)
+            if done in wanted:
+                after[done] = x.permute(0, 3, 1, 2)
+        if "neck" in self._needs:
+            after[self.spec.depth + 1] = self.body.neck(x.permute(0, 3, 1, 2))
+        return {name: after[self._needs[name]] for name in self.levels}
+
+
+def _resize_positions(
+    table: Float[Tensor, "1 row col channel"], side: int
+) -> Float[Tensor, "1 side side channel"]:
+    """Fit the learned positions to another grid, bicubically, as DeiT and ViTDet do."""
+    if table.shape[1] == side:
+        return table.detach().clone()
+    resized = functional.interpolate(
+        table.detach().permute(0, 3, 1, 2),
+        size=(side, side),
+        mode="bicubic",
+        antialias=False,
+        align_corners=False,
+    )
+    return resized.permute(0, 2, 3, 1).contiguous()
+
+
+def load_encoder(
+    name: str,
+    checkpoint: str | Path | None = None,
+    levels: tuple[str, ...] = LEVELS,
+    input_size: int | None = None,
+    seed: int = 0,
+) -> SamEncoder:
+    """Build an encoder and load its weights.
+
+    Args:
+        name: one of `ENCODERS`.
+        checkpoint: an official SAM checkpoint file; none for `vit_t`.
+        levels: depths to give.
+        input_size: side of the frames in pixels, a multiple of 16; the encoder's own by default.
+        seed: of `vit_t`'s weights.
+
+    Raises:
+        ConfigError: unknown name or level, a checkpoint where there can be none, or a bad size.
+        WeightsError: the checkpoint is absent, damaged, or of another encoder.
+    """
+    spec = encoder_spec(name)
+    size = check_size(input_size or spec.input_size)
+    for level in levels:
+        resolve_level(level, spec)
+    if not spec.trained:
+        if checkpoint is not None:
+            raise ConfigError(
+                f"{name} has built-in seeded weights and takes no checkpoint; got {checkpoint}. "
+                "Leave --checkpoint out, or choose vit_b, vit_l or vit_h"
+            )
+        body = _seeded_miniature(spec, seed)
+        digest = state_sha256(body.state_dict())
+    else:
+        if checkpoint is None:
+            raise WeightsError(
+                f"{name} needs a checkpoint; give --checkpoint FILE, or fetch the official one "
+                f"with: samcls weights fetch {name}"
+            )
+        state = load_state_dict(Path(checkpoint))
+        body = official_body(name)
+        expected = {_PREFIX + key: value for key, value in body.state_dict().items()}
+        encoder_state = {k: v for k, v in state.items() if k.startswith(_PREFIX)}
+        check_keys(expected, encoder_state, Path(checkpoint))
+        bare = {k.removeprefix(_PREFIX): v for k, v in encoder_state.items()}
+        body.load_state_dict(bare, assign=True)
+        digest = file_sha256(Path(checkpoint))
+    return SamEncoder(body, spec, levels, digest, size)
+
+
+def check_size(size: int) -> int:
+    """Return the size if an encoder can take it.
+
+    Raises:
+        ConfigError: it is not a positive multiple of the patch.
+    """
+    if size < _PATCH or size % _PATCH:
+        raise ConfigError(f"input size is {size}; expected a multiple of {_PATCH}, such as 512")
+    return size
+
+
+def official_body(name: str) -> ImageEncoderViT:
+    """Build one of SAM's three encoders with segment_anything's own builder, without weights.
+
+    The parameters are on the meta device: nothing is drawn or held before the checkpoint is assigned.
+    """
+    with torch.device("meta"):
+        body: ImageEncoderViT = sam_model_registry[name]().image_encoder
+    return body
+
+
+def state_sha256(state: Mapping[str, Tensor]) -> str:
+    """Digest weights themselves: names, types, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        value = state[key].detach().cpu().contiguous()
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _seeded_miniature(spec: EncoderSpec, seed: int) -> ImageEncoderViT:
+    """Build `vit_t`; every weight is drawn from its own generator, so no global seed is touched."""
+    body = ImageEncoderViT(
+        img_size=spec.input_size,
+        patch_size=_PATCH,
+        embed_dim=spec.width,
+        depth=spec.depth,
+        num_heads=spec.width // 64,
+        out_chans=spec.neck_width,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        use_rel_pos=True,
+        window_size=8,
+        global_attn_indexes=spec.global_blocks,
+    )
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in sorted(body.named_parameters()):
+        with torch.no_grad():
+            _draw(name, parameter, generator)
+    return body
+
+
+def _draw(name: str, parameter: Tensor, generator: torch.Generator) -> None:
+    """Draw one parameter: positions small, matrices scaled to keep variance, norms as they are."""
+    if "pos" in name:
+        parameter.normal_(0, 0.02, generator=generator)
+    elif parameter.dim() > 1:
+        fan_in = math.prod(parameter.shape[1:])
+        parameter.normal_(0, fan_in**-0.5, generator=generator)
+    elif name.endswith("bias"):
+        parameter.zero_()
