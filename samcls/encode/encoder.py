@@ -22,7 +22,7 @@ from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 from torch.nn import functional
 
-from samcls.encode.weights import check_keys, file_sha256, load_state_dict
+from samcls.encode.weights import CHECKPOINTS, cache_dir, check_keys, file_sha256, load_state_dict
 from samcls.errors import ConfigError, WeightsError
 
 __all__ = [
@@ -288,7 +288,8 @@ def load_encoder(
 
     Args:
         name: one of `ENCODERS`.
-        checkpoint: an official SAM checkpoint file; none for `vit_t`.
+        checkpoint: an official SAM checkpoint file, by default the one fetched before; none for
+            `vit_t`.
         levels: depths to give.
         input_size: side of the frames in pixels, a multiple of 16; the encoder's own by default.
         seed: of `vit_t`'s weights.
@@ -310,20 +311,27 @@ def load_encoder(
         body = _seeded_miniature(spec, seed)
         digest = state_sha256(body.state_dict())
     else:
-        if checkpoint is None:
-            raise WeightsError(
-                f"{name} needs a checkpoint; give --checkpoint FILE, or fetch the official one "
-                f"with: samcls weights fetch {name}"
-            )
-        state = load_state_dict(Path(checkpoint))
+        checkpoint = Path(checkpoint) if checkpoint else _fetched(name)
+        state = load_state_dict(checkpoint)
         body = official_body(name)
         expected = {_PREFIX + key: value for key, value in body.state_dict().items()}
         encoder_state = {k: v for k, v in state.items() if k.startswith(_PREFIX)}
-        check_keys(expected, encoder_state, Path(checkpoint))
+        check_keys(expected, encoder_state, checkpoint)
         bare = {k.removeprefix(_PREFIX): v for k, v in encoder_state.items()}
         body.load_state_dict(bare, assign=True)
-        digest = file_sha256(Path(checkpoint))
+        digest = file_sha256(checkpoint)
     return SamEncoder(body, spec, levels, digest, size)
+
+
+def _fetched(name: str) -> Path:
+    """Return the official checkpoint that was fetched before."""
+    path = cache_dir() / CHECKPOINTS[name].file_name
+    if not path.exists():
+        raise WeightsError(
+            f"{name} needs a checkpoint and there is none at {path}; give --checkpoint FILE, or "
+            f"fetch the official one with: samcls weights fetch {name}"
+        )
+    return path
 
 
 def check_size(size: int) -> int:
@@ -359,18 +367,20 @@ def state_sha256(state: Mapping[str, Tensor]) -> str:
 
 def _seeded_miniature(spec: EncoderSpec, seed: int) -> ImageEncoderViT:
     """Build `vit_t`; every weight is drawn from its own generator, so no global seed is touched."""
-    body = ImageEncoderViT(
-        img_size=spec.input_size,
-        patch_size=_PATCH,
-        embed_dim=spec.width,
-        depth=spec.depth,
-        num_heads=spec.width // 64,
-        out_chans=spec.neck_width,
-        norm_layer=partial(nn.LayerNorm, eps=1e-6),
-        use_rel_pos=True,
-        window_size=8,
-        global_attn_indexes=spec.global_blocks,
-    )
+    with torch.device("meta"):
+        body = ImageEncoderViT(
+            img_size=spec.input_size,
+            patch_size=_PATCH,
+            embed_dim=spec.width,
+            depth=spec.depth,
+            num_heads=spec.width // 64,
+            out_chans=spec.neck_width,
+            norm_layer=partial(nn.LayerNorm, eps=1e-6),
+            use_rel_pos=True,
+            window_size=8,
+            global_attn_indexes=spec.global_blocks,
+        )
+    body.to_empty(device="cpu")
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in sorted(body.named_parameters()):
         with torch.no_grad():
@@ -379,7 +389,7 @@ def _seeded_miniature(spec: EncoderSpec, seed: int) -> ImageEncoderViT:
 
 
 def _draw(name: str, parameter: Tensor, generator: torch.Generator) -> None:
-    """Draw one parameter: positions small, matrices scaled to keep variance, norms as they are."""
+    """Draw one parameter: positions small, matrices scaled to keep variance, norms neutral."""
     if "pos" in name:
         parameter.normal_(0, 0.02, generator=generator)
     elif parameter.dim() > 1:
@@ -387,3 +397,5 @@ def _draw(name: str, parameter: Tensor, generator: torch.Generator) -> None:
         parameter.normal_(0, fan_in**-0.5, generator=generator)
     elif name.endswith("bias"):
         parameter.zero_()
+    else:
+        parameter.fill_(1)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -73,7 +74,7 @@ class ExtractOptions:
     levels: str = "all"
     window: int = 4
     size: int | None = None
-    resize: str = "longest"
+    resize: Literal["longest", "stretch"] = "longest"
     storage: str = "float16"
     device: str = "auto"
     batch: int | None = None
@@ -174,7 +175,7 @@ def extract(
     before = store.status
     todo = np.flatnonzero(before != DONE)
     first_batch = time.monotonic()
-    job = _Job(manifest, encoder, store.fingerprint, options.batch or default_batch(encoder))
+    job = _Job(manifest, encoder, options)
     counted = progress or _silent
     with ShardWriter(store, options.flush_seconds) as writer:
         finished, failed = len(before) - len(todo), 0
@@ -197,13 +198,11 @@ def default_batch(encoder: SamEncoder) -> int:
 class _Job:
     """Decode ahead, encode, pool: rows in, finished batches out."""
 
-    def __init__(
-        self, manifest: Manifest, encoder: SamEncoder, fingerprint: Fingerprint, batch: int
-    ) -> None:
+    def __init__(self, manifest: Manifest, encoder: SamEncoder, options: ExtractOptions) -> None:
         self._rows = manifest.rows
         self._encoder = encoder
-        self._fingerprint = fingerprint
-        self._batch = batch
+        self._options = options
+        self._batch = options.batch or default_batch(encoder)
 
     def run(self, todo: Int[np.ndarray, " image"]) -> Iterator[RowBatch]:
         """Yield finished rows in ascending batches."""
@@ -225,7 +224,7 @@ class _Job:
         try:
             image = read_image(row.path, row.index)
             digest = bytes.fromhex(pixel_digest(image))
-            frame = make_frame(image, self._encoder.input_size, self._fingerprint.resize)
+            frame = make_frame(image, self._encoder.input_size, self._options.resize)
         except ImageError as error:
             return _Decoded(None, bytes(32), str(error))
         return _Decoded(frame, digest, "")
@@ -235,7 +234,7 @@ class _Job:
         features = self._encode(rows % self._batch, decoded)
         finite = np.all([np.isfinite(x).all(axis=(1, 2, 3, 4)) for x in features.values()], axis=0)
         reasons = [
-            one.reason or ("" if good else _overflow(self._fingerprint.storage))
+            one.reason or ("" if good else _overflow(self._options.storage))
             for one, good in zip(decoded, finite, strict=True)
         ]
         failed = np.array([bool(reason) for reason in reasons])
@@ -265,9 +264,9 @@ class _Job:
                 valid[slot] = one.frame.valid
         maps = self._encoder(torch.from_numpy(frames).to(self._encoder.mean.device), valid)
         cells = valid_cells(valid, self._encoder.grid, self._encoder.patch_size)
-        dtype = getattr(torch, self._fingerprint.storage)
+        dtype = getattr(torch, self._options.storage)
         pooled = {
-            level: pool_valid(values, cells, self._fingerprint.window).to(dtype)
+            level: pool_valid(values, cells, self._options.window).to(dtype)
             for level, values in maps.items()
         }
         return {level: x[slots].cpu().numpy()[:, None] for level, x in pooled.items()}
@@ -338,6 +337,17 @@ def _open_or_create(
 def _require_rows(store: FeatureStore, manifest: Manifest) -> None:
     """Refuse a manifest whose rows are not the store's."""
     if store.ids == list(manifest.ids):
+        columns = {
+            "splits": store.splits == list(manifest.splits),
+            "groups": store.groups == list(manifest.groups),
+            "labels": store.tasks == manifest.tasks
+            and np.array_equal(store.labels, manifest.labels()),
+        }
+        if changed := [name for name, same in columns.items() if not same]:
+            raise StoreError(
+                f"the {' and '.join(changed)} of {manifest.source} are no longer those that the "
+                f"store {store.path} was made with. Name another store for this manifest"
+            )
         return
     here, there = set(manifest.ids), set(store.ids)
     added, gone = sorted(here - there), sorted(there - here)

@@ -1,0 +1,58 @@
+"""The command line: verbs parse, call one function of the package, and print.
+
+Exit status: 0 done; 1 failed; 2 usage or bad input; 3 finished, but some images failed and are listed.
+"""
+
+import sys
+
+import typer
+
+from samcls import __version__
+from samcls.cli import inputs, stages
+from samcls.cli.shell import say, settings
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="samcls",
+    help="Segment Anything features for medical image classification: cached once, trained on many "
+    "times.",
+    epilog="A first look, without any data or download: samcls demo",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"samcls {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and stop."
+    ),
+    debug: bool = typer.Option(False, "--debug", help="Show tracebacks of errors."),
+) -> None:
+    del version
+    settings["debug"] = debug
+
+
+inputs.register(app)
+stages.register(app)
+
+
+def main() -> None:
+    """Run the command line; `--debug` may stand anywhere on it."""
+    arguments = [part for part in sys.argv[1:] if part != "--debug"]
+    if len(arguments) != len(sys.argv) - 1:
+        arguments.insert(0, "--debug")
+    try:
+        app(args=arguments)
+    except KeyboardInterrupt:
+        say("error: interrupted")
+        sys.exit(1)

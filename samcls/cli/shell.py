@@ -1,0 +1,162 @@
+"""What every verb shares: exit status, `--json`, errors in words, progress on stderr.
+
+Nothing here imports torch: `samcls --help` must answer at once.
+"""
+
+import functools
+import inspect
+import json
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+import typer
+
+from samcls.errors import SamclsError
+
+__all__ = [
+    "Outcome",
+    "number",
+    "progress_bar",
+    "say",
+    "settings",
+    "show_table",
+    "verb",
+]
+
+_AS_JSON = Annotated[
+    bool, typer.Option("--json", help="Print exactly one JSON object on standard output.")
+]
+
+settings = {"debug": False}  # set by the command line's own --debug
+
+
+class Outcome:
+    """What a verb hands back: its JSON form, how to show it to a person, and the exit status."""
+
+    def __init__(
+        self, values: dict[str, Any], show: Callable[[], None], exit_status: int = 0
+    ) -> None:
+        self.values = values
+        self.show = show
+        self.exit_status = exit_status
+
+
+def verb(function: Callable[..., Outcome]) -> Callable[..., None]:
+    """Turn a function that returns an Outcome into a command with `--json` and an exit status."""
+
+    @functools.wraps(function)
+    def command(*args: Any, as_json: bool = False, **kwargs: Any) -> None:
+        try:
+            outcome = function(*args, **kwargs)
+            if as_json:
+                sys.stdout.write(json.dumps(outcome.values, allow_nan=False) + "\n")
+            else:
+                outcome.show()
+        except SamclsError as error:
+            raise typer.Exit(_fail(str(error), error.exit_status, as_json)) from error
+        except KeyboardInterrupt as error:
+            message = "interrupted; finished work is kept, and the same command goes on from there"
+            raise typer.Exit(_fail(message, 1, as_json)) from error
+        except BrokenPipeError:
+            raise typer.Exit(1) from None
+        except Exception as error:
+            message = f"{type(error).__name__}: {error}"
+            if not settings["debug"]:
+                message += "\nThis is a defect of samcls; samcls --debug shows where it happened."
+            raise typer.Exit(_fail(message, 1, as_json)) from error
+        if outcome.exit_status:
+            raise typer.Exit(outcome.exit_status)
+
+    # typer reads options from the signature, so --json is added there once for every verb
+    own = inspect.signature(function)
+    option = inspect.Parameter(
+        "as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_AS_JSON
+    )
+    parameters = [*own.parameters.values(), option]
+    command.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
+    command.__annotations__ = {**function.__annotations__, "as_json": _AS_JSON}
+    return command
+
+
+def _fail(message: str, exit_status: int, as_json: bool) -> int:
+    if settings["debug"]:
+        traceback.print_exc()
+    say(f"error: {message}")
+    if as_json:
+        sys.stdout.write(json.dumps({"error": message, "exit_status": exit_status}) + "\n")
+    return exit_status
+
+
+def say(message: str) -> None:
+    """Write one message to stderr."""
+    sys.stderr.write(message + "\n")
+    sys.stderr.flush()
+
+
+def number(value: float | None, digits: int = 3) -> str:
+    """Show a figure, or a dash where it is not defined."""
+    return "-" if value is None else f"{value:.{digits}f}"
+
+
+def show_table(header: list[str], rows: list[list[str]]) -> None:
+    """Print aligned columns to stdout: text to the left, the rest to the right."""
+    widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
+
+    def line(cells: list[str]) -> str:
+        first, *rest = (
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        )
+        return "  ".join([first, *rest]).rstrip()
+
+    sys.stdout.write("\n".join([line(header), line(["-" * w for w in widths]), *map(line, rows)]))
+    sys.stdout.write("\n")
+
+
+@contextmanager
+def progress_bar(what: str, unit: str = "images") -> Iterator[Callable[[int, int, int], None]]:
+    """Show progress on stderr: a bar on a terminal, a line every ten seconds elsewhere.
+
+    Yields a function that takes (finished, total, failed).
+    """
+    if not sys.stderr.isatty():
+        yield _Lines(what, unit)
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn(what),
+        BarColumn(),
+        TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit + "{task.fields[note]}"),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+    )
+    with bar:
+        task = bar.add_task(what, total=1, note="")
+
+        def update(finished: int, total: int, failed: int = 0) -> None:
+            note = f", {failed} failed" if failed else ""
+            bar.update(task, completed=finished, total=total, note=note)
+
+        yield update
+
+
+class _Lines:
+    """Progress for a log: at most one line every ten seconds."""
+
+    def __init__(self, what: str, unit: str) -> None:
+        self._what = what
+        self._unit = unit
+        self._last = time.monotonic()
+
+    def __call__(self, finished: int, total: int, failed: int = 0) -> None:
+        now = time.monotonic()
+        if now - self._last >= 10:
+            self._last = now
+            note = f", {failed} failed" if failed else ""
+            say(f"{self._what}: {finished}/{total} {self._unit}{note}")
