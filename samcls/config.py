@@ -21,11 +21,22 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 
 from samcls.errors import ConfigError
 
-__all__ = ["Config", "TrainConfig", "digest", "load_toml", "option", "parse", "to_dict", "to_toml"]
+__all__ = [
+    "Config",
+    "Gate",
+    "TrainConfig",
+    "digest",
+    "load_toml",
+    "option",
+    "parse",
+    "to_dict",
+    "to_toml",
+]
 
 C = TypeVar("C", bound="Config")
 T = TypeVar("T")
 Limit = int | float | None
+Gate = Literal["multiply", "residual"]
 
 NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
@@ -104,7 +115,7 @@ class TrainConfig(Config):
     tasks: tuple[str, ...] = option((), distinct=True)
     window: int | None = option(None, at_least=1)
     reduction: int = option(16, at_least=1)
-    gate: Literal["multiply", "residual"] = "multiply"
+    gate: Gate = "multiply"
     hidden: int = option(0, at_least=0)
     dropout: float = option(0.2, at_least=0.0, below=1.0)
     epochs: int = option(60, at_least=1)
