@@ -12,7 +12,7 @@ import os
 import struct
 import threading
 import zipfile
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
@@ -170,8 +170,8 @@ def _open_member(file: str, archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> 
         return array
 
 
-def _header(member: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
-    """Shape, whether in Fortran's order, and type; leaves the member at the first value."""
+def _header(member: Any) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """Shape, whether in Fortran's order, and type; leaves the open member at its first value."""
     if np.lib.format.read_magic(member) == (1, 0):
         return np.lib.format.read_array_header_1_0(member)
     return np.lib.format.read_array_header_2_0(member)

@@ -38,7 +38,7 @@ SUFFIXES = frozenset(
 )
 
 # Pillow opens other formats too, some of them by running other programs.
-FORMATS = ("PNG", "JPEG", "MPO", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
+FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
 
 Resize = Literal["longest", "stretch"]
 
@@ -164,7 +164,7 @@ def _read_pillow(file: Path, index: int | None) -> UInt8[np.ndarray, "row col 3"
     with image:
         # An MPO's further frames are a phone's depth or gain maps, not pictures to choose from.
         count = 1 if image.format == "MPO" else int(getattr(image, "n_frames", 1))
-        image.seek(_choose(count, index, "frame"))
+        image.seek(_choose(count, index, "page" if image.format == "TIFF" else "frame"))
         check_size(image.height, image.width)
         image.load()
         return _pillow_to_rgb(image)
@@ -185,19 +185,25 @@ def _deep_to_rgb(image: Image.Image) -> UInt8[np.ndarray, "row col 3"]:
     """Grey of 16 or 32 bits or floats, with what Pillow leaves to its caller in a TIFF."""
     tags: Any = getattr(image, "tag_v2", {})
     values = np.asarray(ImageOps.exif_transpose(image))
-    if image.mode == "I" and tags.get(339) == (1,):  # unsigned, which Pillow holds as signed
+    if image.mode == "I" and tags.get(339, (1,)) == (1,):  # unsigned, which Pillow holds as signed
         values = values.view(np.uint32)
     rgb = to_rgb(values)
     return 255 - rgb if tags.get(262) == 0 else rgb  # 0: white is zero
 
 
 def _read_tiff(file: Path, index: int | None) -> UInt8[np.ndarray, "row col 3"]:
-    """Through Pillow, unless it does not know this kind of TIFF at all (16-bit RGB, doubles)."""
+    """Through Pillow, which knows more compressions, but not doubles.
+
+    It opens colour of more than 8 bits too, but keeps the high byte alone, and mixes up the rows
+    where each channel has a plane of its own.
+    """
     try:
-        Image.open(file, formats=("TIFF",)).close()
+        with Image.open(file, formats=("TIFF",)) as image:
+            bits: tuple[int, ...] = getattr(image, "tag_v2", {}).get(258, (1,))
     except UnidentifiedImageError:
         return _read_tifffile(file, index)
-    return _read_pillow(file, index)
+    deep_colour = len(bits) > 1 and max(bits) > 8
+    return _read_tifffile(file, index) if deep_colour else _read_pillow(file, index)
 
 
 def _read_tifffile(file: Path, index: int | None) -> UInt8[np.ndarray, "row col 3"]:
@@ -256,15 +262,17 @@ def _dicom_to_rgb(dataset: Any, index: int | None) -> UInt8[np.ndarray, "row col
     values = pixel_array(dataset, index=frame)
     kind = dataset.PhotometricInterpretation
     if kind == "PALETTE COLOR":
-        colours = apply_color_lut(values, dataset)
-        return to_rgb(colours if colours.dtype == np.uint8 else (colours >> 8).astype(np.uint8))
+        colours = apply_color_lut(values, dataset)[:, :, :3]
+        deep = int(dataset.RedPaletteColorLookupTableDescriptor[2]) > 8
+        return to_rgb((colours >> 8 if deep else colours).astype(np.uint8))
     if values.ndim == 3:
         return to_rgb(values)
     # An identity would turn 8-bit values into doubles, and those are scaled.
-    if dataset.get("RescaleSlope", 1) != 1 or dataset.get("RescaleIntercept", 0) != 0:
+    identity = (dataset.get("RescaleSlope", 1), dataset.get("RescaleIntercept", 0)) == (1, 0)
+    if "ModalityLUTSequence" in dataset or not identity:
         values = apply_modality_lut(values, dataset)
-    elif "ModalityLUTSequence" in dataset:
-        values = apply_modality_lut(values, dataset)
+    elif dataset.BitsStored != 8:
+        values = values.astype(np.float64)  # so that a mask of 0 and 1 is scaled too
     rgb = to_rgb(_window(values, dataset))
     return 255 - rgb if kind == "MONOCHROME1" else rgb
 

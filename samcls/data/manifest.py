@@ -394,10 +394,10 @@ def _cells(row: Row, folder: str, optional: Sequence[str]) -> list[str]:
     path = _relative(row.path, folder)
     cells = [row.id, path, *(extra[name] for name in optional), row.split, *row.labels]
     for cell in cells:
-        if cell != cell.strip():
+        if cell != cell.strip() or "\n" in cell or "\r" in cell:
             raise ManifestError(
-                f"image {row.id!r}: {cell!r} starts or ends with white space, which a CSV does "
-                "not keep: rename it"
+                f"image {row.id!r}: {cell!r} holds a line break or starts or ends with white "
+                "space, which a CSV does not keep: rename it"
             )
     return cells
 
