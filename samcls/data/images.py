@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Float, Shaped, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from samcls.data.arrays import MAX_PIXELS, check_size, read_row, to_rgb
@@ -271,8 +271,8 @@ def _dicom_to_rgb(dataset: Any, index: int | None) -> UInt8[np.ndarray, "row col
     identity = (dataset.get("RescaleSlope", 1), dataset.get("RescaleIntercept", 0)) == (1, 0)
     if "ModalityLUTSequence" in dataset or not identity:
         values = apply_modality_lut(values, dataset)
-    elif dataset.BitsStored != 8:
-        values = values.astype(np.float64)  # so that a mask of 0 and 1 is scaled too
+    elif values.dtype == np.uint8 and dataset.BitsStored != 8:
+        values = values.astype(np.uint16)  # so that a mask of 0 and 1 is scaled too
     rgb = to_rgb(_window(values, dataset))
     return 255 - rgb if kind == "MONOCHROME1" else rgb
 
@@ -283,10 +283,7 @@ def _window(values: Shaped[np.ndarray, "row col"], dataset: Any) -> Shaped[np.nd
     The three functions are those of DICOM PS3.3, C.11.2.1.2 and C.11.2.1.3.
     """
     if "VOILUTSequence" in dataset:
-        from pydicom.pixels.processing import apply_voi
-
-        bits = int(dataset.VOILUTSequence[0].LUTDescriptor[2])
-        shown = apply_voi(values, dataset) / (2.0**bits - 1)
+        shown = _look_up(values, dataset.VOILUTSequence[0])
     elif "WindowCenter" in dataset and "WindowWidth" in dataset:
         centre, width = _first(dataset.WindowCenter), _first(dataset.WindowWidth)
         function = str(dataset.get("VOILUTFunction") or "LINEAR").upper()
@@ -301,6 +298,16 @@ def _window(values: Shaped[np.ndarray, "row col"], dataset: Any) -> Shaped[np.nd
         return values
     rounded: np.ndarray = np.rint(np.clip(shown, 0, 1) * 255).astype(np.uint8)
     return rounded
+
+
+def _look_up(values: Shaped[np.ndarray, "row col"], item: Any) -> Float[np.ndarray, "row col"]:
+    """Entries of a VOI table, 0..1; values beyond its ends show its first and last entry."""
+    _, start, bits = map(int, item.LUTDescriptor)
+    data = item.LUTData
+    table = np.frombuffer(data, "<u2") if isinstance(data, bytes) else np.asarray(data)
+    places = np.clip(np.rint(values).astype(np.int64) - start, 0, len(table) - 1)
+    entries: np.ndarray = table[places] / (2.0**bits - 1)
+    return entries
 
 
 def _first(value: Any) -> float:
