@@ -29,9 +29,12 @@ __all__ = [
     "Row",
     "check_files",
     "check_labels",
+    "class_order",
+    "csv_lines",
     "file_of",
     "missing_files",
     "read_manifest",
+    "refuse_existing",
     "write_manifest",
 ]
 
@@ -142,7 +145,7 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
             problems are counted and the first ten are listed with their line numbers.
     """
     source = Path(path)
-    lines = _read_lines(source)
+    lines = csv_lines(source)
     if not lines:
         raise ManifestError(
             f"the manifest {source} is empty: expected a header `id,path,split,<task>` and one "
@@ -160,7 +163,7 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
     _raise_problems(source, [f"line {line}: {problem}" for line, problem in problems])
     kept = tuple(row for row in rows if row is not None)
     tasks = {
-        task: _class_order({row.labels[column] for row in kept} - {""})
+        task: class_order({row.labels[column] for row in kept} - {""})
         for column, task in enumerate(parser.tasks)
     }
     return Manifest(source, kept, tasks)
@@ -184,7 +187,7 @@ def check_labels(manifest: Manifest) -> None:
         for row in manifest.rows:
             if row.labels[column] and row.labels[column] not in known:
                 unknown.setdefault((row.split, row.labels[column]), []).append(row.id)
-        shown = ", ".join(map(repr, _class_order(known)[:SHOWN])) or "no label at all"
+        shown = ", ".join(map(repr, class_order(known)[:SHOWN])) or "no label at all"
         problems += [
             f"column {task!r}: unknown label {value!r} in {len(ids)} {split} row(s), first "
             f"{ids[0]!r}; the training rows hold {shown}"
@@ -220,6 +223,47 @@ def check_files(manifest: Manifest) -> list[int]:
     return missing
 
 
+def class_order(names: Iterable[str]) -> tuple[str, ...]:
+    """Class names in numeric order where all are integers, so that 10 follows 9; else sorted."""
+    names = sorted(names)
+    try:
+        return tuple(sorted(names, key=int))
+    except ValueError:
+        return tuple(names)
+
+
+def csv_lines(source: Path, what: str = "manifest") -> list[tuple[int, list[str]]]:
+    """Line number and cells of every line of a CSV that is not blank.
+
+    Raises:
+        ManifestError: The file is missing, unreadable or no CSV; `what` it is stands in the message.
+    """
+    if not source.exists():
+        raise ManifestError(f"the {what} {source} does not exist: name an existing CSV file")
+    if not source.is_file():
+        raise ManifestError(f"the {what} {source} is a folder: name a CSV file")
+    try:
+        with source.open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.reader(file, strict=True)
+            return [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
+    except OSError as error:
+        raise ManifestError(f"the {what} {source} cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ManifestError(
+            f"the {what} {source} is not a CSV in UTF-8: {error}. Save it as `CSV UTF-8`, "
+            "separated by commas"
+        ) from error
+
+
+def refuse_existing(out: Path, *, overwrite: bool) -> None:
+    """Raise OverwriteRefused where something is at `out` and may not be replaced."""
+    if out.exists() and not overwrite:
+        raise OverwriteRefused(
+            f"the manifest {out} is already there: remove it, name another file, or ask for it "
+            "to be overwritten"
+        )
+
+
 def write_manifest(
     rows: Sequence[Row], tasks: Sequence[str], out: str | Path, *, overwrite: bool = False
 ) -> Path:
@@ -239,11 +283,7 @@ def write_manifest(
         ManifestError: The rows would not read back as they are, or `out` cannot be written.
     """
     out = Path(out)
-    if out.exists() and not overwrite:
-        raise OverwriteRefused(
-            f"the manifest {out} is already there: remove it, name another file, or ask for it "
-            "to be overwritten"
-        )
+    refuse_existing(out, overwrite=overwrite)
     folder = os.path.realpath(out.parent)
     optional = [
         name
@@ -261,25 +301,6 @@ def write_manifest(
     except (OSError, UnicodeEncodeError) as error:
         raise ManifestError(f"the manifest {out} cannot be written: {error}") from error
     return out
-
-
-def _read_lines(source: Path) -> list[tuple[int, list[str]]]:
-    """Line number and cells of every line that is not blank."""
-    if not source.exists():
-        raise ManifestError(f"the manifest {source} does not exist: name an existing CSV file")
-    if not source.is_file():
-        raise ManifestError(f"the manifest {source} is a folder: name a CSV file")
-    try:
-        with source.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
-            return [(reader.line_num, cells) for cells in reader if any(map(str.strip, cells))]
-    except OSError as error:
-        raise ManifestError(f"the manifest {source} cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ManifestError(
-            f"the manifest {source} is not a CSV in UTF-8: {error}. Save it as `CSV UTF-8`, "
-            "separated by commas"
-        ) from error
 
 
 def _check_header(source: Path, header: Sequence[str]) -> None:
@@ -366,15 +387,6 @@ def _unknown_split(split: str) -> str:
     meant = SPLIT_SPELLINGS.get(split.lower()) or (near[0] if near else None)
     hint = f"; did you mean {meant!r}?" if meant else ""
     return f"unknown split {split!r}: expected train, val or test{hint}"
-
-
-def _class_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Numeric order where all names are integers, so that 10 follows 9; else sorted."""
-    names = sorted(names)
-    try:
-        return tuple(sorted(names, key=int))
-    except ValueError:
-        return tuple(names)
 
 
 def _raise_problems(source: Path, problems: Sequence[str], remedy: str = "") -> None:
