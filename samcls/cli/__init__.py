@@ -8,8 +8,9 @@ import sys
 import typer
 
 from samcls import __version__
-from samcls.cli import inputs, stages
+from samcls.cli.inputs import register as register_inputs
 from samcls.cli.shell import say, settings
+from samcls.cli.stages import register as register_stages
 
 __all__ = ["app", "main"]
 
@@ -42,8 +43,8 @@ def _options(
     settings["debug"] = debug
 
 
-inputs.register(app)
-stages.register(app)
+register_inputs(app)
+register_stages(app)
 
 
 def main() -> None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_feature_store import batch, make
+from stores import batch, make
 
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, PENDING

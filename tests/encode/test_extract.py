@@ -1,0 +1,199 @@
+"""Stage one keeps its promises: exact, resumable, and one bad image costs one row."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from segment_anything.utils.transforms import ResizeLongestSide
+
+from samcls.data.manifest import Manifest, read_manifest
+from samcls.encode.encoder import LEVELS, load_encoder
+from samcls.encode.extract import ExtractOptions, extract
+from samcls.errors import ConfigError, FingerprintMismatch, StoreError
+from samcls.store.feature_store import FeatureStore
+from samcls.store.schema import DONE, FAILED
+
+SMALL = ExtractOptions(size=64, window=2, batch=4)
+
+
+def image_folder(folder: Path, sizes: Sequence[tuple[int, int]], seed: int = 0) -> Path:
+    """Write PNG files of the given (height, width) and their manifest."""
+    rng = np.random.default_rng(seed)
+    lines = ["id,path,split,label"]
+    for i, (height, width) in enumerate(sizes):
+        pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{i}.png")
+        split = ("train", "train", "val", "test")[i % 4]
+        lines.append(f"image{i},{i}.png,{split},{'ab'[i // 2 % 2]}")
+    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
+    return folder / "manifest.csv"
+
+
+@pytest.fixture
+def manifest(tmp_path: Path) -> Manifest:
+    sizes = [
+        (40, 40),
+        (30, 50),
+        (64, 20),
+        (64, 64),
+        (100, 90),
+        (17, 80),
+        (33, 33),
+        (64, 48),
+        (9, 9),
+    ]
+    return read_manifest(image_folder(tmp_path, sizes))
+
+
+def features(store: FeatureStore) -> dict[str, np.ndarray]:
+    return {level: store.read(level) for level in store.levels}
+
+
+def test_the_store_holds_the_reference_pooled_over_windows(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    """Each stored value equals segment_anything's map, averaged by hand over its window's picture."""
+    extract(manifest, tmp_path / "s.zarr", replace(SMALL, storage="float32"))
+    store = FeatureStore.open(tmp_path / "s.zarr")
+    body = load_encoder("vit_t", input_size=64)
+    for row, entry in enumerate(manifest.rows):
+        image = np.asarray(Image.open(entry.path))
+        resized = ResizeLongestSide(64).apply_image(image)
+        frame = np.zeros((64, 64, 3), dtype=np.uint8)
+        frame[: resized.shape[0], : resized.shape[1]] = resized
+        maps = body(torch.from_numpy(frame)[None], [resized.shape[:2]])
+        rows, cols = (-(-side // 16) for side in resized.shape[:2])
+        assert store.valid[row].tolist() == list(resized.shape[:2])
+        for level in LEVELS:
+            for r, c in np.ndindex(2, 2):
+                cell = maps[level][0, :, r * 2 : min(r * 2 + 2, rows), c * 2 : min(c * 2 + 2, cols)]
+                expected = cell.mean((1, 2)) if cell.numel() else torch.zeros(cell.shape[0])
+                found = store.read(level, [row])[0, 0, :, r, c]
+                np.testing.assert_allclose(found, expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_a_bad_image_costs_its_own_row(manifest: Manifest, tmp_path: Path) -> None:
+    """Missing, empty and truncated files are listed with their reasons; the others are as they were."""
+    whole = extract(manifest, tmp_path / "whole.zarr", SMALL)
+    assert (whole.done, whole.failed, whole.skipped) == (9, 0, 0)
+    (tmp_path / "1.png").unlink()
+    (tmp_path / "4.png").write_bytes(b"")
+    (tmp_path / "6.png").write_bytes((tmp_path / "6.png").read_bytes()[:200])
+    summary = extract(manifest, tmp_path / "s.zarr", SMALL)
+    assert (summary.done, summary.failed) == (6, 3)
+    assert [image for image, _ in summary.failures] == ["image1", "image4", "image6"]
+    for (_, reason), word in zip(summary.failures, ["exist", "empty", "truncated"], strict=True):
+        assert word in reason
+    store, reference = FeatureStore.open(summary.store), FeatureStore.open(whole.store)
+    good = np.flatnonzero(store.status == DONE)
+    assert np.flatnonzero(store.status == FAILED).tolist() == [1, 4, 6]
+    for level in LEVELS:
+        np.testing.assert_array_equal(store.read(level, good), reference.read(level, good))
+        assert not store.read(level, [1, 4, 6]).any()
+
+
+def test_a_mended_image_is_taken_up_and_the_rest_left_alone(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    """Running again encodes failed rows only, and gives what a clean run gives."""
+    whole = extract(manifest, tmp_path / "whole.zarr", SMALL)
+    (tmp_path / "5.png").rename(tmp_path / "away.png")
+    assert extract(manifest, tmp_path / "s.zarr", SMALL).failed == 1
+    (tmp_path / "away.png").rename(tmp_path / "5.png")
+    summary = extract(manifest, tmp_path / "s.zarr", SMALL)
+    assert (summary.done, summary.failed, summary.skipped) == (9, 0, 8)
+    store, reference = FeatureStore.open(summary.store), FeatureStore.open(whole.store)
+    for level, values in features(reference).items():
+        np.testing.assert_array_equal(store.read(level), values)
+    assert store.errors == [""] * 9
+
+
+def test_the_batch_does_not_show(manifest: Manifest, tmp_path: Path) -> None:
+    """Other batch sizes agree within one unit in the last place of float16, mostly exactly."""
+    one = extract(manifest, tmp_path / "one.zarr", replace(SMALL, batch=1))
+    many = extract(manifest, tmp_path / "many.zarr", replace(SMALL, batch=16))
+    for level, values in features(FeatureStore.open(one.store)).items():
+        other = FeatureStore.open(many.store).read(level)
+        np.testing.assert_allclose(values, other, rtol=2**-10, atol=2**-12)
+
+
+def test_another_request_on_the_same_store_is_refused(manifest: Manifest, tmp_path: Path) -> None:
+    """Another window, or another manifest, names what differs and leaves the store as it was."""
+    extract(manifest, tmp_path / "s.zarr", SMALL)
+    with pytest.raises(FingerprintMismatch, match="window"):
+        extract(manifest, tmp_path / "s.zarr", replace(SMALL, window=4))
+    fewer = replace(manifest, rows=manifest.rows[1:])
+    with pytest.raises(StoreError, match="1 are gone"):
+        extract(fewer, tmp_path / "s.zarr", SMALL)
+    moved = (replace(manifest.rows[0], split="test"), *manifest.rows[1:])
+    with pytest.raises(StoreError, match="the splits of"):
+        extract(replace(manifest, rows=moved), tmp_path / "s.zarr", SMALL)
+    assert (FeatureStore.open(tmp_path / "s.zarr").status == DONE).all()
+
+
+def test_options_are_refused_before_anything_is_touched() -> None:
+    """Each option out of range names itself, its value and what was expected."""
+    for options, words in (
+        ({"window": 17}, "window is 17; expected 1 to 16"),
+        ({"size": 100}, "multiple of 16"),
+        ({"levels": "neck,nose"}, "unknown level 'nose'"),
+        ({"batch": 0}, "batch is 0"),
+        ({"storage": "int8"}, "float16 or float32"),
+        ({"encoder": "vit_g"}, "unknown encoder 'vit_g'"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            ExtractOptions(**options)
+
+
+CHILD = """
+import sys
+from samcls.data.manifest import read_manifest
+from samcls.encode.extract import ExtractOptions, extract
+options = ExtractOptions(size=128, window=2, batch=2, flush_seconds=0.0)
+extract(read_manifest(sys.argv[1]), sys.argv[2], options)
+"""
+
+
+def killed_after(command: list[str], store: Path, rows: int, delay: float) -> None:
+    """Start an extract and SIGKILL it some time after it has finished a number of rows."""
+    child = subprocess.Popen(command)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and child.poll() is None:
+        if FeatureStore.exists(store) and (FeatureStore.open(store).status == DONE).sum() >= rows:
+            break
+        time.sleep(0.002)
+    time.sleep(delay)
+    os.kill(child.pid, signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+
+
+def test_killed_at_three_random_moments_and_resumed_is_as_uninterrupted(tmp_path: Path) -> None:
+    """SIGKILL at random moments, then resume: bit for bit the arrays of an uninterrupted run."""
+    rng = np.random.default_rng()
+    manifest = image_folder(tmp_path, [(int(h), int(w)) for h, w in rng.integers(20, 150, (90, 2))])
+    store = tmp_path / "killed.zarr"
+    command = [sys.executable, "-c", CHILD, str(manifest), str(store)]
+    done = 0
+    for _ in range(3):
+        killed_after(command, store, done + int(rng.integers(2, 20)), float(rng.uniform(0, 0.1)))
+        status = FeatureStore.open(store).status
+        assert done < (status == DONE).sum() < len(status)
+        done = int((status == DONE).sum())
+    subprocess.run(command, check=True)
+    subprocess.run([*command[:-1], str(tmp_path / "whole.zarr")], check=True)
+    resumed, whole = FeatureStore.open(store), FeatureStore.open(tmp_path / "whole.zarr")
+    assert (resumed.status == DONE).all()
+    np.testing.assert_array_equal(resumed.sha256, whole.sha256)
+    np.testing.assert_array_equal(resumed.valid, whole.valid)
+    for level, values in features(whole).items():
+        assert values.any()
+        np.testing.assert_array_equal(resumed.read(level), values)

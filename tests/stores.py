@@ -1,0 +1,57 @@
+"""Tiny real stores that several tests build on."""
+
+from pathlib import Path
+
+import numpy as np
+
+from samcls.store.feature_store import FeatureStore, RowBatch, RowTable
+from samcls.store.schema import DONE, Fingerprint, LevelShape
+
+__all__ = ["FINGERPRINT", "LEVELS", "batch", "make", "table"]
+
+FINGERPRINT = Fingerprint(
+    encoder="vit_t",
+    checkpoint_sha256="0" * 64,
+    input_size=64,
+    patch_size=16,
+    resize="longest",
+    mean=(123.675, 116.28, 103.53),
+    std=(58.395, 57.12, 57.375),
+    levels=("block:0", "neck"),
+    window=2,
+    views=("identity",),
+    storage="float16",
+    precision="float32",
+    preprocessing=1,
+)
+LEVELS = {"block:0": LevelShape(3, 2, 2), "neck": LevelShape(5, 2, 2)}
+
+
+def table(images: int) -> RowTable:
+    return RowTable(
+        ids=[f"image-{i}-é" for i in range(images)],
+        splits=["train", "val", "test"] * (images // 3) + ["train"] * (images % 3),
+        groups=[""] * images,
+        tasks={"label": ("benign", "malignant")},
+        labels=np.arange(images, dtype=np.int16)[:, None] % 2,
+    )
+
+
+def make(path: Path, images: int = 9) -> FeatureStore:
+    return FeatureStore.create(path, FINGERPRINT, LEVELS, table(images))
+
+
+def batch(start: int, rows: int, seed: int = 0) -> RowBatch:
+    rng = np.random.default_rng(seed + start)
+    features = {
+        name: rng.normal(size=(rows, 1, s.channels, s.rows, s.cols)).astype(np.float16)
+        for name, s in LEVELS.items()
+    }
+    return RowBatch(
+        rows=np.arange(start, start + rows),
+        features=features,
+        valid=np.full((rows, 2), 64, dtype=np.uint16),
+        sha256=rng.integers(0, 255, (rows, 32), dtype=np.uint8),
+        status=np.full(rows, DONE, dtype=np.uint8),
+        error=[""] * rows,
+    )
