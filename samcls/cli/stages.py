@@ -1,12 +1,16 @@
-"""The two stages and the store between them: extract, train, store."""
+"""The two stages and the store between them: extract, train, store; and the demo of it all."""
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from samcls.cli.shell import Outcome, progress_bar, say, show_table, verb
+from samcls.cli.tables import show_figures
+
+if TYPE_CHECKING:
+    from samcls.encode.extract import ExtractSummary
 
 __all__ = ["register"]
 
@@ -16,6 +20,8 @@ _SHOWN_FAILURES = 10
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     app.command("extract")(verb(_extract))
+    app.command("train")(verb(_train))
+    app.command("demo")(verb(_demo))
     store = typer.Typer(help="Look after a feature store.", no_args_is_help=True)
     store.command("info")(verb(_store_info))
     app.add_typer(store, name="store")
@@ -70,12 +76,10 @@ def _extract(
         batch=batch,
         seed=seed,
     )
-    if encoder == "vit_t":
-        say("vit_t is UNTRAINED: seeded random weights, for trying things out and for controls")
+    _warn_untrained(encoder)
     with progress_bar("extract") as progress:
         summary = extract(rows, store, options, progress)
-    values = asdict(summary)
-    values["failures"] = [{"id": i, "reason": reason} for i, reason in summary.failures]
+    values = _as_json(summary)
 
     def show() -> None:
         rate = f", {summary.images_per_second:.1f} images/s" if summary.images_per_second else ""
@@ -94,6 +98,118 @@ def _list_failures(failures: tuple[tuple[str, str], ...]) -> None:
         say(f"failed: {image}: {reason}")
     if len(failures) > _SHOWN_FAILURES:
         say(f"... and {len(failures) - _SHOWN_FAILURES} more; --json lists them all")
+
+
+def _train(
+    store: Annotated[str, typer.Argument(help="Feature store, extracted to the end.")],
+    run: Annotated[Path, typer.Argument(help="Folder to make for the run.")],
+    config: Annotated[
+        Path | None, typer.Option(help="TOML with any setting; options given here win over it.")
+    ] = None,
+    head: Annotated[str | None, typer.Option(help="Kind of head: slca.")] = None,
+    levels: Annotated[
+        str | None, typer.Option(help="Comma-separated; all that the store holds by default.")
+    ] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Label columns, comma-separated; all by default.")
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option(help="SLCA's window, a multiple of the store's.")
+    ] = None,
+    gate: Annotated[str | None, typer.Option(help="multiply or residual.")] = None,
+    reduction: Annotated[int | None, typer.Option(help="SLCA's bottleneck.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Most passes over the images.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="AdamW's peak rate.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="AdamW's decay.")] = None,
+    dropout: Annotated[float | None, typer.Option(help="Share of pooled features.")] = None,
+    class_weights: Annotated[str | None, typer.Option(help="none or balanced.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order and dropout.")] = None,
+) -> Outcome:
+    """Stage two: train one head on cached features; validation chooses, test is scored once."""
+    from samcls.config import TrainConfig, load_toml, parse, to_dict
+
+    base = to_dict(load_toml(TrainConfig, config)) if config else {}
+    given = {
+        "head": head,
+        "levels": _names(levels),
+        "tasks": _names(tasks),
+        "window": window,
+        "gate": gate,
+        "reduction": reduction,
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "dropout": dropout,
+        "class_weights": class_weights,
+        "seed": seed,
+    }
+    chosen = {k: v for k, v in given.items() if v is not None}
+    settings = parse(TrainConfig, {**base, **chosen}, "the options")
+    from samcls.learn.runs import refuse_overwrite
+
+    refuse_overwrite(run)
+    from samcls.learn.train import train
+    from samcls.store.feature_store import FeatureStore
+
+    opened = FeatureStore.open(store)
+    _warn_untrained(opened.fingerprint.encoder)
+    values = train(opened, settings, run, say).to_dict()
+
+    def show() -> None:
+        show_figures(values)
+        typer.echo(
+            f"{run}: {values['parameters']:,} parameters, best of {values['epochs']} epochs is "
+            f"{values['best_epoch']}, {values['seconds']:.1f} s"
+        )
+
+    return Outcome(values, show)
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",")]
+
+
+def _warn_untrained(encoder: str) -> None:
+    if encoder == "vit_t":
+        say("vit_t is UNTRAINED: seeded random weights, for trying things out and for controls")
+
+
+def _demo(
+    directory: Annotated[Path, typer.Argument(help="Folder to make.")] = Path("samcls-demo"),
+    images: Annotated[int, typer.Option(help="Number of phantoms.")] = 300,
+    seed: Annotated[int, typer.Option(help="Of the phantoms.")] = 0,
+) -> Outcome:
+    """The whole pipeline on built-in images with the built-in encoder; no download."""
+    from samcls.demo import run_demo
+
+    with progress_bar("extract") as progress:
+        result = run_demo(directory, images, seed, say, progress)
+    values = {
+        "directory": str(directory),
+        "seconds": result.seconds,
+        "extract": _as_json(result.extract),
+        "train": result.train,
+        "commands": result.commands,
+    }
+
+    def show() -> None:
+        show_figures(result.train)
+        spent = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.seconds.items())
+        typer.echo(
+            f"{spent}; features: {result.extract.bytes / 1e6:.1f} MB\n\n"
+            "The encoder is vit_t: UNTRAINED, so this shows the pipeline, not what SAM can do.\n"
+            f"Everything is in {directory}. The same by hand:"
+        )
+        for command in result.commands:
+            typer.echo(f"  {command}")
+        typer.echo("Next, with your own images:  samcls manifest folder DIR manifest.csv")
+
+    return Outcome(values, show)
+
+
+def _as_json(summary: "ExtractSummary") -> dict[str, Any]:
+    failures = [{"id": image, "reason": reason} for image, reason in summary.failures]
+    return {**asdict(summary), "failures": failures}
 
 
 def _store_info(
