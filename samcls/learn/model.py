@@ -1,0 +1,174 @@
+"""A fitted model: standardiser and head together, from cached features to probabilities.
+
+Saved as `head.safetensors` (weights, means, deviations) and `head.json` (what to build around them):
+no pickle, so that a run from a stranger is safe to open. Loading takes some milliseconds.
+
+    model = load_model("run")
+    model.probabilities(tokens, counts)["malignancy"]        # "image class", rows sum to 1
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from samcls.config import TrainConfig, parse, to_dict
+from samcls.errors import InputError
+from samcls.learn.features import Standardiser
+from samcls.learn.heads import Head, build_head, split_logits
+
+__all__ = ["Model", "load_model", "model_files", "predict_logits", "select", "to_probabilities"]
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What turns cached features into class probabilities.
+
+    Attributes:
+        config: What the head was built and trained with.
+        channels: Number of channels of each level that the head sees.
+        tasks: Class names of each task.
+        window: Side of the pooling window, in cells of the encoder's map.
+        standardiser: Measured on the training split.
+        head: The selected head.
+    """
+
+    config: TrainConfig
+    channels: Mapping[str, int]
+    tasks: Mapping[str, tuple[str, ...]]
+    window: int
+    standardiser: Standardiser
+    head: Head
+
+    @property
+    def parameters(self) -> int:
+        """Number of trained values."""
+        return sum(p.numel() for p in self.head.parameters())
+
+    def probabilities(
+        self,
+        tokens: Mapping[str, Float[Tensor, "image _token _channel"]],
+        counts: Mapping[str, Float[Tensor, "image _token"]],
+    ) -> dict[str, Float[np.ndarray, "image _class"]]:
+        """Probabilities of each task's classes, in [0, 1]; each row sums to 1.
+
+        Args:
+            tokens: For each level, window means as cached, not standardised.
+            counts: For each level, number of valid map cells under each token.
+        """
+        logits = predict_logits(self.head, self.standardiser.apply(tokens), counts)
+        return to_probabilities(logits, self.tasks)
+
+
+def predict_logits(
+    head: Head,
+    tokens: Mapping[str, Float[Tensor, "_image _token _channel"]],
+    counts: Mapping[str, Float[Tensor, "_image _token"]],
+    rows: Int64[Tensor, " row"] | None = None,
+    batch: int = 64,
+) -> Float[Tensor, "row logit"]:
+    """Logits without dropout, a batch at a time.
+
+    Args:
+        head: The head.
+        tokens: For each level, standardised window means.
+        counts: For each level, number of valid map cells under each token.
+        rows: Images to predict; None means all.
+        batch: Images at once; small batches stay in the processor's cache.
+    """
+    if rows is None:
+        rows = torch.arange(len(next(iter(tokens.values()))))
+    with torch.inference_mode():
+        parts = [head(*select(tokens, counts, part)) for part in torch.split(rows, batch)]
+    return torch.cat(parts)
+
+
+def select(
+    tokens: Mapping[str, Tensor], counts: Mapping[str, Tensor], rows: Int64[Tensor, " row"]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Tokens and counts of some images."""
+    return (
+        {level: values.index_select(0, rows) for level, values in tokens.items()},
+        {level: values.index_select(0, rows) for level, values in counts.items()},
+    )
+
+
+def to_probabilities(
+    logits: Float[Tensor, "image logit"], tasks: Mapping[str, tuple[str, ...]]
+) -> dict[str, Float[np.ndarray, "image _class"]]:
+    """Softmax over each task's own logits."""
+    parts = split_logits(logits, [len(classes) for classes in tasks.values()])
+    return {task: part.softmax(1).numpy() for task, part in zip(tasks, parts, strict=True)}
+
+
+def model_files(model: Model) -> dict[str, bytes]:
+    """The contents of `head.json` and `head.safetensors`, by file name."""
+    tensors = {f"head.{name}": value for name, value in model.head.state_dict().items()}
+    for level in model.channels:
+        tensors[f"mean.{level}"] = model.standardiser.mean[level]
+        tensors[f"std.{level}"] = model.standardiser.std[level]
+    described = {
+        "format_version": FORMAT_VERSION,
+        "head": model.config.head,
+        "window": model.window,
+        "levels": dict(model.channels),
+        "tasks": [{"name": name, "classes": list(c)} for name, c in model.tasks.items()],
+        "config": to_dict(model.config),
+    }
+    return {
+        "head.json": (json.dumps(described, indent=2, ensure_ascii=False) + "\n").encode(),
+        "head.safetensors": safetensors.torch.save({k: v.contiguous() for k, v in tensors.items()}),
+    }
+
+
+def load_model(folder: str | Path) -> Model:
+    """Rebuild a model from the two files in a folder.
+
+    Raises:
+        InputError: where a file is missing, damaged, or of another format.
+    """
+    folder = Path(folder)
+    try:
+        described = json.loads((folder / "head.json").read_text(encoding="utf-8"))
+        tensors = safetensors.torch.load((folder / "head.safetensors").read_bytes())
+    except (OSError, ValueError, safetensors.SafetensorError) as error:
+        raise InputError(f"cannot read the head in {folder}: {error}") from error
+    version = described.get("format_version")
+    if version != FORMAT_VERSION:
+        raise InputError(
+            f"the head in {folder} has format {version}; this samcls reads format {FORMAT_VERSION}"
+        )
+    try:
+        return _rebuild(described, tensors, folder)
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise InputError(f"the head in {folder} is damaged: {error}; train it again") from error
+
+
+def _rebuild(described: Mapping[str, Any], tensors: dict[str, Tensor], folder: Path) -> Model:
+    config = parse(TrainConfig, _set(described["config"]), f"{folder / 'head.json'}")
+    tasks = {task["name"]: tuple(task["classes"]) for task in described["tasks"]}
+    channels, window = dict(described["levels"]), described["window"]
+    logits = sum(len(classes) for classes in tasks.values())
+    head = build_head(config, channels, logits, window, torch.Generator())
+    own = {k.removeprefix("head."): v for k, v in tensors.items() if k.startswith("head.")}
+    head.load_state_dict(own)
+    standardiser = Standardiser(
+        mean={level: tensors[f"mean.{level}"] for level in channels},
+        std={level: tensors[f"std.{level}"] for level in channels},
+    )
+    return Model(config, channels, tasks, window, standardiser, head)
+
+
+def _set(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Options without those that JSON holds as null."""
+    return {name: value for name, value in options.items() if value is not None}
