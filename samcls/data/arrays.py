@@ -1,7 +1,7 @@
 """Arrays as pictures: the rows of an .npz, and numbers of any type to RGB uint8.
 
 The last four arrays stay open in each process, so that reading row by row costs a copy of the row:
-some 10 microseconds at 64 x 64. A member stored without compression is mapped from the disk, and a
+some 50 microseconds at 64 x 64. A member stored without compression is mapped from the disk, and a
 compressed one (every MedMNIST file) is held in memory whole: 0.4 MB for BreastMNIST at 28 pixels.
 
     rgb = to_rgb(read_row("breastmnist.npz", "train_images", 17))

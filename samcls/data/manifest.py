@@ -1,7 +1,7 @@
 """The manifest: a CSV in which one row is one image, parsed once into records that cannot be wrong.
 
 Every problem of a file is collected and reported together, with line numbers, before any slow work
-begins. Reading costs about half a second for 100,000 rows and touches no image.
+begins. Reading costs about a second for 100,000 rows and touches no image.
 
     manifest = read_manifest("breastmnist.csv")   # structure: columns, ids, paths, splits, indices
     check_labels(manifest)                        # val and test hold no class that train lacks

@@ -69,7 +69,7 @@ def test_exif_orientation_is_applied(tmp_path: Path, suffix: str) -> None:
 
 def test_palettes_are_resolved(tmp_path: Path) -> None:
     """A palette's colours come out, not its indices."""
-    image = Image.fromarray(np.array([[0, 1], [2, 1]], dtype=np.uint8), mode=None).convert("P")
+    image = Image.fromarray(np.array([[0, 1], [2, 1]], dtype=np.uint8)).convert("P")
     image.putpalette([10, 20, 30, 200, 100, 50, 1, 2, 3])
     rgb = read_image(saved(tmp_path / "a.png", image))
     assert rgb.tolist() == [[[10, 20, 30], [200, 100, 50]], [[1, 2, 3], [200, 100, 50]]]
@@ -87,10 +87,20 @@ def test_transparency_is_laid_over_black(tmp_path: Path, mode: str) -> None:
 
 def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
     """Full black ink is black, no ink is white."""
-    inks = np.zeros((8, 16, 4), dtype=np.uint8)
-    inks[:, 8:, 3] = 255
-    rgb = read_image(saved(tmp_path / "a.jpg", Image.fromarray(inks, mode=None).convert("CMYK")))
-    assert rgb.shape == (8, 16, 3)
+    inks = np.zeros((16, 32, 4), dtype=np.uint8)
+    inks[:, 16:, 3] = 255
+    image = Image.frombytes("CMYK", (32, 16), inks.tobytes())
+    rgb = read_image(saved(tmp_path / "a.jpg", image))
+    assert rgb[:, :14].min() > 240
+    assert rgb[:, 18:].max() < 15
+
+
+def test_the_first_picture_of_a_phone_file_is_read(tmp_path: Path) -> None:
+    """A JPEG with further frames (depth, gain map) needs no index."""
+    first, second = (Image.new("RGB", (16, 16), colour) for colour in ("white", "black"))
+    path = saved(tmp_path / "a.mpo", first, save_all=True, append_images=[second])
+    Path(path).rename(tmp_path / "a.jpg")
+    assert read_image(str(tmp_path / "a.jpg")).min() > 250
 
 
 def test_one_bit_images_are_black_and_white(tmp_path: Path) -> None:
