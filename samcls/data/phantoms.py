@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image
-from scipy import ndimage  # type: ignore[import-untyped]
+from scipy import ndimage
 
 from samcls.data.manifest import SPLITS, Row, refuse_existing, write_manifest
 from samcls.errors import ConfigError
