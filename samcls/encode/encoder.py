@@ -8,42 +8,38 @@ architecture (4.4 M parameters, 256 px, 50 images/s on 2 CPU cores) with seeded,
     maps = encoder(frames, valid)            # {"early": (image, 768, 64, 64), "neck": (image, 256, ...)}
 """
 
-import hashlib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float, UInt8
 from segment_anything import sam_model_registry
 from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 from torch.nn import functional
 
+from samcls.encode.base import LEVELS, Encoder, MapShape, state_sha256
 from samcls.encode.weights import CHECKPOINTS, cache_dir, check_keys, file_sha256, load_state_dict
 from samcls.errors import ConfigError, WeightsError
 
 __all__ = [
     "ENCODERS",
-    "LEVELS",
     "EncoderSpec",
     "SamEncoder",
+    "encoder_spec",
     "load_encoder",
     "parse_levels",
-    "pool_valid",
     "resolve_level",
-    "valid_cells",
 ]
-
-LEVELS = ("patch", "early", "middle", "late", "neck")
 
 # segment_anything/modeling/sam.py, Sam.__init__
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
 
-_PATCH = 16
+PATCH = 16
 _PREFIX = "image_encoder."
 
 
@@ -129,66 +125,14 @@ def resolve_level(name: str, spec: EncoderSpec) -> int:
     )
 
 
-def valid_cells(
-    valid: Sequence[tuple[int, int]], grid: tuple[int, int], patch: int = _PATCH
-) -> Bool[Tensor, "image row col"]:
-    """Mark the map cells that show any picture.
-
-    Args:
-        valid: height and width of the picture in encoder-input pixels, for each image.
-        grid: map height and width, in cells.
-        patch: side of a cell, in encoder-input pixels.
-    """
-    extent = torch.tensor(valid, dtype=torch.int64).reshape(-1, 2)
-    rows = torch.arange(grid[0]) * patch < extent[:, :1]
-    cols = torch.arange(grid[1]) * patch < extent[:, 1:]
-    return rows[:, :, None] & cols[:, None, :]
-
-
-def pool_valid(
-    maps: Float[Tensor, "image channel row col"],
-    cells: Bool[Tensor, "image row col"],
-    window: int,
-) -> Float[Tensor, "image channel pooled_row pooled_col"]:
-    """Average each map over windows, counting only the cells that show picture.
-
-    A window without any such cell pools to zero. Where the window does not divide the map, the last
-    one is smaller. Sums are taken in float32 whatever the type of the maps.
-
-    Args:
-        maps: any floating type.
-        cells: from `valid_cells`.
-        window: side of a window, in cells.
-
-    Returns:
-        float32.
-    """
-    mask = cells.to(maps.device)[:, None]
-    masked = maps.float() * mask
-    if window == 1:
-        return masked
-    edge = [-(-side // window) * window - side for side in maps.shape[2:]]
-    padding = (0, edge[1], 0, edge[0])
-    sums = functional.avg_pool2d(functional.pad(masked, padding), window, divisor_override=1)
-    counts = functional.avg_pool2d(
-        functional.pad(mask.float(), padding), window, divisor_override=1
-    )
-    return sums / counts.clamp(min=1)
-
-
-class SamEncoder(nn.Module):
+class SamEncoder(Encoder):
     """SAM's image encoder, frozen, giving the requested depths.
 
     Attributes:
         spec: the architecture.
-        levels: names of the depths that are given, in order.
-        weights_sha256: of the checkpoint file, or of the seeded weights.
-        input_size: side of the frames, in pixels, a multiple of the patch.
-        patch_size: side of a map cell, in frame pixels.
+        body: segment_anything's own module.
     """
 
-    mean: Tensor
-    std: Tensor
     position: Tensor
 
     def __init__(
@@ -198,57 +142,35 @@ class SamEncoder(nn.Module):
         levels: tuple[str, ...],
         weights_sha256: str,
         input_size: int,
+        precision: str = "float32",
     ) -> None:
-        super().__init__()
+        super().__init__(
+            spec.name,
+            levels,
+            weights_sha256,
+            input_size,
+            PIXEL_MEAN,
+            PIXEL_STD,
+            precision,
+            spec.trained,
+        )
         self.body = body.eval().requires_grad_(requires_grad=False)
         self.spec = spec
-        self.levels = levels
-        self.weights_sha256 = weights_sha256
-        self.input_size = input_size
-        self.patch_size = _PATCH
         self._needs = {name: resolve_level(name, spec) for name in levels}
-        self.register_buffer("mean", torch.tensor(PIXEL_MEAN).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(PIXEL_STD).view(3, 1, 1), persistent=False)
-        position = _resize_positions(body.pos_embed, input_size // _PATCH)
+        position = _resize_positions(body.pos_embed, input_size // PATCH)
         self.register_buffer("position", position, persistent=False)
 
-    @property
-    def grid(self) -> tuple[int, int]:
-        """Height and width of every level's map, in cells."""
-        side = self.input_size // self.patch_size
-        return (side, side)
-
-    def channels(self, level: str) -> int:
-        """Return the number of channels of a level."""
-        return self.spec.neck_width if level == "neck" else self.spec.width
-
-    def normalise(
-        self, frames: UInt8[Tensor, "image size size 3"], valid: Sequence[tuple[int, int]]
-    ) -> Float[Tensor, "image 3 size size"]:
-        """Normalise the picture and set its padding to zero, as `Sam.preprocess` does.
-
-        Args:
-            frames: RGB, 0..255, padded right and bottom.
-            valid: height and width that show picture, for each image.
-        """
-        pixels = frames.permute(0, 3, 1, 2).float()
-        pixels = (pixels - self.mean) / self.std
-        shows = valid_cells(valid, (self.input_size, self.input_size), patch=1)
-        return pixels * shows.to(pixels.device)[:, None]
+    def shape(self, level: str) -> MapShape:
+        """Return the shape of a level's map: one cell a patch at every level."""
+        side = self.input_size // PATCH
+        channels = self.spec.neck_width if level == "neck" else self.spec.width
+        return MapShape(channels, side, side, PATCH)
 
     @torch.inference_mode()
     def forward(
         self, frames: UInt8[Tensor, "image size size 3"], valid: Sequence[tuple[int, int]]
-    ) -> dict[str, Float[Tensor, "image channel row col"]]:
-        """Encode frames.
-
-        Args:
-            frames: RGB, 0..255, padded right and bottom to `input_size`.
-            valid: height and width that show picture, for each image.
-
-        Returns:
-            For each level, the whole map at one cell a patch. Cells of padding are not masked here.
-        """
+    ) -> dict[str, Float[Tensor, "image _channel _row _col"]]:
+        """Encode frames, as `Encoder.forward`."""
         wanted = set(self._needs.values())
         x = self.body.patch_embed(self.normalise(frames, valid)) + self.position
         after = {0: x.permute(0, 3, 1, 2)}
@@ -340,8 +262,8 @@ def check_size(size: int) -> int:
     Raises:
         ConfigError: it is not a positive multiple of the patch.
     """
-    if size < _PATCH or size % _PATCH:
-        raise ConfigError(f"input size is {size}; expected a multiple of {_PATCH}, such as 512")
+    if size < PATCH or size % PATCH:
+        raise ConfigError(f"input size is {size}; expected a multiple of {PATCH}, such as 512")
     return size
 
 
@@ -355,22 +277,12 @@ def official_body(name: str) -> ImageEncoderViT:
     return body
 
 
-def state_sha256(state: Mapping[str, Tensor]) -> str:
-    """Digest weights themselves: names, types, shapes and bytes, in the order of the names."""
-    digest = hashlib.sha256()
-    for key in sorted(state):
-        value = state[key].detach().cpu().contiguous()
-        digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
-        digest.update(value.view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
-
-
 def _seeded_miniature(spec: EncoderSpec, seed: int) -> ImageEncoderViT:
     """Build `vit_t`; every weight is drawn from its own generator, so no global seed is touched."""
     with torch.device("meta"):
         body = ImageEncoderViT(
             img_size=spec.input_size,
-            patch_size=_PATCH,
+            patch_size=PATCH,
             embed_dim=spec.width,
             depth=spec.depth,
             num_heads=spec.width // 64,

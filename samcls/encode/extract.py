@@ -27,17 +27,9 @@ from samcls.data.images import (
     read_image,
 )
 from samcls.data.manifest import Manifest, Row
-from samcls.encode.encoder import (
-    PIXEL_MEAN,
-    PIXEL_STD,
-    SamEncoder,
-    check_size,
-    encoder_spec,
-    load_encoder,
-    parse_levels,
-    pool_valid,
-    valid_cells,
-)
+from samcls.encode.base import Encoder
+from samcls.encode.encoder import check_size, encoder_spec, load_encoder, parse_levels
+from samcls.encode.pooling import pool_valid, valid_cells
 from samcls.errors import ConfigError, ImageError, StoreError
 from samcls.store.feature_store import FeatureStore, RowBatch, RowTable
 from samcls.store.schema import DONE, FAILED, Fingerprint, LevelShape
@@ -188,17 +180,17 @@ def extract(
     return _summary(store, before, begun, first_batch)
 
 
-def default_batch(encoder: SamEncoder) -> int:
+def default_batch(encoder: Encoder) -> int:
     """Choose a batch by tokens, as a power of two: 8 for `vit_t` at 256 px, 1 for SAM at 1024 px."""
-    tokens = (encoder.input_size // encoder.patch_size) ** 2
-    wanted = 2048 if encoder.mean.device.type == "cpu" else 32768
+    tokens = (encoder.input_size // 16) ** 2
+    wanted = 2048 if encoder.device.type == "cpu" else 32768
     return 1 << max(0, (wanted // tokens).bit_length() - 1)
 
 
 class _Job:
     """Decode ahead, encode, pool: rows in, finished batches out."""
 
-    def __init__(self, manifest: Manifest, encoder: SamEncoder, options: ExtractOptions) -> None:
+    def __init__(self, manifest: Manifest, encoder: Encoder, options: ExtractOptions) -> None:
         self._rows = manifest.rows
         self._encoder = encoder
         self._options = options
@@ -262,13 +254,13 @@ class _Job:
             if one.frame is not None:
                 frames[slot] = one.frame.pixels
                 valid[slot] = one.frame.valid
-        maps = self._encoder(torch.from_numpy(frames).to(self._encoder.mean.device), valid)
-        cells = valid_cells(valid, self._encoder.grid, self._encoder.patch_size)
+        maps = self._encoder(torch.from_numpy(frames).to(self._encoder.device), valid)
         dtype = getattr(torch, self._options.storage)
-        pooled = {
-            level: pool_valid(values, cells, self._options.window).to(dtype)
-            for level, values in maps.items()
-        }
+        pooled = {}
+        for level, values in maps.items():
+            shape = self._encoder.shape(level)
+            cells = valid_cells(valid, (shape.rows, shape.cols), shape.patch)
+            pooled[level] = pool_valid(values, cells, self._options.window).to(dtype)
         return {level: x[slots].cpu().numpy()[:, None] for level, x in pooled.items()}
 
 
@@ -300,21 +292,21 @@ def _device(name: str) -> torch.device:
 
 
 def _open_or_create(
-    manifest: Manifest, path: str, encoder: SamEncoder, options: ExtractOptions
+    manifest: Manifest, path: str, encoder: Encoder, options: ExtractOptions
 ) -> FeatureStore:
     fingerprint = Fingerprint(
         encoder=options.encoder,
         checkpoint_sha256=encoder.weights_sha256,
         input_size=encoder.input_size,
-        patch_size=encoder.patch_size,
+        patch_size=16,
         resize=options.resize,
-        mean=PIXEL_MEAN,
-        std=PIXEL_STD,
+        mean=encoder.pixel_mean,
+        std=encoder.pixel_std,
         levels=encoder.levels,
         window=options.window,
         views=("identity",),
         storage=options.storage,
-        precision="float32",
+        precision=encoder.precision,
         preprocessing=PREPROCESSING_VERSION,
     )
     if FeatureStore.exists(path):
@@ -322,8 +314,7 @@ def _open_or_create(
         store.require(fingerprint)
         _require_rows(store, manifest)
         return store
-    rows, cols = (-(-side // options.window) for side in encoder.grid)
-    levels = {name: LevelShape(encoder.channels(name), rows, cols) for name in encoder.levels}
+    levels = {name: _pooled_shape(encoder, name, options.window) for name in encoder.levels}
     table = RowTable(
         ids=manifest.ids,
         splits=manifest.splits,
@@ -332,6 +323,11 @@ def _open_or_create(
         labels=manifest.labels(),
     )
     return FeatureStore.create(path, fingerprint, levels, table)
+
+
+def _pooled_shape(encoder: Encoder, level: str, window: int) -> LevelShape:
+    whole = encoder.shape(level)
+    return LevelShape(whole.channels, -(-whole.rows // window), -(-whole.cols // window))
 
 
 def _require_rows(store: FeatureStore, manifest: Manifest) -> None:

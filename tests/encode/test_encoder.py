@@ -15,15 +15,9 @@ from segment_anything.utils.transforms import ResizeLongestSide
 
 from samcls.data.images import make_frame
 from samcls.encode import encoder as module
-from samcls.encode.encoder import (
-    ENCODERS,
-    LEVELS,
-    load_encoder,
-    parse_levels,
-    pool_valid,
-    resolve_level,
-    valid_cells,
-)
+from samcls.encode.base import LEVELS
+from samcls.encode.encoder import ENCODERS, load_encoder, parse_levels, resolve_level
+from samcls.encode.pooling import pool_valid, valid_cells
 from samcls.errors import ConfigError, WeightsError
 
 
@@ -183,7 +177,7 @@ def test_pooling_is_the_mean_over_valid_cells(
     height = data.draw(st.integers(1, rows * 16))
     width = data.draw(st.integers(1, cols * 16))
     maps = torch.randn(1, 2, rows, cols, generator=torch.Generator().manual_seed(0))
-    cells = valid_cells([(height, width)], (rows, cols))
+    cells = valid_cells([(height, width)], (rows, cols), 16)
     pooled = pool_valid(maps, cells, window)
     assert pooled.shape[2:] == (-(-rows // window), -(-cols // window))
     for r in range(pooled.shape[2]):

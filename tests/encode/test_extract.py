@@ -16,7 +16,8 @@ from PIL import Image
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from samcls.data.manifest import Manifest, read_manifest
-from samcls.encode.encoder import LEVELS, load_encoder
+from samcls.encode.base import LEVELS
+from samcls.encode.encoder import load_encoder
 from samcls.encode.extract import ExtractOptions, extract
 from samcls.errors import ConfigError, FingerprintMismatch, StoreError
 from samcls.store.feature_store import FeatureStore
@@ -158,7 +159,7 @@ CHILD = """
 import sys
 from samcls.data.manifest import read_manifest
 from samcls.encode.extract import ExtractOptions, extract
-options = ExtractOptions(size=128, window=2, batch=2, flush_seconds=0.0)
+options = ExtractOptions(window=2, batch=2, flush_seconds=0.0)
 extract(read_manifest(sys.argv[1]), sys.argv[2], options)
 """
 

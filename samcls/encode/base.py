@@ -1,0 +1,134 @@
+"""What every encoder keeps to: frames in, one map for each level out; it knows no files.
+
+An encoder is frozen and says of itself what a store's fingerprint must hold.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from samcls.encode.pooling import valid_cells
+
+__all__ = ["LEVELS", "Encoder", "MapShape", "state_sha256"]
+
+LEVELS = ("patch", "early", "middle", "late", "neck")
+
+
+@dataclass(frozen=True)
+class MapShape:
+    """Shape of one level's whole map.
+
+    Attributes:
+        channels: number of channels.
+        rows: height, in cells.
+        cols: width, in cells.
+        patch: side of a cell, in encoder-input pixels.
+    """
+
+    channels: int
+    rows: int
+    cols: int
+    patch: int
+
+
+class Encoder(nn.Module, ABC):
+    """A frozen image encoder.
+
+    Args:
+        name: as on the command line.
+        levels: names of the depths that are given, in order.
+        weights_sha256: of the checkpoint file, or of the weights where there is none.
+        input_size: side of the frames, in pixels.
+        mean: of each RGB channel, in 0..255.
+        std: of each RGB channel, in 0..255.
+        precision: type of the arithmetic: `float32`, `bfloat16` or `float16`.
+        trained: whether the weights come from training.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        name: str,
+        levels: tuple[str, ...],
+        weights_sha256: str,
+        input_size: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        precision: str,
+        trained: bool,
+    ) -> None:
+        super().__init__()
+        self.name = name
+        self.levels = levels
+        self.weights_sha256 = weights_sha256
+        self.input_size = input_size
+        self.pixel_mean = tuple(mean)
+        self.pixel_std = tuple(std)
+        self.precision = precision
+        self.trained = trained
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the encoder computes."""
+        return self.mean.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the arithmetic."""
+        chosen: torch.dtype = getattr(torch, self.precision)
+        return chosen
+
+    @abstractmethod
+    def shape(self, level: str) -> MapShape:
+        """Return the shape of a level's map."""
+
+    @abstractmethod
+    def forward(
+        self, frames: UInt8[Tensor, "image size size 3"], valid: Sequence[tuple[int, int]]
+    ) -> dict[str, Float[Tensor, "image _channel _row _col"]]:
+        """Encode frames.
+
+        Args:
+            frames: RGB, 0..255, padded right and bottom to `input_size`.
+            valid: height and width that show picture, for each image.
+
+        Returns:
+            For each level, the whole map. Cells of padding are not masked here.
+        """
+
+    def normalise(
+        self, frames: UInt8[Tensor, "image size size 3"], valid: Sequence[tuple[int, int]]
+    ) -> Float[Tensor, "image 3 size size"]:
+        """Normalise the picture and set its padding to zero, as `Sam.preprocess` does.
+
+        Args:
+            frames: RGB, 0..255, padded right and bottom.
+            valid: height and width that show picture, for each image.
+
+        Returns:
+            float32.
+        """
+        pixels = (frames.permute(0, 3, 1, 2).float() - self.mean) / self.std
+        if all(extent == (self.input_size, self.input_size) for extent in valid):
+            return pixels
+        shows = valid_cells(valid, (self.input_size, self.input_size), patch=1)
+        return pixels * shows.to(pixels.device)[:, None]
+
+
+def state_sha256(state: Mapping[str, Tensor]) -> str:
+    """Digest weights themselves: names, types, shapes and bytes, in the order of the names."""
+    digest = hashlib.sha256()
+    for key in sorted(state):
+        value = state[key].detach().cpu().contiguous()
+        digest.update(f"{key} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,212 @@
+"""Other encoders, for controls: `timm:<name>` gives any timm model's maps by depth.
+
+The only door to timm in stage one. The same store, levels and commands serve, so that whether SAM's
+features matter can be asked: DINOv2 instead of SAM, or any model with random weights.
+
+    encoder = load_timm("timm:vit_small_patch14_dinov2", levels=("early", "neck"))
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import timm
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from samcls.encode.base import LEVELS, Encoder, MapShape, state_sha256
+from samcls.errors import ConfigError, WeightsError
+
+__all__ = ["TimmEncoder", "depths", "load_timm"]
+
+_PREFIX = "timm:"
+
+
+class TimmEncoder(Encoder):
+    """A timm model giving maps by depth.
+
+    Flat transformers (all blocks on one grid) give `early`, `middle` and `late` after a quarter, a half
+    and three quarters of their blocks, which for ViT-B are the very blocks that SAM's levels name;
+    `neck` after the last one, or after SAM's own neck; `patch` before the first; and `block:<i>`.
+    Models with stages give their last four stages as `early` to `neck`, and `stage:<i>`; `patch` is the
+    stem where timm lists five. No final norm is applied: stage two standardises each channel.
+    """
+
+    def __init__(
+        self,
+        body: nn.Module,
+        name: str,
+        levels: tuple[str, ...],
+        input_size: int,
+        precision: str,
+        trained: bool,
+    ) -> None:
+        config: dict[str, Any] = body.pretrained_cfg  # type: ignore[assignment]
+        super().__init__(
+            name,
+            levels,
+            state_sha256(body.state_dict()),
+            input_size,
+            [255 * value for value in config["mean"]],
+            [255 * value for value in config["std"]],
+            precision,
+            trained,
+        )
+        self.body = body.eval().requires_grad_(requires_grad=False).to(self.dtype)
+        self._depths = {level: _depth(level, name, body) for level in levels}
+        self._shapes = self._measure()
+
+    def shape(self, level: str) -> MapShape:
+        """Return the shape of a level's map."""
+        return self._shapes[level]
+
+    @torch.inference_mode()
+    def forward(
+        self, frames: UInt8[Tensor, "image size size 3"], valid: Sequence[tuple[int, int]]
+    ) -> dict[str, Float[Tensor, "image _channel _row _col"]]:
+        """Encode frames, as `Encoder.forward`."""
+        pixels = self.normalise(frames, valid).to(self.dtype)
+        return self._maps(pixels)
+
+    def _maps(self, pixels: Tensor) -> dict[str, Tensor]:
+        body: Any = self.body
+        kept: dict[str, Tensor] = {}
+        handles = []
+        if "patch" in self._depths and self._depths["patch"] is None:
+            handles.append(body.blocks[0].register_forward_pre_hook(_keep(kept, body, pixels)))
+        wanted = sorted({depth for depth in self._depths.values() if isinstance(depth, int)})
+        whole = "neck" in self._depths and self._depths["neck"] is None
+        try:
+            found = body.forward_intermediates(
+                pixels,
+                indices=wanted or [0],
+                stop_early=not whole,
+                output_fmt="NCHW",
+                intermediates_only=not whole,
+            )
+        finally:
+            for handle in handles:
+                handle.remove()
+        last, maps = found if whole else (pixels, found)
+        by_depth: dict[int, Tensor] = dict(zip(wanted or [0], maps, strict=True))
+        special = {**kept, "neck": last}
+        return {
+            level: special[level] if depth is None else by_depth[depth]
+            for level, depth in self._depths.items()
+        }
+
+    def _measure(self) -> dict[str, MapShape]:
+        side = self.input_size
+        with torch.inference_mode():
+            maps = self._maps(torch.zeros(1, 3, side, side, dtype=self.dtype))
+        shapes = {}
+        for level, found in maps.items():
+            _, channels, rows, cols = found.shape
+            if side % rows:
+                raise ConfigError(
+                    f"{self.name} gives a map of {rows} x {cols} for {side} pixels at level {level}; "
+                    "choose a --size that its strides divide"
+                )
+            shapes[level] = MapShape(channels, rows, cols, side // rows)
+        return shapes
+
+
+def _keep(kept: dict[str, Tensor], body: Any, pixels: Tensor) -> Any:
+    """Make a hook that keeps the first block's input as a map."""
+
+    def hook(_module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        tokens = inputs[0]
+        if tokens.dim() == 3:
+            rows, cols = body.patch_embed.dynamic_feat_size(pixels.shape[2:])
+            tokens = tokens[:, body.num_prefix_tokens :]
+            tokens = tokens.reshape(len(tokens), rows, cols, -1)
+        kept["patch"] = tokens.permute(0, 3, 1, 2)
+
+    return hook
+
+
+def _is_flat(body: Any) -> bool:
+    return hasattr(body, "blocks") and len({f["reduction"] for f in body.feature_info}) == 1
+
+
+def depths(body: nn.Module) -> dict[str, int | None]:
+    """Return every level that a model can give, with its index among timm's intermediates.
+
+    None stands for what is not among them: the input of the first block, and SAM's neck.
+    """
+    info: Any = body.feature_info
+    count = len(info)
+    if _is_flat(body):
+        named: dict[str, int | None] = {"patch": None}
+        quarters = zip(LEVELS[1:4], (1, 2, 3), strict=True)
+        named |= {level: max(0, count * part // 4 - 1) for level, part in quarters}
+        named["neck"] = None if isinstance(getattr(body, "neck", None), nn.Module) else count - 1
+        return named | {f"block:{i}": i for i in range(count)}
+    last = min(count, 5)
+    named = dict(zip(LEVELS[-last:], range(count - last, count), strict=True))
+    return named | {f"stage:{i}": i for i in range(count)}
+
+
+def _depth(level: str, name: str, body: nn.Module) -> int | None:
+    known = depths(body)
+    if level not in known:
+        raise ConfigError(f"unknown level {level!r} for {name}; expected one of {', '.join(known)}")
+    return known[level]
+
+
+def load_timm(
+    name: str,
+    levels: str = "all",
+    input_size: int | None = None,
+    random_weights: bool = False,
+    seed: int = 0,
+    precision: str = "float32",
+) -> TimmEncoder:
+    """Build a timm model, with its pretrained weights or seeded random ones.
+
+    Args:
+        name: `timm:` and a model name that timm knows.
+        levels: comma-separated, or `all` for those of the five that the model has.
+        input_size: side of the frames in pixels; the model's own by default.
+        random_weights: draw the weights instead of fetching them.
+        seed: of random weights.
+        precision: `float32`, `bfloat16` or `float16`.
+
+    Raises:
+        ConfigError: unknown model, level or size.
+        WeightsError: pretrained weights cannot be had.
+    """
+    model = name.removeprefix(_PREFIX)
+    if not timm.is_model(model.split(".")[0]):
+        near = ", ".join(timm.list_models(f"*{model.split('_')[0]}*")[:5]) or "none like it"
+        raise ConfigError(f"timm knows no model {model!r}; it knows {near}")
+    body = _create(model, input_size, random_weights, seed)
+    known = depths(body)
+    named = [level for level in LEVELS if level in known]
+    asked = named if levels == "all" else [part.strip() for part in levels.split(",")]
+    config: Any = body.pretrained_cfg
+    size = input_size or config["input_size"][1]
+    return TimmEncoder(body, name, tuple(asked), size, precision, trained=not random_weights)
+
+
+def _create(model: str, size: int | None, random_weights: bool, seed: int) -> nn.Module:
+    options: dict[str, Any] = {"pretrained": not random_weights, "num_classes": 0}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            return _sized(model, size, options)
+        except (OSError, RuntimeError) as error:
+            raise WeightsError(
+                f"the pretrained weights of {model} cannot be had: {error}. Connect to the network "
+                "once, so that timm can cache them, or give --random-weights for a control"
+            ) from error
+
+
+def _sized(model: str, size: int | None, options: dict[str, Any]) -> nn.Module:
+    """Give the size to models that are built for one; the others take any."""
+    built: nn.Module
+    try:
+        built = timm.create_model(model, **(options | ({"img_size": size} if size else {})))
+    except TypeError:
+        built = timm.create_model(model, **options)
+    return built
