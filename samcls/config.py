@@ -89,6 +89,9 @@ class Config:
 class TrainConfig(Config):
     """One run of stage two: which features, which head, how it is trained.
 
+    The defaults were chosen on the validation AUC of BreastMNIST and RetinaMNIST under an untrained
+    miniature encoder, among rates of 0.001 to 0.03, dropout of 0 to 0.5, decay of 0.01 to 1.
+
     Attributes:
         head: Name of the head, as in `samcls.learn.heads.HEADS`.
         levels: Levels of the store that the head sees; empty means all of them.
@@ -121,9 +124,9 @@ class TrainConfig(Config):
     epochs: int = option(60, at_least=1)
     patience: int = option(20, at_least=0)
     batch_size: int = option(64, at_least=1)
-    learning_rate: float = option(1e-3, above=0.0)
+    learning_rate: float = option(5e-3, above=0.0)
     warmup: float = option(0.05, at_least=0.0, below=1.0)
-    weight_decay: float = option(0.01, at_least=0.0)
+    weight_decay: float = option(0.1, at_least=0.0)
     class_weights: Literal["none", "balanced"] = "none"
     bootstrap: int = option(1000, at_least=0)
     seed: int = option(0, at_least=0, at_most=2**63 - 1)

