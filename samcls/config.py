@@ -179,7 +179,7 @@ def to_toml(config: Config) -> str:
 
 
 def digest(config: Config) -> str:
-    """Sha256, in hexadecimal, over the canonical JSON of all fields: equal configs, equal digests."""
+    """Hexadecimal sha256 over the canonical JSON of all fields: equal configs, equal digests."""
     text = json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 

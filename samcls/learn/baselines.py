@@ -1,8 +1,8 @@
 """What a head must beat: the majority class, and logistic regression on mean-pooled features.
 
-Both are scored by the same tables as the head. The logistic regression's strength of regularisation is
-chosen on validation AUC from a fixed grid; on 546 images and 1,280 features the grid takes 0.1 s on one
-CPU core.
+Both are scored by the same tables as the head. The logistic regression's strength of regularisation
+is chosen on validation AUC from a fixed grid; on 546 images and 1,280 features the grid takes 0.1 s
+on one CPU core.
 
     probabilities, chosen = logistic_regression(features, config)
 """
@@ -42,8 +42,8 @@ def logistic_regression(
 ) -> tuple[Probabilities, dict[str, float]]:
     """Logistic regression on each image's mean over valid cells, all levels side by side.
 
-    Every feature is standardised on the training split. Each task has its own regression, whose C is
-    the one of `GRID` with the best validation AUC, the smallest of equals.
+    Every feature is standardised on the training split. Each task has its own regression, whose C
+    is the one of `GRID` with the best validation AUC, the smallest of equals.
 
     Args:
         features: Features, standardised or not.

@@ -1,7 +1,7 @@
 """The feature store as tensors in memory: token-major, float32, only images that were encoded.
 
-Loading is one pass over the store; 780 images with five levels of 16 tokens x 256 channels (64 MB as
-float32) load in 0.3 s on one CPU core. Memory is what the tensors take, twice while they are
+Loading is one pass over the store; 780 images with five levels of 16 tokens x 256 channels (64 MB
+as float32) load in 0.3 s on one CPU core. Memory is what the tensors take, twice while they are
 standardised.
 
     features = load_features(FeatureStore.open("features.zarr"), levels=("neck",), window=8)

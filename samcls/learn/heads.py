@@ -1,8 +1,8 @@
 """Heads: cached features of several levels in, class logits out.
 
 `HEADS` maps names to classes: a new head is one class with a line in that table. The SLCA head over
-five levels of 256 channels has 44,882 parameters; a step on 64 images of 16 tokens a level takes 10 ms on
-one CPU core.
+five levels of 256 channels has 44,882 parameters; a step on 64 images of 16 tokens a level takes 10
+ms on one CPU core.
 
     head = build_head(config, channels={"neck": 256}, logits=2, window=4, generator=generator)
     logits = head({"neck": tokens}, {"neck": counts})

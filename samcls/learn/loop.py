@@ -1,8 +1,9 @@
 """The training loop: minibatches of cached features, model choice on validation alone.
 
-The whole split lies in memory; a step is an index_select for each level, the head, and a fused AdamW.
-On one CPU core an epoch over 546 images with five levels of 16 tokens x 256 channels takes 0.11 s.
-Equal seeds give equal heads, bit for bit, at the same number of threads; nothing global is touched.
+The whole split lies in memory; a step is an index_select for each level, the head, and a fused
+AdamW. On one CPU core an epoch over 546 images with five levels of 16 tokens x 256 channels takes
+0.11 s. Equal seeds give equal heads, bit for bit, at the same number of threads; nothing global is
+touched.
 
     fitted = fit(features.standardised(standardiser), config)
 """
@@ -177,7 +178,8 @@ class _Trainer:
         if not math.isfinite(train_loss + val_loss):
             raise RunError(
                 f"training diverged: the loss is {train_loss:g} in training and {val_loss:g} in "
-                f"validation after epoch {number}; lower learning_rate ({self.config.learning_rate:g})"
+                f"validation after epoch {number}; lower learning_rate "
+                f"({self.config.learning_rate:g})"
             )
         probabilities = to_probabilities(logits, self.features.tasks)
         return Epoch(number, rate, train_loss, val_loss, auc(labels.numpy(), probabilities))

@@ -1,8 +1,8 @@
 """Predictions to named figures, with bootstrap intervals; MedMNIST's conventions.
 
-A resample is a row of weights: how often each image was drawn. Every figure is computed for all rows at
-once, so 1,000 resamples of 400 images in five classes take 0.08 s. Figures are plain floats or
-None, ready for JSON.
+A resample is a row of weights: how often each image was drawn. Every figure is computed for all
+rows at once, so 1,000 resamples of 400 images in five classes take 0.08 s. Figures are plain floats
+or None, ready for JSON.
 
     table = score(labels, probabilities, {"grade": classes}, majority={"grade": 0})
     table["auc"], table["auc_interval"]
@@ -34,14 +34,14 @@ def score(
 ) -> dict[str, Any]:
     """The table of one split.
 
-    AUC and accuracy follow MedMNIST. Two classes: the score of the last class, its ROC AUC, accuracy
-    at a score above 0.5. More: unweighted mean of one-versus-rest AUCs, accuracy of the most probable
-    class. A class that has no image in the split, or all of them, has no AUC: the mean is over the
-    other classes, and the table names the class under `absent_classes`. A figure that nothing
-    defines is None. Balanced accuracy is the mean recall of the classes present.
+    AUC and accuracy follow MedMNIST. Two classes: the score of the last class, its ROC AUC,
+    accuracy at a score above 0.5. More: unweighted mean of one-versus-rest AUCs, accuracy of the
+    most probable class. A class that has no image in the split, or all of them, has no AUC: the
+    mean is over the other classes, and the table names the class under `absent_classes`. A figure
+    that nothing defines is None. Balanced accuracy is the mean recall of the classes present.
 
-    Intervals hold the middle 95 % of the resamples in which the figure is defined: images drawn with
-    replacement, the same draws for every figure and task.
+    Intervals hold the middle 95 % of the resamples in which the figure is defined: images drawn
+    with replacement, the same draws for every figure and task.
 
     Args:
         labels: Class indices; -1 where a label is missing, which the task then leaves out.
@@ -166,7 +166,7 @@ def _auc(
 def _area(
     weights: Weights, positive: Bool[np.ndarray, " image"], scores: Float[np.ndarray, " image"]
 ) -> Float[np.ndarray, " resample"]:
-    """Chance that a positive outscores a negative, ties counting half: the area under the ROC curve."""
+    """Area under the ROC curve: how often a positive outscores a negative, ties counting half."""
     if not len(scores):
         return np.full(len(weights), np.nan)
     order = np.argsort(scores, kind="stable")

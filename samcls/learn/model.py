@@ -1,7 +1,7 @@
 """A fitted model: standardiser and head together, from cached features to probabilities.
 
-Saved as `head.safetensors` (weights, means, deviations) and `head.json` (what to build around them):
-no pickle, so that a run from a stranger is safe to open. Loading takes some milliseconds.
+Saved as `head.safetensors` (weights, means, deviations) and `head.json` (what to build around
+them): no pickle, so that a run from a stranger is safe to open. Loading takes some milliseconds.
 
     model = load_model("run")
     model.probabilities(tokens, counts)["malignancy"]        # "image class", rows sum to 1

@@ -1,12 +1,16 @@
 """One folder a run: everything that a run was and found, and a completion mark written last.
 
-    config.toml       how it was trained                     fingerprint.json  what made the features
-    metrics.json      every figure                           predictions.csv   a row an image and task
-    history.csv       a row an epoch                         environment.json  versions and machine
-    head.json, head.safetensors    the model                 COMPLETE          checksums; the mark
+    config.toml                    how it was trained
+    fingerprint.json               what made the features
+    metrics.json                   every figure
+    predictions.csv, history.csv   a row an image and task; a row an epoch
+    head.json, head.safetensors    the model
+    environment.json               versions and machine
+    COMPLETE                       checksums of all these; the mark
 
-A folder without the mark is an unfinished run: it is never believed, and can be started again. Files
-are written beside their place and moved into it; a run of 780 images takes some 0.05 s to write.
+A folder without the mark is an unfinished run: it is never believed, and can be started again.
+Files are written beside their place and moved into it; a run of 780 images takes some 0.05 s to
+write.
 
     run = load_run("run")
     run.metrics["test"]["auc"], run.model.probabilities(tokens, counts)
@@ -155,8 +159,8 @@ def load_run(path: str | Path) -> Run:
     """Read a finished run back.
 
     Raises:
-        InputError: where there is no run, where it is unfinished, or where a file has changed since it
-            was finished.
+        InputError: where there is no run, where it is unfinished, or where a file has changed
+            since it was finished.
     """
     path = Path(path)
     if not (path / MARK).exists():
@@ -186,7 +190,7 @@ def load_run(path: str | Path) -> Run:
 
 
 def environment() -> dict[str, Any]:
-    """Versions, machine and command line, without the names of users and machines."""
+    """Versions, machine and command line, without the user's and the machine's name."""
     return {
         "command": [_anonymous(argument) for argument in _command()],
         "python": platform.python_version(),
@@ -203,9 +207,10 @@ def _command() -> list[str]:
 
 
 def _anonymous(argument: str) -> str:
-    """The argument with home folders shortened to ~, in which a user's name would stand."""
-    home = str(Path.home())
-    return argument.replace(home, "~") if len(home) > 1 else argument
+    """The argument with the home folder as ~, and `user` for folders named as the user is."""
+    home = Path.home()
+    shortened = argument.replace(str(home), "~") if home.name else argument
+    return "/".join("user" if part == home.name else part for part in shortened.split("/"))
 
 
 def _version(package: str) -> str | None:

@@ -1,9 +1,9 @@
 """Spatially localised channel attention (SLCA): one gate for each channel and window of a map.
 
 A gate that is constant over a window commutes with averaging over that window, so SLCA followed by
-any linear pooling needs only the pooled map: same logits, window² times less of everything. On one CPU
-core, an epoch over 546 images with one map of 256 x 16 x 16 takes 1.13 s on the full maps and 0.018 s on
-those pooled over 4 x 4; logits agree to 1e-6.
+any linear pooling needs only the pooled map: same logits, window² times less of everything. On one
+CPU core, an epoch over 546 images with one map of 256 x 16 x 16 takes 1.13 s on the full maps and
+0.018 s on those pooled over 4 x 4; logits agree to 1e-6.
 
     slca = SLCA(256, window=4, reduction=16, gate="multiply", generator=torch.Generator())
     gated = slca(tokens)                     # pooled form, "image token channel"
@@ -69,7 +69,8 @@ class SLCA(nn.Module):
         """Gate maps that are already pooled over this module's windows.
 
         Args:
-            tokens: Window means, token-major. Windows without a valid cell may hold anything finite.
+            tokens: Window means, token-major. Windows without a valid cell may hold anything
+            finite.
         """
         return self._gated(tokens, self.attention(tokens))
 
@@ -102,8 +103,9 @@ def pool(
 ) -> tuple[Float[Tensor, "image channel down across"], Float[Tensor, "image down across"]]:
     """Average over factor x factor windows, each cell weighing as many cells as it stands for.
 
-    Pools compose: `pool(*pool(x, n, 4), 2)` equals `pool(x, n, 8)`, also where the grid is no multiple
-    of the window, since the windows start at the same corner and the last ones hold fewer cells.
+    Pools compose: `pool(*pool(x, n, 4), 2)` equals `pool(x, n, 8)`, also where the grid is no
+    multiple of the window, since the windows start at the same corner and the last ones hold fewer
+    cells.
 
     Args:
         maps: Maps, pooled before or not.

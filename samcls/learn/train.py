@@ -3,8 +3,8 @@
     result = train(FeatureStore.open("features.zarr"), TrainConfig(levels=("neck",)), "run")
     result.test["auc"], result.baselines["logistic"]["test"]["auc"]
 
-BreastMNIST (780 images, five levels of 16 tokens from the miniature encoder, 60 epochs) on one CPU core:
-7.2 s, of which loading 0.4, baselines 0.3, six tables of 1,000 resamples 0.07. From a shell:
+BreastMNIST (780 images, five levels of 16 tokens from the miniature encoder, 60 epochs) on one CPU
+core: 7.2 s, of which loading 0.4, baselines 0.3, six tables of 1,000 resamples 0.07. From a shell:
 `samcls train STORE RUN`.
 """
 
@@ -49,7 +49,8 @@ class RunResult:
         seconds: From the first look at the store to the last figure.
         seconds_by_stage: `load`, `train`, `baselines` and `score`.
         parameters: Trained values of the head.
-        images: Number of images in `train`, `val` and `test`, and how many `failed` and were left out.
+        images: Number of images in `train`, `val` and `test`, and how many `failed` and were left
+        out.
         models_tried: Models between which validation chose: the head, and each task's regressions.
         validation: Table of figures, as `metrics.score` gives it.
         test: The same on the test split, scored once, after everything was chosen.

@@ -35,7 +35,7 @@ def fingerprint(levels: tuple[str, ...], **changes: Any) -> Fingerprint:
 
 
 def planted(labels: np.ndarray, shape: LevelShape, strength: float, seed: int) -> np.ndarray:
-    """Noise whose first channels grow with the labels in one corner, scaled as SAM's maps are not."""
+    """Noise whose first channels grow with the labels in one corner; channels differ in scale."""
     generator = np.random.default_rng(seed)
     maps = generator.normal(size=(len(labels), 1, shape.channels, shape.rows, shape.cols))
     for task, column in enumerate(labels.T):

@@ -20,7 +20,7 @@ MakeStore = Callable[..., FeatureStore]
 
 
 def test_logistic_regression_is_scikit_learns_with_the_best_c(make_store: MakeStore) -> None:
-    """A pipeline written out with scikit-learn gives the same probabilities, C chosen on validation."""
+    """A pipeline written out with scikit-learn gives the same probabilities and C."""
     features = load_features(make_store(200, strength=2.0, valid=np.full((200, 2), (128, 90))))
     probabilities, chosen = logistic_regression(features, TrainConfig())
     pooled = np.concatenate(

@@ -50,7 +50,7 @@ def test_only_finished_rows_are_loaded(make_store: MakeStore) -> None:
 
 
 def test_a_larger_window_pools_further(make_store: MakeStore) -> None:
-    """A store pooled over 2 x 2 cells serves 8 x 8: one token, the mean over the cells in the picture."""
+    """A store pooled over 2 x 2 cells serves 8 x 8: one token, the mean over the picture."""
     valid = np.full((10, 2), 128)
     valid[0] = (128, 40)  # of 8 x 8 cells of 16 pixels, 8 x 3 show picture
     store = make_store(10, valid=valid, storage="float32")

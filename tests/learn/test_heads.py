@@ -27,7 +27,7 @@ def inputs(images: int = 5, tokens: int = 6) -> tuple[dict[str, torch.Tensor], .
 @pytest.mark.parametrize("name", sorted(HEADS))
 @pytest.mark.parametrize("hidden", [0, 7])
 def test_every_head_learns_to_tell_two_images_apart(name: str, hidden: int) -> None:
-    """A few steps of plain descent lower the loss, so every parameter that matters has a gradient."""
+    """A few steps of plain descent lower the loss, and every parameter has a gradient."""
     config = TrainConfig(head=name, hidden=hidden, reduction=4, dropout=0.0)
     head = build_head(config, CHANNELS, 2, 4, seeded())
     tokens, counts = inputs(images=2)

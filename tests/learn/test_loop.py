@@ -43,7 +43,7 @@ def test_a_planted_signal_is_learned(make_store: MakeStore) -> None:
 
 
 def test_equal_seeds_are_equal_bit_for_bit(make_store: MakeStore) -> None:
-    """Two runs of one seed have the same weights and history, whatever ran in between; others differ."""
+    """Two runs of one seed have equal weights and history, whatever ran in between."""
     features = standard(make_store(60))
     first = fit(features, CONFIG)
     torch.manual_seed(123)

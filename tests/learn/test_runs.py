@@ -110,11 +110,12 @@ def test_json_files_are_strict(run: Path) -> None:
 
 
 def test_the_environment_names_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command line stands there without the home folder that holds a user's name."""
-    home = str(Path.home())
-    monkeypatch.setattr(sys, "argv", [f"{home}/bin/samcls", "train", f"{home}/a.zarr", "--seed=1"])
+    """The command line stands there without the user's name, in the home folder or elsewhere."""
+    monkeypatch.setenv("HOME", "/home/alice")
+    given = ["/home/alice/bin/samcls", "train", "/home/alice/a.zarr", "/data/alice/run", "--seed=1"]
+    monkeypatch.setattr(sys, "argv", given)
     found = environment()
-    assert found["command"] == ["samcls", "train", "~/a.zarr", "--seed=1"]
+    assert found["command"] == ["samcls", "train", "~/a.zarr", "/data/user/run", "--seed=1"]
     assert found["packages"]["torch"]
     assert found["threads"] == torch.get_num_threads()
 

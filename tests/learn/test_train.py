@@ -83,7 +83,7 @@ def test_equal_seeds_give_equal_runs(make_store: MakeStore, tmp_path: Path) -> N
 
 
 def test_test_labels_change_nothing_but_the_test_figures(make_store: MakeStore) -> None:
-    """With the test labels turned round, the chosen epoch, C and validation figures are the same."""
+    """With the test labels turned round, epoch, C and validation figures are the same."""
     store = make_store(100, strength=1.0)
     maps = {level: store.read(level) for level in store.levels}
     labels = store.labels.copy()
@@ -100,7 +100,7 @@ def test_test_labels_change_nothing_but_the_test_figures(make_store: MakeStore) 
 
 
 def test_several_tasks_have_a_table_each(make_store: MakeStore, tmp_path: Path) -> None:
-    """Two tasks with missing labels learn together; each has a table, and the means stand on top."""
+    """Two tasks with missing labels learn together: a table each, and the means on top."""
     generator = np.random.default_rng(0)
     labels = np.stack([generator.integers(0, 2, 300), generator.integers(0, 3, 300)], axis=1)
     labels[::4, 0] = -1
