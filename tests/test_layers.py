@@ -29,6 +29,7 @@ DOORS = {
     "tifffile": {"data/images.py"},
     "zarr": {"store/feature_store.py", "store/schema.py"},
     "segment_anything": {"encode/encoder.py"},
+    "timm": {"encode/timm_encoder.py", "learn/guided.py"},
 }
 
 

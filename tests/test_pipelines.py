@@ -1,0 +1,51 @@
+"""Pipelines and the README are kept true."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from samcls.config import TrainConfig, load_toml
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "pipelines").glob("*.toml")), ids=lambda p: p.stem)
+def test_a_pipeline_loads_and_its_header_says_how_to_run_it(path: Path) -> None:
+    """Each pipeline is a valid config whose header holds commands, hardware, time and figures."""
+    load_toml(TrainConfig, path)
+    header = path.read_text().split("\n\nhead")[0]
+    for part in (f"pipelines/{path.name}", "samcls extract", "Hardware:", "Time:", "AUC"):
+        assert part in header
+
+
+def test_every_verb_stands_in_the_readme_and_has_help() -> None:
+    """A command that exists is documented, and one that is documented exists."""
+    verbs = _verbs("")
+    for group in ("manifest", "store", "weights"):
+        verbs.remove(group)
+        verbs |= {f"{group} {name}" for name in _verbs(group)}
+    documented = set(re.findall(r"`samcls ((?:manifest|store|weights) \w+|\w+)", README))
+    documented |= {f"weights {name}" for name in re.findall(r"`(fetch|verify) NAME", README)}
+    assert verbs == documented
+
+
+def _verbs(group: str) -> set[str]:
+    command = [sys.executable, "-m", "samcls", *group.split(), "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return set(re.findall(r"^  ([a-z]\w+) ", shown.split("Commands:")[1], flags=re.MULTILINE))
+
+
+def test_the_readmes_tree_is_the_folder() -> None:
+    """What the layout names is there, and what is there is named."""
+    tree = README.split("## Layout")[1].split("```")[1]
+    named = set(re.findall(r"^  (\w+(?:\.py|/))", tree, flags=re.MULTILINE))
+    found = {
+        f"{path.name}/" if path.is_dir() else path.name
+        for path in (ROOT / "samcls").iterdir()
+        if not path.name.startswith("_") and path.suffix in {"", ".py"}
+    }
+    assert named == found
