@@ -13,7 +13,6 @@ FINGERPRINT = Fingerprint(
     encoder="vit_t",
     checkpoint_sha256="0" * 64,
     input_size=64,
-    patch_size=16,
     resize="longest",
     mean=(123.675, 116.28, 103.53),
     std=(58.395, 57.12, 57.375),
@@ -24,7 +23,7 @@ FINGERPRINT = Fingerprint(
     precision="float32",
     preprocessing=1,
 )
-LEVELS = {"block:0": LevelShape(3, 2, 2), "neck": LevelShape(5, 2, 2)}
+LEVELS = {"block:0": LevelShape(3, 2, 2, 16), "neck": LevelShape(5, 2, 2, 16)}
 
 
 def table(images: int) -> RowTable:

@@ -69,7 +69,7 @@ def test_json_is_one_object_with_the_promised_keys(store: Path, tmp_path: Path) 
     assert set(train["baselines"]) >= {"majority", "logistic"}
     info = json.loads(samcls("store", "info", store, "--json").stdout)
     assert info["fingerprint"]["encoder"] == "vit_t"
-    assert info["levels"] == {"early": [192, 2, 2], "neck": [256, 2, 2]}
+    assert info["levels"] == {"early": [192, 2, 2, 16], "neck": [256, 2, 2, 16]}
 
 
 def test_a_folder_source_names_what_it_leaves_out(pictures: Path, tmp_path: Path) -> None:

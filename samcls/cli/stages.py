@@ -249,7 +249,7 @@ def _store_info(
             typer.echo(f"task {name}: {', '.join(classes)}")
         typer.echo(f"size: {opened.stored_bytes / 1e6:.1f} MB for {opened.payload_bytes / 1e6:.1f}")
         show_table(
-            ["level", "channels", "rows", "cols"],
+            ["level", "channels", "rows", "cols", "patch"],
             [[k, *map(str, asdict(v).values())] for k, v in opened.levels.items()],
         )
         for name, value in opened.fingerprint.to_dict().items():

@@ -298,7 +298,6 @@ def _open_or_create(
         encoder=options.encoder,
         checkpoint_sha256=encoder.weights_sha256,
         input_size=encoder.input_size,
-        patch_size=16,
         resize=options.resize,
         mean=encoder.pixel_mean,
         std=encoder.pixel_std,
@@ -327,7 +326,8 @@ def _open_or_create(
 
 def _pooled_shape(encoder: Encoder, level: str, window: int) -> LevelShape:
     whole = encoder.shape(level)
-    return LevelShape(whole.channels, -(-whole.rows // window), -(-whole.cols // window))
+    rows, cols = -(-whole.rows // window), -(-whole.cols // window)
+    return LevelShape(whole.channels, rows, cols, whole.patch)
 
 
 def _require_rows(store: FeatureStore, manifest: Manifest) -> None:

@@ -24,6 +24,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 from samcls.errors import FingerprintMismatch, OverwriteRefused, StoreError
 from samcls.store.schema import (
     FORMAT_VERSION,
+    TRANSPOSED,
     Fingerprint,
     LevelShape,
     Partition,
@@ -248,8 +249,8 @@ class FeatureStore:
     @cached_property
     def levels(self) -> dict[str, LevelShape]:
         """Shape of each level's pooled map."""
-        shapes = {name: self._features(name).shape for name in self.fingerprint.levels}
-        return {name: LevelShape(*shape[2:]) for name, shape in shapes.items()}
+        arrays = {name: self._features(name) for name in self.fingerprint.levels}
+        return {name: _level_shape(array) for name, array in arrays.items()}
 
     @cached_property
     def partition(self) -> Partition:
@@ -321,15 +322,24 @@ class FeatureStore:
             return np.asarray(array[slice(None) if rows is None else rows])
         return _read_rows(array, np.asarray(rows, dtype=np.int64), self.partition.shard_rows)
 
-    def counts(self, level: str, rows: Rows = None) -> Float[np.ndarray, "image row col"]:
+    def counts(
+        self, level: str, rows: Rows = None, view: int = 0
+    ) -> Float[np.ndarray, "image row col"]:
         """Return how many map cells that show picture lie under each pooled cell.
+
+        Args:
+            level: one of `levels`.
+            rows: a slice, row numbers in any order, or None for all.
+            view: position on the view axis; a view that swaps the sides swaps the extent too.
 
         Raises:
             StoreError: the level is not in the store.
         """
         shape = self._shape(level)
         extent = self.valid[slice(None) if rows is None else rows].astype(np.int64)
-        cells = -(-extent // self.fingerprint.patch_size)
+        if self.fingerprint.views[view] in TRANSPOSED:
+            extent = extent[:, ::-1]
+        cells = -(-extent // shape.patch)
         window = self.fingerprint.window
         down = np.clip(cells[:, :1] - window * np.arange(shape.rows), 0, window)
         across = np.clip(cells[:, 1:] - window * np.arange(shape.cols), 0, window)
@@ -408,6 +418,11 @@ class FeatureStore:
         return [str(value) for value in self._whole(name)]
 
 
+def _level_shape(array: zarr.Array[Any]) -> LevelShape:
+    channels, rows, cols = array.shape[2:]
+    return LevelShape(channels, rows, cols, int(str(array.attrs["patch_size"])))
+
+
 def _read_rows(
     array: zarr.Array[Any], rows: Int[np.ndarray, " image"], shard_rows: int
 ) -> np.ndarray:
@@ -465,6 +480,7 @@ def _create_feature_arrays(
             fill_value=0,
             # distinct names let xarray hold levels of different sizes in one data set
             dimension_names=("image", "view", *(f"{axis}_{level}" for axis in _AXES)),
+            attributes={"patch_size": shape.patch},
         )
 
 

@@ -17,6 +17,7 @@ __all__ = [
     "FAILED",
     "FORMAT_VERSION",
     "PENDING",
+    "TRANSPOSED",
     "Fingerprint",
     "LevelShape",
     "Partition",
@@ -25,6 +26,7 @@ __all__ = [
 
 FORMAT_VERSION = 1
 PENDING, DONE, FAILED = 0, 1, 2  # values of the `status` array
+TRANSPOSED = frozenset({"rot90", "rot270", "transpose", "antitranspose"})  # views: sides swapped
 
 _SHARD_BYTES = 64 * 2**20
 _CHUNK_BYTES = 512 * 2**10
@@ -41,7 +43,6 @@ class Fingerprint:
         encoder: name of the encoder, such as `vit_b`.
         checkpoint_sha256: of the checkpoint file; of the weights themselves where there is no file.
         input_size: side of the square encoder input, in pixels.
-        patch_size: side of one map cell, in encoder-input pixels.
         resize: `longest` (keep the aspect, pad right and bottom) or `stretch`.
         mean: per RGB channel, in 0..255.
         std: per RGB channel, in 0..255.
@@ -56,7 +57,6 @@ class Fingerprint:
     encoder: str
     checkpoint_sha256: str
     input_size: int
-    patch_size: int
     resize: str
     mean: tuple[float, ...]
     std: tuple[float, ...]
@@ -121,11 +121,13 @@ class LevelShape:
         channels: number of channels.
         rows: pooled map's height, in windows.
         cols: pooled map's width, in windows.
+        patch: side of one cell of the whole map, in encoder-input pixels.
     """
 
     channels: int
     rows: int
     cols: int
+    patch: int
 
     @property
     def values(self) -> int:

@@ -20,7 +20,6 @@ def fingerprint(levels: tuple[str, ...], **changes: Any) -> Fingerprint:
         "encoder": "vit_t",
         "checkpoint_sha256": "0" * 64,
         "input_size": 128,
-        "patch_size": 16,
         "resize": "longest",
         "mean": (123.675, 116.28, 103.53),
         "std": (58.395, 57.12, 57.375),
@@ -63,7 +62,7 @@ def make_store(tmp_path: Path) -> MakeStore:
         **changes: Any,
     ) -> FeatureStore:
         tasks = tasks or {"malignancy": ("benign", "malignant")}
-        levels = levels or {"block:1": LevelShape(6, 4, 4), "neck": LevelShape(4, 4, 4)}
+        levels = levels or {"block:1": LevelShape(6, 4, 4, 16), "neck": LevelShape(4, 4, 4, 16)}
         splits = splits or [SPLITS[i % len(SPLITS)] for i in range(images)]
         if labels is None:
             generator = np.random.default_rng(1)

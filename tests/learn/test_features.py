@@ -96,7 +96,7 @@ def test_everything_that_the_store_cannot_serve_is_said_at_once(make_store: Make
 
 def test_values_that_are_not_finite_are_refused_by_name(make_store: MakeStore) -> None:
     """One NaN in one map is an error that names the level and the image."""
-    levels = {"neck": LevelShape(3, 4, 4)}
+    levels = {"neck": LevelShape(3, 4, 4, 16)}
     maps = np.zeros((10, 1, 3, 4, 4))
     maps[6, 0, 1, 2, 3] = np.nan
     maps[8] = np.inf
@@ -149,7 +149,7 @@ def test_padding_leaves_the_standardiser_alone(make_store: MakeStore) -> None:
 
 def test_a_dead_channel_is_centred_and_not_blown_up(make_store: MakeStore) -> None:
     """A channel that never varies becomes zero, and nothing becomes NaN."""
-    levels = {"neck": LevelShape(2, 4, 4)}
+    levels = {"neck": LevelShape(2, 4, 4, 16)}
     maps = np.random.default_rng(0).normal(size=(10, 1, 2, 4, 4))
     maps[:, :, 1] = 7.3
     features = load_features(make_store(10, levels=levels, features={"neck": maps}))

@@ -67,7 +67,7 @@ def test_a_failed_row_keeps_its_reason(tmp_path: Path) -> None:
 def test_counts_are_the_valid_cells_under_each_pooled_cell(tmp_path: Path, window: int) -> None:
     """Counts equal a brute-force count over the unpooled grid, also where the window does not divide it."""
     side = -(-4 // window)
-    shape = LevelShape(1, side, side)
+    shape = LevelShape(1, side, side, 16)
     store = FeatureStore.create(
         tmp_path / "s.zarr",
         replace(FINGERPRINT, levels=("neck",), window=window),
@@ -151,7 +151,7 @@ def test_plain_zarr_and_dask_read_the_same(tmp_path: Path) -> None:
 
 def test_partition_is_sized_in_bytes() -> None:
     """Shards of five ViT-H levels at window 4 hold some 64 MiB of the widest level."""
-    levels = {"late": LevelShape(1280, 16, 16), "neck": LevelShape(256, 16, 16)}
+    levels = {"late": LevelShape(1280, 16, 16, 16), "neck": LevelShape(256, 16, 16, 16)}
     partition = Partition.for_levels(levels, views=1, storage="float16")
     assert partition == Partition(chunk_rows=1, shard_rows=64)
     assert partition.shard_rows * levels["late"].values * 2 == 40 * 2**20
