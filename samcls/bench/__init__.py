@@ -1,0 +1,1 @@
+"""The project's own measurements, side by side and in one run."""
