@@ -180,7 +180,7 @@ def killed_after(command: list[str], store: Path, rows: int, delay: float) -> No
 def test_killed_at_three_random_moments_and_resumed_is_as_uninterrupted(tmp_path: Path) -> None:
     """SIGKILL at random moments, then resume: bit for bit the arrays of an uninterrupted run."""
     rng = np.random.default_rng()
-    manifest = image_folder(tmp_path, [(int(h), int(w)) for h, w in rng.integers(20, 150, (90, 2))])
+    manifest = image_folder(tmp_path, [(int(h), int(w)) for h, w in rng.integers(20, 150, (160, 2))])
     store = tmp_path / "killed.zarr"
     command = [sys.executable, "-c", CHILD, str(manifest), str(store)]
     done = 0
