@@ -1,29 +1,35 @@
-"""The feature store: create, open, read and write one Zarr v3 group; the only door to Zarr.
+"""The feature store: create, open, read and write one Zarr v3 group.
 
-Rows follow the manifest's order. A row's `status` becomes 1 (done) only after its features are
-written, so an interrupted extract resumes where it stopped. Writes replace whole shard files
-atomically through zarr-python; local reads go through the zarrs codec pipeline, which read shards 4
-to 7 times faster here.
+Rows follow the manifest's order. A row's `status` becomes 1 (done) only after its features are on the
+disk, so an interrupted extract resumes where it stopped. Writes replace whole shard files atomically
+and durably; local reads go through the zarrs codec pipeline, which read shards 4 to 7 times faster
+here.
 
     store = FeatureStore.open("features.zarr")
     store.read("neck", slice(0, 8))          # (8, view, channel, row, col) float16
 """
 
+import threading
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import zarr
 import zarr.errors
 from jaxtyping import Float, Int, UInt8, UInt16
-from zarr.codecs import BloscCodec, Crc32cCodec
+from numcodecs import BitRound
 
-from samcls.errors import FingerprintMismatch, OverwriteRefused, StoreError
+from samcls.errors import FingerprintMismatch, OverwriteRefused, RunError, SamclsError, StoreError
+from samcls.store.keys import Keys, local_path
+from samcls.store.layout import COLUMNS, DEFAULT_CODEC, RESULTS, create_arrays
+from samcls.store.metadata import save_copy
+from samcls.store.rows import RowBatch, RowTable, TableChange
 from samcls.store.schema import (
     FORMAT_VERSION,
+    PENDING,
     TRANSPOSED,
     Fingerprint,
     LevelShape,
@@ -31,106 +37,48 @@ from samcls.store.schema import (
     array_name,
 )
 
-__all__ = ["FeatureStore", "RowBatch", "RowTable", "Rows"]
+if TYPE_CHECKING:
+    import dask.array
+    import xarray
+
+__all__ = ["FeatureStore", "RowBatch", "RowTable", "Rows", "TableChange"]
 
 Rows = slice | np.ndarray | Sequence[int] | None
 
-_ROW_CHUNK = 8192  # rows in one chunk of the per-image arrays
 _PLAIN = "zarr.core.codec_pipeline.BatchedCodecPipeline"
 _ZARRS = "zarrs.ZarrsCodecPipeline"
 _MARK = "samcls"  # written first: tells a creation cut off from somebody else's group
+_UPDATING = "table_update"  # set while the table is rewritten: tells an update cut off from a store
+_CONFIG_LOCK = threading.Lock()  # Zarr's configuration is one for the whole process
 
 
-@dataclass(frozen=True)
-class RowTable:
-    """What a store knows of its images before any is encoded.
+@contextmanager
+def _configured(path: str, mode: str) -> Iterator[None]:
+    """Let arrays be opened with the pipeline for reading or for writing.
 
-    Attributes:
-        ids: one for each image, distinct.
-        splits: `train`, `val` or `test`, one for each image.
-        groups: patient or lesion, one for each image; empty where there is none.
-        tasks: name of each label task and its class names, in the order of their indices.
-        labels: class index for each image and task; -1 where the label is missing.
+    zarrs serves local reads; zarr-python replaces files atomically. Chunks of zeros are kept, so that
+    an absent one is known to be lost.
     """
-
-    ids: Sequence[str]
-    splits: Sequence[str]
-    groups: Sequence[str]
-    tasks: Mapping[str, tuple[str, ...]]
-    labels: Int[np.ndarray, "image task"]
-
-    def __post_init__(self) -> None:
-        """Refuse columns of different lengths.
-
-        Raises:
-            StoreError: the columns differ in length, or labels have another number of tasks.
-        """
-        lengths = {len(self.ids), len(self.splits), len(self.groups), len(self.labels)}
-        if len(lengths) != 1 or self.labels.shape[1] != len(self.tasks):
-            raise StoreError(
-                f"got {len(self.ids)} ids, {len(self.splits)} splits, {len(self.groups)} groups and "
-                f"labels of shape {self.labels.shape} for {len(self.tasks)} tasks; expected one row "
-                "for each image and one column for each task"
-            )
-
-
-@dataclass(frozen=True)
-class RowBatch:
-    """Results for some rows, ready to be written.
-
-    Attributes:
-        rows: row numbers, ascending.
-        features: for each level, (image, view, channel, row, col); rows that failed hold zeros.
-        valid: height and width, in encoder-input pixels, that show picture.
-        sha256: of the decoded pixels, 32 bytes an image.
-        status: DONE or FAILED.
-        error: reason for each failed row, empty otherwise.
-    """
-
-    rows: Int[np.ndarray, " image"]
-    features: Mapping[str, np.ndarray]
-    valid: UInt16[np.ndarray, "image 2"]
-    sha256: UInt8[np.ndarray, "image 32"]
-    status: UInt8[np.ndarray, " image"]
-    error: Sequence[str]
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return len(self.rows)
-
-    @staticmethod
-    def concatenate(batches: Sequence["RowBatch"]) -> "RowBatch":
-        """Join batches of ascending rows into one."""
-        return RowBatch(
-            rows=np.concatenate([batch.rows for batch in batches]),
-            features={
-                level: np.concatenate([batch.features[level] for batch in batches])
-                for level in batches[0].features
-            },
-            valid=np.concatenate([batch.valid for batch in batches]),
-            sha256=np.concatenate([batch.sha256 for batch in batches]),
-            status=np.concatenate([batch.status for batch in batches]),
-            error=[reason for batch in batches for reason in batch.error],
-        )
-
-    def runs(self) -> Iterator[tuple[slice, slice]]:
-        """Yield stretches of consecutive rows, as (rows in the store, positions in this batch)."""
-        breaks = np.flatnonzero(np.diff(self.rows) != 1) + 1
-        for part in np.split(np.arange(len(self)), breaks):
-            first, last = int(part[0]), int(part[-1])
-            rows = slice(int(self.rows[first]), int(self.rows[last]) + 1)
-            yield rows, slice(first, last + 1)
-
-
-def _pipeline(path: str, mode: str) -> str:
-    """Choose who codes the chunks: zarrs serves local reads; zarr-python replaces files atomically."""
-    return _ZARRS if mode == "r" and "://" not in path else _PLAIN
+    reading = mode == "r" and local_path(path) is not None
+    settings = {
+        "codec_pipeline.path": _ZARRS if reading else _PLAIN,
+        "array.write_empty_chunks": True,
+    }
+    with _CONFIG_LOCK, zarr.config.set(settings):
+        yield
 
 
 class FeatureStore:
     """Cached feature maps of one data set under one encoder.
 
-    Make one with `create` or `open`. Reading is safe from several threads; one process writes.
+    Make one with `create` or `open`. Reading is safe from several threads; one process writes, and
+    holds the store's `writer_lock` meanwhile.
+
+    A path is a local folder or any URL that fsspec opens and Zarr can list. An endpoint and
+    credentials come from fsspec's and the service's own settings: for S3 `AWS_ENDPOINT_URL`,
+    `AWS_ACCESS_KEY_ID` and `AWS_SECRET_ACCESS_KEY`, or `FSSPEC_S3_ENDPOINT_URL` and its like, or a
+    file in `~/.config/fsspec`. Remote stores are read with zarr-python's own pipeline, their writes
+    are as durable as the service makes them, and no lock guards them: run one writer.
     """
 
     def __init__(self, path: str, group: zarr.Group, mode: Literal["r", "r+"]) -> None:
@@ -149,6 +97,7 @@ class FeatureStore:
         fingerprint: Fingerprint,
         levels: Mapping[str, LevelShape],
         table: RowTable,
+        codec: str = DEFAULT_CODEC,
     ) -> "FeatureStore":
         """Make an empty store, every row pending.
 
@@ -159,10 +108,13 @@ class FeatureStore:
             fingerprint: what the features will be.
             levels: shape of each level's pooled map, in the fingerprint's order.
             table: the images.
+            codec: one of `layout.CODECS`; all are lossless.
 
         Raises:
             OverwriteRefused: something other than an unfinished creation is there.
-            StoreError: the levels are not the fingerprint's, or there are no rows.
+            StoreError: the levels are not the fingerprint's, the codec is unknown, or there are no
+                rows.
+            RunError: the disk is full or refuses the write.
         """
         path = str(path)
         if tuple(levels) != fingerprint.levels:
@@ -172,36 +124,46 @@ class FeatureStore:
         if not table.ids:
             raise StoreError("a store needs at least one row; the manifest has none")
         _refuse_other_contents(path)
-        with zarr.config.set({"codec_pipeline.path": _PLAIN}):
-            group = zarr.open_group(path, mode="w", zarr_format=3, attributes={"created_by": _MARK})
-            partition = Partition.for_levels(levels, len(fingerprint.views), fingerprint.storage)
-            _create_feature_arrays(group, fingerprint, levels, len(table.ids), partition)
-            _create_row_arrays(group, table)
-        group.attrs.update(
-            {
-                "fingerprint": fingerprint.to_dict(),
-                "tasks": [{"name": k, "classes": list(v)} for k, v in table.tasks.items()],
-                "format_version": FORMAT_VERSION,
-            }
-        )
+        keys = Keys.of(path, read_only=False)
+        attributes: dict[str, Any] = {
+            "created_by": _MARK,
+            "fingerprint": fingerprint.to_dict(),
+            "tasks": _tasks(table),
+            "format_version": FORMAT_VERSION,
+        }
+        with _writing(path), _configured(path, "r+"):
+            group = zarr.open_group(
+                keys.store, mode="w", zarr_format=3, attributes={"created_by": _MARK}
+            )
+            create_arrays(group, fingerprint, levels, table, codec)
+            save_copy(keys, _array_paths(fingerprint), attributes)
+            group.attrs.update(attributes)
         return cls.open(path, mode="r+")
 
     @classmethod
     def open(cls, path: str | Path, mode: Literal["r", "r+"] = "r") -> "FeatureStore":
         """Open a store that is there.
 
+        Args:
+            path: local path or any URL that Zarr opens.
+            mode: `r` to read; `r+` to write too, which reads more slowly.
+
         Raises:
-            StoreError: nothing is there, or not a store, or one of another format version.
+            StoreError: nothing is there, or not a store, one of another format version, or one whose
+                table was being rewritten.
         """
         path = str(path)
         try:
-            group = zarr.open_group(path, mode=mode, zarr_format=3)
+            group = _open_group(path, mode)
         except (FileNotFoundError, zarr.errors.GroupNotFoundError) as error:
             raise StoreError(
                 f"no feature store at {path}; make one with: samcls extract MANIFEST {path}"
             ) from error
-        except (zarr.errors.ContainsArrayError, ValueError, NotADirectoryError) as error:
-            raise StoreError(f"{path} is not a feature store: {error}") from error
+        except (zarr.errors.BaseZarrError, ValueError, TypeError, NotADirectoryError) as error:
+            raise StoreError(
+                f"{path} is not a feature store, or its metadata is damaged: {error}. Of a store, "
+                f"samcls store verify {path} says more"
+            ) from error
         found = group.attrs.get("format_version")
         if found is None:
             raise StoreError(
@@ -213,13 +175,18 @@ class FeatureStore:
                 f"{path} has format version {found}; this samcls reads version {FORMAT_VERSION}. "
                 "Install the version that wrote it, or extract again"
             )
+        if mode == "r" and _UPDATING in group.attrs:
+            raise StoreError(
+                f"the labels and splits of {path} were being rewritten when that was cut off; run "
+                f"samcls extract MANIFEST {path} again to finish it"
+            )
         return cls(path, group, mode)
 
     @staticmethod
     def exists(path: str | Path) -> bool:
         """Say whether a finished creation is at the path."""
         try:
-            group = zarr.open_group(str(path), mode="r", zarr_format=3)
+            group = _open_group(str(path), "r")
         except (FileNotFoundError, zarr.errors.BaseZarrError, ValueError, NotADirectoryError):
             return False
         return "format_version" in group.attrs
@@ -315,12 +282,13 @@ class FeatureStore:
             Values in the storage type. Rows that are not done hold zeros.
 
         Raises:
-            StoreError: the level is not in the store.
+            StoreError: the level is not in the store, or a chunk of it is damaged.
         """
         array = self._features(level)
-        if rows is None or isinstance(rows, slice):
-            return np.asarray(array[slice(None) if rows is None else rows])
-        return _read_rows(array, np.asarray(rows, dtype=np.int64), self.partition.shard_rows)
+        with self._reading(level):
+            if rows is None or isinstance(rows, slice):
+                return np.asarray(array[slice(None) if rows is None else rows])
+            return _read_rows(array, np.asarray(rows, dtype=np.int64), self.partition.shard_rows)
 
     def counts(
         self, level: str, rows: Rows = None, view: int = 0
@@ -354,8 +322,8 @@ class FeatureStore:
     @property
     def stored_bytes(self) -> int:
         """Bytes that the whole store takes where it lies."""
-        root = Path(self.path)
-        if root.is_dir():
+        root = local_path(self.path)
+        if root is not None:
             return sum(f.stat().st_size for f in root.rglob("*") if f.is_file())
         return sum(array.nbytes_stored() for _, array in self._group.arrays()) + sum(
             self._features(level).nbytes_stored() for level in self.levels
@@ -364,30 +332,172 @@ class FeatureStore:
     # -- writing --------------------------------------------------------------------------------
 
     def write(self, batch: RowBatch) -> None:
-        """Write rows: features first, their marks last.
+        """Write rows: features first, their marks last, each on the disk before the next.
 
         Raises:
-            StoreError: the store was opened for reading.
+            StoreError: the store was opened for reading, or a chunk to be completed is damaged.
+            RunError: the disk is full or refuses the write; the rows stay as they were marked.
         """
-        if self.mode != "r+":
-            raise StoreError(f"{self.path} was opened for reading; open it with mode='r+' to write")
+        self._require_writable()
         if not len(batch):
             return
         error = np.array(list(batch.error), dtype=object)
-        for rows, part in batch.runs():
-            for level, values in batch.features.items():
-                self._features(level)[rows] = values[part]
-            self._array("valid")[rows] = batch.valid[part]
-            self._array("sha256")[rows] = batch.sha256[part]
-            self._array("error")[rows] = error[part]
-        for rows, part in batch.runs():
-            self._array("status")[rows] = batch.status[part]
+        with _writing(self.path), self._reading("what is there"):
+            for rows, part in batch.runs():
+                for level, values in batch.features.items():
+                    self._features(level)[rows] = self._rounded(values[part])
+                self._array("valid")[rows] = batch.valid[part]
+                self._array("sha256")[rows] = batch.sha256[part]
+                self._array("error")[rows] = error[part]
+            for rows, part in batch.runs():
+                self._array("status")[rows] = batch.status[part]
+
+    def mark_pending(self, rows: Int[np.ndarray, " image"]) -> None:
+        """Have rows encoded again by the next extract.
+
+        Raises:
+            StoreError: the store was opened for reading.
+            RunError: the disk is full or refuses the write.
+        """
+        self._require_writable()
+        status = self.status
+        status[rows] = PENDING
+        with _writing(self.path):
+            self._array("status")[:] = status
+
+    # -- a table that changes -------------------------------------------------------------------
+
+    def compare_table(self, table: RowTable) -> TableChange:
+        """Say how a table differs from the store's own."""
+        own = self.ids[: self._kept_rows]
+        here, there = set(table.ids), set(own)
+        shared = [i for i, (a, b) in enumerate(zip(own, table.ids, strict=False)) if a == b]
+        place = {name: row for row, name in enumerate(own)}
+        columns = {
+            "splits": ([*self.splits], list(table.splits)),
+            "groups": ([*self.groups], list(table.groups)),
+        }
+        changed = [k for k, (a, b) in columns.items() if any(a[i] != b[i] for i in shared)]
+        if self.tasks != dict(table.tasks):
+            changed.append("tasks")
+        elif not np.array_equal(self.labels[shared], table.labels[shared]):
+            changed.append("labels")
+        return TableChange(
+            added=tuple(name for name in table.ids if name not in there),
+            removed=tuple(name for name in own if name not in here),
+            moved=tuple(n for row, n in enumerate(table.ids) if place.get(n, row) != row),
+            columns=tuple(changed),
+        )
+
+    def update_table(self, table: RowTable) -> TableChange:
+        """Take over changed labels, splits, groups and tasks, and append new rows as pending.
+
+        Features are not touched. While it runs the store carries a mark, and a store that still
+        carries it refuses to be read until the update is done again.
+
+        Args:
+            table: its first ids are the store's own, in the store's order.
+
+        Returns:
+            What differed.
+
+        Raises:
+            StoreError: ids are gone or stand in other rows, or the store was opened for reading.
+            RunError: the disk is full or refuses the write.
+        """
+        self._require_mode()
+        change = self.compare_table(table)
+        if not change.fits:
+            raise StoreError(
+                f"the store {self.path} cannot follow its new manifest: {change}. Rows can be added at "
+                "the end, and labels, splits and groups can change; for anything else put the old "
+                "rows back or name another store"
+            )
+        if not change.added and not change.columns and _UPDATING not in self._attributes:
+            return change
+        with _writing(self.path):
+            self._group.attrs[_UPDATING] = {"images": self._kept_rows}
+            self._rewrite_table(table)
+            attributes = {**self._attributes, "tasks": _tasks(table)}
+            attributes.pop(_UPDATING, None)
+            save_copy(Keys(self._group.store), _array_paths(self.fingerprint), attributes)
+            self._group.attrs.put(attributes)
+        self._attributes = attributes
+        self.__dict__.pop("tasks", None)
+        return change
+
+    def _rewrite_table(self, table: RowTable) -> None:
+        images, kept = len(table.ids), self._kept_rows
+        for name in _array_paths(self.fingerprint):
+            array = self._array(name)
+            tail = (len(table.tasks),) if name == "label" else array.shape[1:]
+            array.resize((images, *tail))
+        for name, values in zip(COLUMNS, (table.ids, table.splits, table.groups), strict=False):
+            self._array(name)[:] = np.array(list(values), dtype=object)
+        self._array("label")[:] = table.labels
+        if images > kept:
+            for name in RESULTS:
+                array = self._array(name)
+                array[kept:] = np.full(
+                    (images - kept, *array.shape[1:]), array.fill_value, array.dtype
+                )
+
+    @property
+    def _kept_rows(self) -> int:
+        """Rows that hold results: fewer than the arrays' own where appending was cut off."""
+        return int(self._attributes.get(_UPDATING, {}).get("images", len(self)))
+
+    # -- lazily ---------------------------------------------------------------------------------
+
+    def to_dask(self, level: str) -> "dask.array.Array":
+        """Return a level as a lazy Dask array of shape (image, view, channel, row, col).
+
+        One Dask chunk is one shard.
+
+        Raises:
+            StoreError: the level is not in the store.
+        """
+        import dask.array
+
+        array = self._features(level)
+        lazy: dask.array.Array = dask.array.from_array(  # type: ignore[no-untyped-call]
+            array, chunks=array.shards or array.chunks
+        )
+        return lazy
+
+    def to_xarray(self) -> "xarray.Dataset":
+        """Return every level lazily, with id, split and status as coordinates of `image`.
+
+        A level's dimensions are (image, view, channel_<level>, row_<level>, col_<level>): levels
+        differ in size. `view` has the views' names as its coordinate.
+
+        Raises:
+            StoreError: xarray is not installed.
+        """
+        try:
+            import xarray
+        except ImportError as error:
+            raise StoreError("xarray is not installed; pip install xarray") from error
+        arrays = {name: self._features(name) for name in self.levels}
+        return xarray.Dataset(
+            {
+                name: (array.metadata.dimension_names, self.to_dask(name))  # type: ignore[union-attr]
+                for name, array in arrays.items()
+            },
+            coords={
+                "id": ("image", np.array(self.ids)),
+                "split": ("image", np.array(self.splits)),
+                "status": ("image", self.status),
+                "view": ("view", list(self.fingerprint.views)),
+            },
+            attrs={"fingerprint": self.fingerprint.to_dict()},
+        )
 
     # -- inside ---------------------------------------------------------------------------------
 
     def _array(self, name: str) -> zarr.Array[Any]:
         if name not in self._arrays:
-            with zarr.config.set({"codec_pipeline.path": _pipeline(self.path, self.mode)}):
+            with _configured(self.path, self.mode):
                 self._arrays[name] = self._get(name)
         return self._arrays[name]
 
@@ -412,10 +522,73 @@ class FeatureStore:
         return self.levels[level]
 
     def _whole(self, name: str) -> np.ndarray:
-        return np.asarray(self._array(name)[:])
+        with self._reading(name):
+            return np.asarray(self._array(name)[:])
+
+    def _rounded(self, values: np.ndarray) -> np.ndarray:
+        """Round to the bits that the fingerprint keeps, so that any reader sees plain numbers."""
+        bits = self.fingerprint.keep_bits
+        if bits is None:
+            return values
+        flat = np.ascontiguousarray(values, dtype=self.fingerprint.storage)
+        return np.asarray(BitRound(bits).encode(flat)).view(flat.dtype).reshape(flat.shape)
+
+    def _require_mode(self) -> None:
+        if self.mode != "r+":
+            raise StoreError(f"{self.path} was opened for reading; open it with mode='r+' to write")
+
+    def _require_writable(self) -> None:
+        self._require_mode()
+        if _UPDATING in self._attributes:
+            raise StoreError(
+                f"rewriting the labels and splits of {self.path} was cut off; call update_table first"
+            )
+
+    @contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
+        """Turn what Zarr raises on a damaged chunk into words."""
+        try:
+            yield
+        except (SamclsError, MemoryError):
+            raise
+        except (ValueError, RuntimeError, TypeError, IndexError) as error:
+            raise StoreError(
+                f"{self.path}: {what} cannot be read: {error}\nThe store is damaged; "
+                f"samcls store verify {self.path} names the images, samcls store repair encodes them "
+                "again"
+            ) from error
 
     def _strings(self, name: str) -> list[str]:
         return [str(value) for value in self._whole(name)]
+
+
+@contextmanager
+def _writing(path: str) -> Iterator[None]:
+    """Turn a full disk, or another refusal of the system, into words."""
+    try:
+        yield
+    except OSError as error:
+        raise RunError(
+            f"{path} could not be written: {error.strerror or error}. What was finished before is "
+            "kept; make room, or mend what is wrong, and run the same command again"
+        ) from error
+
+
+def _open_group(path: str, mode: Literal["r", "r+"]) -> zarr.Group:
+    root = local_path(path)
+    if root is not None and not root.exists():
+        raise FileNotFoundError(path)
+    keys = Keys.of(path, read_only=mode == "r")
+    return zarr.open_group(keys.store, mode=mode, zarr_format=3)
+
+
+def _array_paths(fingerprint: Fingerprint) -> list[str]:
+    levels = [f"features/{array_name(level)}" for level in fingerprint.levels]
+    return [*levels, *COLUMNS, *RESULTS]
+
+
+def _tasks(table: RowTable) -> list[dict[str, Any]]:
+    return [{"name": name, "classes": list(classes)} for name, classes in table.tasks.items()]
 
 
 def _level_shape(array: zarr.Array[Any]) -> LevelShape:
@@ -438,15 +611,15 @@ def _read_rows(
 
 def _refuse_other_contents(path: str) -> None:
     """Let nothing be overwritten but a creation of our own that was cut off."""
-    root = Path(path)
-    if "://" not in path and root.exists() and not (root / "zarr.json").exists():
+    root = local_path(path)
+    if root is not None and root.exists() and not (root / "zarr.json").exists():
         if not root.is_dir() or any(root.iterdir()):
             raise OverwriteRefused(
                 f"{path} exists and is not a feature store; nothing was written. Name another path"
             )
         return
     try:
-        attributes = zarr.open_group(path, mode="r", zarr_format=3).attrs
+        attributes = _open_group(path, "r").attrs
     except (FileNotFoundError, zarr.errors.GroupNotFoundError):
         return
     if "format_version" in attributes:
@@ -455,55 +628,3 @@ def _refuse_other_contents(path: str) -> None:
         raise OverwriteRefused(
             f"{path} is a Zarr group of another kind; nothing was written. Name another path"
         )
-
-
-def _create_feature_arrays(
-    group: zarr.Group,
-    fingerprint: Fingerprint,
-    levels: Mapping[str, LevelShape],
-    images: int,
-    partition: Partition,
-) -> None:
-    views = len(fingerprint.views)
-    for level, shape in levels.items():
-        tail = (views, shape.channels, shape.rows, shape.cols)
-        group.create_array(
-            f"features/{array_name(level)}",
-            shape=(images, *tail),
-            dtype=fingerprint.storage,
-            chunks=(partition.chunk_rows, *tail),
-            shards=(partition.shard_rows, *tail),
-            compressors=[
-                BloscCodec(cname="zstd", clevel=1, shuffle="bitshuffle"),
-                Crc32cCodec(),
-            ],
-            fill_value=0,
-            # distinct names let xarray hold levels of different sizes in one data set
-            dimension_names=("image", "view", *(f"{axis}_{level}" for axis in _AXES)),
-            attributes={"patch_size": shape.patch},
-        )
-
-
-_AXES = ("channel", "row", "col")
-
-
-def _create_row_arrays(group: zarr.Group, table: RowTable) -> None:
-    images, tasks = len(table.ids), len(table.tasks)
-    row = ("image",)
-
-    def array(
-        name: str, shape: tuple[int, ...], dtype: Any, dims: tuple[str, ...]
-    ) -> zarr.Array[Any]:
-        chunks = (min(images, _ROW_CHUNK), *(max(1, n) for n in shape[1:]))
-        fill: Any = "" if dtype is str else 0
-        return group.create_array(
-            name, shape=shape, dtype=dtype, chunks=chunks, fill_value=fill, dimension_names=dims
-        )
-
-    for name, values in (("id", table.ids), ("split", table.splits), ("group", table.groups)):
-        array(name, (images,), str, row)[:] = np.array(list(values), dtype=object)
-    array("error", (images,), str, row)
-    array("label", (images, tasks), "int16", ("image", "task"))[:] = table.labels
-    array("valid", (images, 2), "uint16", ("image", "extent"))
-    array("sha256", (images, 32), "uint8", ("image", "byte"))
-    array("status", (images,), "uint8", row)

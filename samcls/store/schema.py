@@ -7,7 +7,7 @@ range of images writes whole shards of every level.
 """
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 from samcls.errors import StoreError
@@ -31,6 +31,7 @@ TRANSPOSED = frozenset({"rot90", "rot270", "transpose", "antitranspose"})  # vie
 _SHARD_BYTES = 64 * 2**20
 _CHUNK_BYTES = 512 * 2**10
 _ITEM_BYTES = {"float16": 2, "float32": 4}
+_MANTISSA_BITS = {"float16": 10, "float32": 23}
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Fingerprint:
         storage: `float16` or `float32`.
         precision: type of the encoder's arithmetic.
         preprocessing: version of the rules that turn a file into a frame.
+        keep_bits: mantissa bits that values are rounded to before they are stored; all by default.
     """
 
     encoder: str
@@ -66,6 +68,7 @@ class Fingerprint:
     storage: str
     precision: str
     preprocessing: int
+    keep_bits: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse values that no store can have.
@@ -79,6 +82,11 @@ class Fingerprint:
             "levels": (bool(self.levels) and len(set(self.levels)) == len(self.levels), "distinct"),
             "views": (bool(self.views) and len(set(self.views)) == len(self.views), "distinct"),
             "window": (self.window >= 1, "at least 1"),
+            "keep_bits": (
+                self.keep_bits is None
+                or 1 <= self.keep_bits <= _MANTISSA_BITS.get(self.storage, 0),
+                f"1 to {_MANTISSA_BITS.get(self.storage)} bits of {self.storage}, or none",
+            ),
         }
         for name, (good, expected) in checks.items():
             if not good:
@@ -95,7 +103,7 @@ class Fingerprint:
         Raises:
             StoreError: a field is missing.
         """
-        missing = [field.name for field in fields(cls) if field.name not in values]
+        missing = [f.name for f in fields(cls) if f.default is MISSING and f.name not in values]
         if missing:
             raise StoreError(
                 f"the store's fingerprint lacks {', '.join(missing)}; it was not written by a "
@@ -104,6 +112,7 @@ class Fingerprint:
         known: dict[str, Any] = {
             field.name: tuple(value) if isinstance(value := values[field.name], list) else value
             for field in fields(cls)
+            if field.name in values
         }
         return cls(**known)
 

@@ -1,0 +1,132 @@
+"""Where a store's bytes lie: one key at a time, and durably on a local disk.
+
+zarr-python replaces a local file atomically but leaves its bytes to the page cache, so a power cut may
+keep a row's mark and lose its features. `SyncedStore` flushes each file and each new folder before it
+returns: 4 ms for a small file here, nothing measurable beside the writing of a 64 MiB shard.
+
+    keys = Keys.of("features.zarr", read_only=True)
+    keys.read("status/zarr.json")
+"""
+
+import asyncio
+import errno
+import os
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import zarr.storage
+from zarr.abc.store import Store, SuffixByteRequest
+from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.core.sync import sync
+
+__all__ = ["Keys", "SyncedStore", "local_path", "remove_leftovers"]
+
+_LEFTOVER = "*.partial"  # what zarr-python and SyncedStore call a file that is not yet whole
+
+
+def local_path(path: str | Path) -> Path | None:
+    """Return the folder of a local store, or None for a URL of another kind."""
+    text = str(path)
+    if text.startswith("file://"):
+        return Path(text.removeprefix("file://"))
+    return None if "://" in text else Path(text)
+
+
+def remove_leftovers(path: str | Path) -> int:
+    """Delete what a killed writer left half-written; only the holder of the lock may call it."""
+    root = local_path(path)
+    found = list(root.rglob(_LEFTOVER)) if root else []
+    for leftover in found:
+        leftover.unlink(missing_ok=True)
+    return len(found)
+
+
+class SyncedStore(zarr.storage.LocalStore):
+    """A local Zarr store whose writes are on the disk when they return."""
+
+    async def set(self, key: str, value: Buffer) -> None:
+        """Replace one key, atomically and durably."""
+        self._check_writable()
+        await asyncio.to_thread(_replace, self.root / key, value)
+
+    def set_sync(self, key: str, value: Buffer) -> None:
+        """Replace one key, atomically and durably."""
+        self._check_writable()
+        _replace(self.root / key, value)
+
+
+def _replace(path: Path, value: Buffer) -> None:
+    _make_folder(path.parent)
+    partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
+    try:
+        with partial.open("wb") as file:
+            file.write(value.as_buffer_like())
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except BaseException:
+        partial.unlink(missing_ok=True)
+        raise
+    _sync_folder(path.parent)
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    _make_folder(folder.parent)
+    folder.mkdir(exist_ok=True)
+    _sync_folder(folder.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # Windows opens no folders, and journals their entries itself
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in {errno.EINVAL, errno.ENOTSUP}:  # some network mounts sync no folders
+            raise
+    finally:
+        os.close(handle)
+
+
+class Keys:
+    """Single keys of a store, local or remote, beneath Zarr's arrays and groups."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+
+    @classmethod
+    def of(cls, path: str | Path, read_only: bool) -> "Keys":
+        """Reach the store at a path or URL, without looking whether anything is there."""
+        root = local_path(path)
+        if root is None:
+            store = zarr.storage.FsspecStore.from_url(str(path), read_only=read_only)
+            return cls(store)
+        kind: Callable[..., Any] = zarr.storage.LocalStore if read_only else SyncedStore
+        return cls(kind(root, read_only=read_only))
+
+    def read(self, key: str, last: int | None = None) -> bytes | None:
+        """Return a key's bytes, or its last ones; None where it is absent."""
+        wanted = SuffixByteRequest(last) if last else None
+        value = sync(self.store.get(key, default_buffer_prototype(), wanted))
+        return None if value is None else value.to_bytes()
+
+    def size(self, key: str) -> int | None:
+        """Return how many bytes a key has; None where it is absent."""
+        try:
+            return sync(self.store.getsize(key))
+        except FileNotFoundError:
+            return None
+
+    def write(self, key: str, value: bytes) -> None:
+        """Replace a key."""
+        sync(self.store.set(key, default_buffer_prototype().buffer.from_bytes(value)))
+
+    def delete(self, key: str) -> None:
+        """Remove a key; one that is absent is no error."""
+        if sync(self.store.exists(key)):
+            sync(self.store.delete(key))

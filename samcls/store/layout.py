@@ -1,0 +1,114 @@
+"""How a store's arrays are laid out when it is made: chunks, shards, compression and checksums.
+
+Feature maps are sharded; each chunk carries a CRC-32C. Every chunk that was ever written is kept, even
+one that holds nothing but the fill value, so an absent one always means pending or lost, never zeros.
+`samcls bench store` measures the codecs; the default reads fastest of those that compress.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+
+from samcls.errors import StoreError
+from samcls.store.rows import RowTable
+from samcls.store.schema import Fingerprint, LevelShape, Partition, array_name
+
+__all__ = ["CODECS", "COLUMNS", "DEFAULT_CODEC", "RESULTS", "create_arrays"]
+
+CODECS: Mapping[str, Mapping[str, Any] | None] = {
+    "none": None,
+    "lz4": {"cname": "lz4", "clevel": 1, "shuffle": "shuffle"},
+    "lz4-bit": {"cname": "lz4", "clevel": 1, "shuffle": "bitshuffle"},
+    "zstd-1": {"cname": "zstd", "clevel": 1, "shuffle": "shuffle"},
+    "zstd-1-bit": {"cname": "zstd", "clevel": 1, "shuffle": "bitshuffle"},
+    "zstd-3": {"cname": "zstd", "clevel": 3, "shuffle": "shuffle"},
+    "zstd-3-bit": {"cname": "zstd", "clevel": 3, "shuffle": "bitshuffle"},
+    "zstd-5-bit": {"cname": "zstd", "clevel": 5, "shuffle": "bitshuffle"},
+    "blosclz": {"cname": "blosclz", "clevel": 1, "shuffle": "shuffle"},
+}
+DEFAULT_CODEC = "zstd-1-bit"
+
+COLUMNS = ("id", "split", "group", "label")  # copied from the table
+RESULTS = ("valid", "sha256", "error", "status")  # written with the features, the mark last
+
+_ROW_CHUNK = 8192  # rows in one chunk of the per-image arrays
+_AXES = ("channel", "row", "col")
+
+
+def create_arrays(
+    group: zarr.Group,
+    fingerprint: Fingerprint,
+    levels: Mapping[str, LevelShape],
+    table: RowTable,
+    codec: str,
+) -> None:
+    """Make every array of a new store, rows pending.
+
+    Raises:
+        StoreError: the codec is unknown.
+    """
+    if codec not in CODECS:
+        raise StoreError(f"codec is {codec!r}; expected one of {', '.join(CODECS)}")
+    _create_feature_arrays(group, fingerprint, levels, len(table.ids), codec)
+    _create_row_arrays(group, table)
+
+
+def _create_feature_arrays(
+    group: zarr.Group,
+    fingerprint: Fingerprint,
+    levels: Mapping[str, LevelShape],
+    images: int,
+    codec: str,
+) -> None:
+    views = len(fingerprint.views)
+    partition = Partition.for_levels(levels, views, fingerprint.storage)
+    blosc = CODECS[codec]
+    compressors = [Crc32cCodec()] if blosc is None else [BloscCodec(**blosc), Crc32cCodec()]
+    for level, shape in levels.items():
+        tail = (views, shape.channels, shape.rows, shape.cols)
+        group.create_array(
+            f"features/{array_name(level)}",
+            shape=(images, *tail),
+            dtype=fingerprint.storage,
+            chunks=(partition.chunk_rows, *tail),
+            shards=(partition.shard_rows, *tail),
+            compressors=compressors,
+            fill_value=0,
+            # distinct names let xarray hold levels of different sizes in one data set
+            dimension_names=("image", "view", *(f"{axis}_{level}" for axis in _AXES)),
+            attributes={"patch_size": shape.patch},
+        )
+
+
+def _create_row_arrays(group: zarr.Group, table: RowTable) -> None:
+    images, tasks = len(table.ids), len(table.tasks)
+    columns: dict[str, tuple[tuple[str, ...], Any, np.ndarray]] = {
+        "id": (("image",), str, _text(table.ids)),
+        "split": (("image",), str, _text(table.splits)),
+        "group": (("image",), str, _text(table.groups)),
+        "label": (("image", "task"), "int16", np.asarray(table.labels)),
+        "valid": (("image", "extent"), "uint16", np.zeros((images, 2), np.uint16)),
+        "sha256": (("image", "byte"), "uint8", np.zeros((images, 32), np.uint8)),
+        "error": (("image",), str, _text([""] * images)),
+        "status": (("image",), "uint8", np.zeros(images, np.uint8)),
+    }
+    for name, (dims, dtype, values) in columns.items():
+        shape = (images, tasks) if name == "label" else values.shape
+        array = group.create_array(
+            name,
+            shape=shape,
+            dtype=dtype,
+            chunks=(_ROW_CHUNK, *(max(1, n) for n in shape[1:])),
+            compressors=[ZstdCodec(level=1), Crc32cCodec()],
+            fill_value="" if dtype is str else 0,
+            dimension_names=dims,
+            config={"write_empty_chunks": True},
+        )
+        array[:] = values
+
+
+def _text(values: Any) -> np.ndarray:
+    return np.array(list(values), dtype=object)

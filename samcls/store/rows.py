@@ -1,0 +1,131 @@
+"""Rows of a store: what is known of its images beforehand, and what encoding some of them gave."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Int, UInt8, UInt16
+
+from samcls.errors import StoreError
+
+__all__ = ["RowBatch", "RowTable", "TableChange"]
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class RowTable:
+    """What a store knows of its images before any is encoded.
+
+    Attributes:
+        ids: one for each image, distinct.
+        splits: `train`, `val` or `test`, one for each image.
+        groups: patient or lesion, one for each image; empty where there is none.
+        tasks: name of each label task and its class names, in the order of their indices.
+        labels: class index for each image and task; -1 where the label is missing.
+    """
+
+    ids: Sequence[str]
+    splits: Sequence[str]
+    groups: Sequence[str]
+    tasks: Mapping[str, tuple[str, ...]]
+    labels: Int[np.ndarray, "image task"]
+
+    def __post_init__(self) -> None:
+        """Refuse columns of different lengths.
+
+        Raises:
+            StoreError: the columns differ in length, or labels have another number of tasks.
+        """
+        lengths = {len(self.ids), len(self.splits), len(self.groups), len(self.labels)}
+        if len(lengths) != 1 or self.labels.shape[1] != len(self.tasks):
+            raise StoreError(
+                f"got {len(self.ids)} ids, {len(self.splits)} splits, {len(self.groups)} groups and "
+                f"labels of shape {self.labels.shape} for {len(self.tasks)} tasks; expected one row "
+                "for each image and one column for each task"
+            )
+
+
+@dataclass(frozen=True)
+class RowBatch:
+    """Results for some rows, ready to be written.
+
+    Attributes:
+        rows: row numbers, ascending.
+        features: for each level, (image, view, channel, row, col); rows that failed hold zeros.
+        valid: height and width, in encoder-input pixels, that show picture.
+        sha256: of the decoded pixels, 32 bytes an image.
+        status: DONE or FAILED.
+        error: reason for each failed row, empty otherwise.
+    """
+
+    rows: Int[np.ndarray, " image"]
+    features: Mapping[str, np.ndarray]
+    valid: UInt16[np.ndarray, "image 2"]
+    sha256: UInt8[np.ndarray, "image 32"]
+    status: UInt8[np.ndarray, " image"]
+    error: Sequence[str]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.rows)
+
+    @staticmethod
+    def concatenate(batches: Sequence["RowBatch"]) -> "RowBatch":
+        """Join batches of ascending rows into one."""
+        return RowBatch(
+            rows=np.concatenate([batch.rows for batch in batches]),
+            features={
+                level: np.concatenate([batch.features[level] for batch in batches])
+                for level in batches[0].features
+            },
+            valid=np.concatenate([batch.valid for batch in batches]),
+            sha256=np.concatenate([batch.sha256 for batch in batches]),
+            status=np.concatenate([batch.status for batch in batches]),
+            error=[reason for batch in batches for reason in batch.error],
+        )
+
+    def runs(self) -> Iterator[tuple[slice, slice]]:
+        """Yield stretches of consecutive rows, as (rows in the store, positions in this batch)."""
+        breaks = np.flatnonzero(np.diff(self.rows) != 1) + 1
+        for part in np.split(np.arange(len(self)), breaks):
+            first, last = int(part[0]), int(part[-1])
+            rows = slice(int(self.rows[first]), int(self.rows[last]) + 1)
+            yield rows, slice(first, last + 1)
+
+
+@dataclass(frozen=True)
+class TableChange:
+    """How a table differs from what a store holds.
+
+    Attributes:
+        added: ids that the store lacks, in the table's order.
+        removed: ids that the table lacks, in the store's order.
+        moved: ids whose row is another one, though both hold them.
+        columns: which of `splits`, `groups`, `tasks` and `labels` differ in the rows they share.
+    """
+
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    moved: tuple[str, ...]
+    columns: tuple[str, ...]
+
+    @property
+    def fits(self) -> bool:
+        """Whether the store's ids are the table's first ones, in the same order."""
+        return not self.removed and not self.moved
+
+    def __str__(self) -> str:
+        """Say what differs, how much, and the first few."""
+        parts = [
+            f"{len(ids)} ids {what} ({', '.join(ids[:_SHOWN])}{', ...' if len(ids) > _SHOWN else ''})"
+            for what, ids in (
+                ("are new", self.added),
+                ("are gone", self.removed),
+                ("stand in other rows", self.moved),
+            )
+            if ids
+        ]
+        if self.columns:
+            parts.append(f"{' and '.join(self.columns)} changed")
+        return "; ".join(parts) or "nothing changed"
