@@ -1,17 +1,13 @@
 """The exact fast path through segment_anything's transformer blocks, on their own weights.
 
 The relative position bias is written for a tile of queries at a time and handed to PyTorch's fused
-attention; nothing of tokens x tokens is kept. Only real tokens pass the linear layers: a padded one
-has the bias as its query, key and value. The rest works in tiles that stay in the caches.
-
-Measured: ViT-B, 1024 px, 12 blocks, float32, 2 cores with AVX-512 and without AMX, least times, side
-by side: reference 8.95 s, here 4.32 s, 2.1 times faster (relative difference 5e-7); 225 MB above the
-weights instead of 2486. bfloat16 keeps a relative difference of 4e-3 with a float32 residual stream,
-but takes 6.9 s there, since its products run at 0.55 of the float32 rate without AMX.
-One thread, ms for the attention of a global block (4096 tokens, 12 heads): reference 1970; this 580;
-explicit products and softmax in tiles 557; 128 appended columns 1190; flex_attention compiled 3000
-after 28 s; no bias at all 435. For 25 windows: reference 150, this 72, explicit 90, appended 108.
-On a GPU: written for it, but not yet run on one. Run: `samcls bench encoder`.
+attention; nothing of tokens x tokens is kept, and only real tokens pass the linear layers.
+ViT-B, 1024 px, 2 cores (AVX-512, no AMX), side by side: float32 8.95 -> 4.32 s, 2.1 times faster, to
+5e-7, in 225 MB above the weights instead of 2486; bfloat16 6.9 s, to 4e-3 (7e-3 with a bfloat16
+residual stream). One thread, ms for a global block's attention: reference 1970, this 580, explicit
+tiles 557, appended columns 1190, flex_attention 3000 after 28 s of compiling, no bias at all 435;
+for 25 windows: reference 150, this 72, explicit 90, appended 108. The GPU branch has not been run
+on a GPU. Run: `samcls bench encoder`.
 """
 
 import math
@@ -302,7 +298,15 @@ class FastBlock:
 
         Returns:
             A new tensor of the same shape: the block's output.
+
+        Raises:
+            ValueError: the tokens stand in another grid than the block was prepared for.
         """
+        if tuple(tokens.shape[1:3]) != self.grid:
+            raise ValueError(
+                f"tokens in a grid of {tuple(tokens.shape[1:3])}, but the block was prepared for "
+                f"{self.grid}. Make a FastBlock for each grid."
+            )
         scratch = scratch or Scratch()
         flat = tokens.reshape(-1, tokens.shape[-1])
         qkv = self._project(flat, scratch)

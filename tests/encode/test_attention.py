@@ -187,6 +187,13 @@ def test_windows_of_a_batch_are_attended_a_tile_at_a_time() -> None:
     assert seen.numel == (images * 28 * 28 + 1) * 3 * 64
 
 
+def test_another_grid_is_refused() -> None:
+    """Tokens in a grid that the block was not prepared for are an error that names both."""
+    fast = FastBlock(block_of(SHAPES["small"], 4, (8, 8)), (8, 8))
+    with pytest.raises(ValueError, match=r"grid of \(4, 16\).* prepared for \(8, 8\)"):
+        fast.forward(tokens_of(1, (4, 16), 64))
+
+
 def test_float32_shares_the_weights() -> None:
     """In float32 a fast block holds the block's own weights, not a copy."""
     block = block_of(SHAPES["small"], 0, (8, 8))
