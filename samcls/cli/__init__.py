@@ -8,6 +8,7 @@ import sys
 import typer
 
 from samcls import __version__
+from samcls.cli.bench import register as register_bench
 from samcls.cli.inputs import register as register_inputs
 from samcls.cli.shell import say, settings
 from samcls.cli.stages import register as register_stages
@@ -45,6 +46,7 @@ def _options(
 
 register_inputs(app)
 register_stages(app)
+register_bench(app)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from samcls.cli.shell import Outcome, progress_bar, say, show_table, verb
 from samcls.cli.tables import show_figures
 
 if TYPE_CHECKING:
-    from samcls.encode.extract import ExtractSummary
+    from samcls.encode.extract import ExtractOptions, ExtractSummary
 
 __all__ = ["register"]
 
@@ -34,7 +34,10 @@ def _extract(
         Path | None, typer.Option(help="Folder that the manifest's relative paths start from.")
     ] = None,
     encoder: Annotated[
-        str, typer.Option(help="vit_b, vit_l, vit_h, or vit_t: a built-in, UNTRAINED miniature.")
+        str,
+        typer.Option(
+            help="vit_b, vit_l, vit_h, timm:<model>, or vit_t: a built-in, UNTRAINED miniature."
+        ),
     ] = "vit_t",
     checkpoint: Annotated[
         Path | None, typer.Option(help="Official SAM checkpoint; by default the one fetched.")
@@ -43,6 +46,9 @@ def _extract(
         str, typer.Option(help="patch, early, middle, late, neck, block:<i>; comma-separated.")
     ] = "all",
     window: Annotated[int, typer.Option(help="Pooling window, in map cells; 1 keeps all.")] = 4,
+    views: Annotated[
+        str, typer.Option(help="none, flip (and mirrored) or d4 (all eight symmetries).")
+    ] = "none",
     size: Annotated[
         int | None, typer.Option(help="Encoder input in pixels, a multiple of 16.")
     ] = None,
@@ -50,9 +56,22 @@ def _extract(
         "longest"
     ),
     storage: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
+    precision: Annotated[
+        str, typer.Option(help="auto, float32, bfloat16 or float16: of the encoder's arithmetic.")
+    ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     batch: Annotated[int | None, typer.Option(help="Images encoded together.")] = None,
-    seed: Annotated[int, typer.Option(help="Of vit_t's untrained weights.")] = 0,
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="Draw the weights: a control.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="Of drawn weights, vit_t's among them.")] = 0,
+    plan: Annotated[
+        bool,
+        typer.Option("--plan", help="Say what it would cost, and what is cheaper; write nothing."),
+    ] = False,
+    check: Annotated[
+        int, typer.Option(help="Afterwards, compare so many images with a float32 encoding.")
+    ] = 0,
 ) -> Outcome:
     """Stage one: encode every image of a manifest once. Run it again to go on after a stop."""
     from samcls.data.manifest import check_files, check_labels, read_manifest
@@ -69,17 +88,27 @@ def _extract(
         checkpoint=str(checkpoint) if checkpoint else None,
         levels=levels,
         window=window,
+        views=views,
         size=size,
         resize=resize,  # type: ignore[arg-type]  # the options check it
         storage=storage,
+        precision=precision,
         device=device,
         batch=batch,
+        random_weights=random_weights,
         seed=seed,
     )
-    _warn_untrained(encoder)
+    if plan:
+        return _planned(len(rows), options)
+    _warn_untrained(encoder, random_weights)
     with progress_bar("extract") as progress:
-        summary = extract(rows, store, options, progress)
+        summary = extract(rows, store, options, progress, say)
     values = _as_json(summary)
+    if check:
+        from samcls.encode.check import check_precision
+
+        checked = check_precision(rows, store, options, check)
+        values["check"] = [asdict(error) for error in checked]
 
     def show() -> None:
         rate = f", {summary.images_per_second:.1f} images/s" if summary.images_per_second else ""
@@ -89,8 +118,46 @@ def _extract(
             f"{summary.bytes / 1e6:.1f} MB, {summary.seconds:.1f} s{rate}"
         )
         _list_failures(summary.failures)
+        if check:
+            show_table(
+                ["level", "what", "relative error", "worst cosine", "worst, in channel std"],
+                [
+                    [
+                        e["level"],
+                        e["what"],
+                        f"{e['relative']:.1e}",
+                        f"{e['cosine']:.6f}",
+                        f"{e['worst']:.2e}",
+                    ]
+                    for e in values["check"]
+                ],
+            )
 
     return Outcome(values, show, exit_status=3 if summary.failed else 0)
+
+
+def _planned(images: int, options: "ExtractOptions") -> Outcome:
+    from samcls.encode.plan import plan
+
+    rows = plan(images, options)
+
+    def show() -> None:
+        show_table(
+            ["choice", "minutes", "GB on disk", "GB of memory", "s an image"],
+            [
+                [
+                    row.choice,
+                    f"{row.minutes:.1f}",
+                    f"{row.bytes / 1e9:.3f}",
+                    f"{row.memory / 1e9:.2f}",
+                    f"{row.seconds_per_image:.3g}",
+                ]
+                for row in rows
+            ],
+        )
+        typer.echo(f"{images} images; timed on this machine, block by block; nothing was written")
+
+    return Outcome({"images": images, "plan": [asdict(row) for row in rows]}, show)
 
 
 def _list_failures(failures: tuple[tuple[str, str], ...]) -> None:
@@ -169,9 +236,11 @@ def _names(text: str | None) -> list[str] | None:
     return None if text is None else [part.strip() for part in text.split(",")]
 
 
-def _warn_untrained(encoder: str) -> None:
-    if encoder == "vit_t":
-        say("vit_t is UNTRAINED: seeded random weights, for trying things out and for controls")
+def _warn_untrained(encoder: str, random_weights: bool = False) -> None:
+    if encoder == "vit_t" or random_weights:
+        say(
+            f"{encoder} is UNTRAINED: seeded random weights, for trying things out and for controls"
+        )
 
 
 def _demo(

@@ -21,6 +21,7 @@ from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 from torch.nn import functional
 
+from samcls.encode.attention import FastBlock, Scratch
 from samcls.encode.base import LEVELS, Encoder, MapShape, state_sha256
 from samcls.encode.weights import CHECKPOINTS, cache_dir, check_keys, file_sha256, load_state_dict
 from samcls.errors import ConfigError, WeightsError
@@ -29,6 +30,7 @@ __all__ = [
     "ENCODERS",
     "EncoderSpec",
     "SamEncoder",
+    "empty_body",
     "encoder_spec",
     "load_encoder",
     "parse_levels",
@@ -54,6 +56,7 @@ class EncoderSpec:
         global_blocks: indices of the blocks that attend over the whole map, four of them.
         width: channels of every level but the neck.
         neck_width: channels of the neck.
+        window: side of the other blocks' attention windows, in map cells.
         trained: whether official weights exist; `vit_t` has seeded ones alone.
     """
 
@@ -63,12 +66,13 @@ class EncoderSpec:
     global_blocks: tuple[int, ...]
     width: int
     neck_width: int = 256
+    window: int = 14
     trained: bool = True
 
 
 # segment_anything/build_sam.py for the three; vit_t keeps their proportions at a grid of 16 x 16.
 ENCODERS = {
-    "vit_t": EncoderSpec("vit_t", 256, 8, (1, 3, 5, 7), 192, trained=False),
+    "vit_t": EncoderSpec("vit_t", 256, 8, (1, 3, 5, 7), 192, window=8, trained=False),
     "vit_b": EncoderSpec("vit_b", 1024, 12, (2, 5, 8, 11), 768),
     "vit_l": EncoderSpec("vit_l", 1024, 24, (5, 11, 17, 23), 1024),
     "vit_h": EncoderSpec("vit_h", 1024, 32, (7, 15, 23, 31), 1280),
@@ -134,6 +138,7 @@ class SamEncoder(Encoder):
     """
 
     position: Tensor
+    _on: torch.device
 
     def __init__(
         self,
@@ -143,6 +148,7 @@ class SamEncoder(Encoder):
         weights_sha256: str,
         input_size: int,
         precision: str = "float32",
+        trained: bool = True,
     ) -> None:
         super().__init__(
             spec.name,
@@ -152,11 +158,12 @@ class SamEncoder(Encoder):
             PIXEL_MEAN,
             PIXEL_STD,
             precision,
-            spec.trained,
+            trained,
         )
         self.body = body.eval().requires_grad_(requires_grad=False)
         self.spec = spec
         self._needs = {name: resolve_level(name, spec) for name in levels}
+        self._fast: list[FastBlock] = []
         position = _resize_positions(body.pos_embed, input_size // PATCH)
         self.register_buffer("position", position, persistent=False)
 
@@ -170,17 +177,40 @@ class SamEncoder(Encoder):
     def forward(
         self, frames: UInt8[Tensor, "image size size 3"], valid: Sequence[tuple[int, int]]
     ) -> dict[str, Float[Tensor, "image _channel _row _col"]]:
-        """Encode frames, as `Encoder.forward`."""
+        """Encode frames, as `Encoder.forward`.
+
+        Blocks after the deepest level that is wanted do not run.
+        """
         wanted = set(self._needs.values())
+        scratch = Scratch()
         x = self.body.patch_embed(self.normalise(frames, valid)) + self.position
         after = {0: x.permute(0, 3, 1, 2)}
-        for done, block in enumerate(self.body.blocks[: max(wanted)], start=1):
-            x = block(x)
+        for done, block in enumerate(self._prepared(), start=1):
+            x = block(x, scratch)
             if done in wanted:
                 after[done] = x.permute(0, 3, 1, 2)
         if "neck" in self._needs:
-            after[self.spec.depth + 1] = self.body.neck(x.permute(0, 3, 1, 2))
+            after[self.spec.depth + 1] = self._neck(x.permute(0, 3, 1, 2))
         return {name: after[self._needs[name]] for name in self.levels}
+
+    def _prepared(self) -> list[FastBlock]:
+        """Return the wanted blocks' fast form, made once for the device that the encoder is on."""
+        if not self._fast or self._on != self.device:
+            side = self.input_size // PATCH
+            needed = self.body.blocks[: max(self._needs.values())]
+            self._fast = [FastBlock(block, (side, side), self.dtype) for block in needed]
+            self._on = self.device
+        return self._fast
+
+    def _neck(self, x: Float[Tensor, "image channel row col"]) -> Tensor:
+        """Run the neck: convolutions in the chosen precision, norms in float32."""
+        for layer in self.body.neck:
+            if isinstance(layer, nn.Conv2d):
+                weight = layer.weight.to(self.dtype)
+                x = functional.conv2d(x.to(self.dtype), weight, padding=layer.padding).float()
+            else:
+                x = layer(x)
+        return x
 
 
 def _resize_positions(
@@ -205,6 +235,8 @@ def load_encoder(
     levels: tuple[str, ...] = LEVELS,
     input_size: int | None = None,
     seed: int = 0,
+    precision: str = "float32",
+    random_weights: bool = False,
 ) -> SamEncoder:
     """Build an encoder and load its weights.
 
@@ -214,7 +246,9 @@ def load_encoder(
             `vit_t`.
         levels: depths to give.
         input_size: side of the frames in pixels, a multiple of 16; the encoder's own by default.
-        seed: of `vit_t`'s weights.
+        seed: of drawn weights, which `vit_t` always has.
+        precision: `float32`, `bfloat16` or `float16`.
+        random_weights: draw the weights of a SAM size instead of loading them.
 
     Raises:
         ConfigError: unknown name or level, a checkpoint where there can be none, or a bad size.
@@ -224,25 +258,26 @@ def load_encoder(
     size = check_size(input_size or spec.input_size)
     for level in levels:
         resolve_level(level, spec)
-    if not spec.trained:
+    trained = spec.trained and not random_weights
+    if not trained:
         if checkpoint is not None:
             raise ConfigError(
-                f"{name} has built-in seeded weights and takes no checkpoint; got {checkpoint}. "
-                "Leave --checkpoint out, or choose vit_b, vit_l or vit_h"
+                f"{name} with seeded random weights takes no checkpoint; got {checkpoint}. Leave "
+                "--checkpoint out, or choose vit_b, vit_l or vit_h without --random-weights"
             )
-        body = _seeded_miniature(spec, seed)
+        body = _seeded(spec, seed)
         digest = state_sha256(body.state_dict())
     else:
         checkpoint = Path(checkpoint) if checkpoint else _fetched(name)
         state = load_state_dict(checkpoint)
-        body = official_body(name)
+        body = empty_body(name)
         expected = {_PREFIX + key: value for key, value in body.state_dict().items()}
         encoder_state = {k: v for k, v in state.items() if k.startswith(_PREFIX)}
         check_keys(expected, encoder_state, checkpoint)
         bare = {k.removeprefix(_PREFIX): v for k, v in encoder_state.items()}
         body.load_state_dict(bare, assign=True)
         digest = file_sha256(checkpoint)
-    return SamEncoder(body, spec, levels, digest, size)
+    return SamEncoder(body, spec, levels, digest, size, precision, trained=trained)
 
 
 def _fetched(name: str) -> Path:
@@ -267,20 +302,32 @@ def check_size(size: int) -> int:
     return size
 
 
-def official_body(name: str) -> ImageEncoderViT:
-    """Build one of SAM's three encoders with segment_anything's own builder, without weights.
+def empty_body(name: str) -> ImageEncoderViT:
+    """Build an encoder without weights, SAM's three with segment_anything's own builder.
 
     The parameters are on the meta device: nothing is drawn or held before the checkpoint is assigned.
     """
+    if not ENCODERS[name].trained:
+        return _miniature(ENCODERS[name])
     with torch.device("meta"):
         body: ImageEncoderViT = sam_model_registry[name]().image_encoder
     return body
 
 
-def _seeded_miniature(spec: EncoderSpec, seed: int) -> ImageEncoderViT:
-    """Build `vit_t`; every weight is drawn from its own generator, so no global seed is touched."""
+def _seeded(spec: EncoderSpec, seed: int) -> ImageEncoderViT:
+    """Draw every weight from a generator of its own, so that no global seed is touched."""
+    body = empty_body(spec.name)
+    body.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in sorted(body.named_parameters()):
+        with torch.no_grad():
+            _draw(name, parameter, generator)
+    return body
+
+
+def _miniature(spec: EncoderSpec) -> ImageEncoderViT:
     with torch.device("meta"):
-        body = ImageEncoderViT(
+        return ImageEncoderViT(
             img_size=spec.input_size,
             patch_size=PATCH,
             embed_dim=spec.width,
@@ -289,15 +336,9 @@ def _seeded_miniature(spec: EncoderSpec, seed: int) -> ImageEncoderViT:
             out_chans=spec.neck_width,
             norm_layer=partial(nn.LayerNorm, eps=1e-6),
             use_rel_pos=True,
-            window_size=8,
+            window_size=spec.window,
             global_attn_indexes=spec.global_blocks,
         )
-    body.to_empty(device="cpu")
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in sorted(body.named_parameters()):
-        with torch.no_grad():
-            _draw(name, parameter, generator)
-    return body
 
 
 def _draw(name: str, parameter: Tensor, generator: torch.Generator) -> None:

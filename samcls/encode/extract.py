@@ -1,46 +1,45 @@
 """Stage one: a manifest's images through the frozen encoder into the feature store, resumably.
 
-Batches start at fixed rows and keep their shape wherever a run was cut, so an interrupted and resumed
-extract gives the arrays of an uninterrupted one, bit for bit on a CPU. A bad image costs its own row.
-Decoding runs in threads ahead of the encoder.
+An interrupted and resumed extract gives the arrays of an uninterrupted one, bit for bit on a CPU. A bad
+image costs its own row. `samcls bench encoder` shows how much of the time is the encoder's own.
 
     summary = extract(read_manifest("manifest.csv"), "features.zarr", ExtractOptions(encoder="vit_t"))
 """
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import UInt8
 
-from samcls.data.images import (
-    PREPROCESSING_VERSION,
-    Frame,
-    make_frame,
-    pixel_digest,
-    read_image,
-)
-from samcls.data.manifest import Manifest, Row
+from samcls.data.images import PREPROCESSING_VERSION, Resize
+from samcls.data.manifest import Manifest
+from samcls.data.views import view_names
 from samcls.encode.base import Encoder
 from samcls.encode.encoder import check_size, encoder_spec, load_encoder, parse_levels
-from samcls.encode.pooling import pool_valid, valid_cells
-from samcls.errors import ConfigError, ImageError, StoreError
-from samcls.store.feature_store import FeatureStore, RowBatch, RowTable
+from samcls.encode.pipeline import Pipeline
+from samcls.encode.precision import PRECISIONS, choose_precision
+from samcls.errors import ConfigError, StoreError
+from samcls.store.feature_store import FeatureStore, RowTable
 from samcls.store.schema import DONE, FAILED, Fingerprint, LevelShape
 from samcls.store.writer import ShardWriter
 
-__all__ = ["ExtractOptions", "ExtractSummary", "extract"]
+__all__ = [
+    "ExtractOptions",
+    "ExtractSummary",
+    "Progress",
+    "choose_device",
+    "extract",
+    "open_encoder",
+]
 
 Progress = Callable[[int, int, int], None]
+Log = Callable[[str], None]
 
-_DECODERS = 4  # threads; they wait on files and on Pillow, which releases the interpreter
-_BATCHES_AHEAD = 2
+_TIMM = "timm:"
 
 
 @dataclass(frozen=True)
@@ -48,29 +47,36 @@ class ExtractOptions:
     """How images become features.
 
     Attributes:
-        encoder: `vit_t`, `vit_b`, `vit_l` or `vit_h`.
-        checkpoint: official SAM checkpoint; none for `vit_t`.
+        encoder: `vit_t`, `vit_b`, `vit_l`, `vit_h`, or `timm:` and a model that timm knows.
+        checkpoint: official SAM checkpoint, by default the one fetched; none for the others.
         levels: comma-separated names, or `all` for the five.
         window: side of the pooling window, in map cells; 1 keeps the whole map.
+        views: `none`, `flip` (as it is, and mirrored) or `d4` (all eight symmetries).
         size: side of the encoder input in pixels; the encoder's own by default.
         resize: `longest` keeps the aspect and pads; `stretch` does not.
         storage: `float16` or `float32`.
+        precision: of the encoder's arithmetic: `auto`, `float32`, `bfloat16` or `float16`. `auto` takes
+            what an existing store was made with, else bfloat16 where the hardware multiplies it.
         device: `auto`, `cpu`, `cuda` or any name that torch knows.
-        batch: images encoded together; chosen from the input size by default.
+        batch: images encoded together; chosen from the input size and free memory by default.
         flush_seconds: results are written at least this often while writing is cheap.
-        seed: of `vit_t`'s untrained weights.
+        random_weights: draw the weights, as a control: for SAM's sizes and timm's models.
+        seed: of drawn weights.
     """
 
     encoder: str = "vit_t"
     checkpoint: str | None = None
     levels: str = "all"
     window: int = 4
+    views: str = "none"
     size: int | None = None
-    resize: Literal["longest", "stretch"] = "longest"
+    resize: Resize = "longest"
     storage: str = "float16"
+    precision: str = "auto"
     device: str = "auto"
     batch: int | None = None
     flush_seconds: float = 10.0
+    random_weights: bool = False
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -79,23 +85,39 @@ class ExtractOptions:
         Raises:
             ConfigError: naming the option, what was got and what was expected.
         """
-        parse_levels(self.levels, encoder_spec(self.encoder))
-        if self.size is not None:
-            check_size(self.size)
-        side = (self.size or encoder_spec(self.encoder).input_size) // 16
-        if not 1 <= self.window <= side:
+        view_names(self.views)
+        if not self.encoder.startswith(_TIMM):
+            self._check_sam()
+        elif self.checkpoint:
             raise ConfigError(
-                f"window is {self.window}; expected 1 to {side}, the side of the map at "
-                f"{side * 16} pixels"
+                f"{self.encoder} gets its weights from timm; leave --checkpoint {self.checkpoint} out"
             )
-        choices = {"resize": ("longest", "stretch"), "storage": ("float16", "float32")}
+        choices = {
+            "resize": ("longest", "stretch"),
+            "storage": ("float16", "float32"),
+            "precision": ("auto", *PRECISIONS),
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(
                     f"{name} is {getattr(self, name)!r}; expected {' or '.join(allowed)}"
                 )
-        if self.batch is not None and self.batch < 1:
-            raise ConfigError(f"batch is {self.batch}; expected at least 1")
+        for name in ("window", "batch"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}; expected at least 1")
+
+    def _check_sam(self) -> None:
+        spec = encoder_spec(self.encoder)
+        parse_levels(self.levels, spec)
+        if self.size is not None:
+            check_size(self.size)
+        side = (self.size or spec.input_size) // 16
+        if not 1 <= self.window <= side:
+            raise ConfigError(
+                f"window is {self.window}; expected 1 to {side}, the side of the map at "
+                f"{side * 16} pixels"
+            )
 
 
 @dataclass(frozen=True)
@@ -125,20 +147,12 @@ class ExtractSummary:
     failures: tuple[tuple[str, str], ...]
 
 
-@dataclass(frozen=True)
-class _Decoded:
-    """One image, ready for the encoder, or the reason why it is not."""
-
-    frame: Frame | None
-    sha256: bytes
-    reason: str
-
-
 def extract(
     manifest: Manifest,
     store_path: str | Path,
     options: ExtractOptions,
     progress: Progress | None = None,
+    log: Log = lambda _: None,
 ) -> ExtractSummary:
     """Encode every image that is not done yet.
 
@@ -147,6 +161,7 @@ def extract(
         store_path: a new store, or one made from this manifest with these options.
         options: how images become features.
         progress: called with (rows finished, rows in all, rows failed).
+        log: called with a sentence on anything that a user should know.
 
     Raises:
         ConfigError: the options cannot be.
@@ -155,131 +170,101 @@ def extract(
         StoreError: the store was made from another manifest.
     """
     begun = time.monotonic()
-    device = _device(options.device)
-    encoder = load_encoder(
+    path = str(store_path)
+    encoder = open_encoder(options, path)
+    store = _open_or_create(manifest, path, encoder, options)
+    before = store.status
+    first_batch = time.monotonic()
+    pipeline = Pipeline(
+        manifest.rows,
+        encoder,
+        window=options.window,
+        views=view_names(options.views),
+        resize=options.resize,
+        storage=options.storage,
+        batch=options.batch or default_batch(encoder),
+        log=log,
+    )
+    counted = progress or _silent
+    todo = np.flatnonzero(before != DONE)
+    with ShardWriter(store, options.flush_seconds) as writer:
+        done, failed = len(before) - len(todo), 0
+        counted(done, len(before), failed)
+        for batch in pipeline.run(todo, _finished(store), writer.features):
+            writer.add(batch)
+            done += len(batch)
+            failed += int((batch.status == FAILED).sum())
+            counted(done, len(before), failed)
+    return _summary(store, before, begun, first_batch)
+
+
+def open_encoder(options: ExtractOptions, store_path: str | None = None) -> Encoder:
+    """Build the encoder that the options ask for, on its device and in its precision.
+
+    Args:
+        options: of the extract.
+        store_path: a store that may be there; `auto` precision then takes what it was made with.
+    """
+    device = choose_device(options.device)
+    precision = options.precision
+    if precision == "auto" and store_path is not None and FeatureStore.exists(store_path):
+        precision = FeatureStore.open(store_path).fingerprint.precision
+    elif precision == "auto":
+        precision = choose_precision(device)
+    if options.encoder.startswith(_TIMM):
+        from samcls.encode.timm_encoder import load_timm
+
+        return load_timm(
+            options.encoder,
+            options.levels,
+            options.size,
+            random_weights=options.random_weights,
+            seed=options.seed,
+            precision=precision,
+        ).to(device)
+    return load_encoder(
         options.encoder,
         options.checkpoint,
         parse_levels(options.levels, encoder_spec(options.encoder)),
         options.size,
-        options.seed,
+        seed=options.seed,
+        precision=precision,
+        random_weights=options.random_weights,
     ).to(device)
-    store = _open_or_create(manifest, str(store_path), encoder, options)
-    before = store.status
-    todo = np.flatnonzero(before != DONE)
-    first_batch = time.monotonic()
-    job = _Job(manifest, encoder, options)
-    counted = progress or _silent
-    with ShardWriter(store, options.flush_seconds) as writer:
-        finished, failed = len(before) - len(todo), 0
-        counted(finished, len(before), failed)
-        for batch in job.run(todo):
-            writer.add(batch)
-            finished += len(batch)
-            failed += int((batch.status == FAILED).sum())
-            counted(finished, len(before), failed)
-    return _summary(store, before, begun, first_batch)
 
 
 def default_batch(encoder: Encoder) -> int:
-    """Choose a batch by tokens, as a power of two: 8 for `vit_t` at 256 px, 1 for SAM at 1024 px."""
+    """Choose a batch as a power of two.
+
+    By tokens: 8 for `vit_t` at 256 px on a CPU and 1 for SAM at 1024 px; on a GPU what half of the free
+    memory holds, at most 32 768 tokens.
+    """
     tokens = (encoder.input_size // 16) ** 2
-    wanted = 2048 if encoder.device.type == "cpu" else 32768
+    wanted = 2048
+    if encoder.device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(encoder.device)
+        widest = max(encoder.shape(level).channels for level in encoder.levels)
+        token_bytes = 48 * widest  # the stream, qkv, its copy by windows and one hidden tile
+        wanted = min(32768, free // 2 // token_bytes)
     return 1 << max(0, (wanted // tokens).bit_length() - 1)
 
 
-class _Job:
-    """Decode ahead, encode, pool: rows in, finished batches out."""
-
-    def __init__(self, manifest: Manifest, encoder: Encoder, options: ExtractOptions) -> None:
-        self._rows = manifest.rows
-        self._encoder = encoder
-        self._options = options
-        self._batch = options.batch or default_batch(encoder)
-
-    def run(self, todo: Int[np.ndarray, " image"]) -> Iterator[RowBatch]:
-        """Yield finished rows in ascending batches."""
-        starts = np.unique(todo // self._batch) * self._batch
-        members = [todo[(todo >= s) & (todo < s + self._batch)] for s in starts]
-        ahead: deque[tuple[np.ndarray, list[Future[_Decoded]]]] = deque()
-        pool = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
-        try:
-            for rows in members:
-                ahead.append((rows, [pool.submit(self._decode, self._rows[r]) for r in rows]))
-                if len(ahead) > _BATCHES_AHEAD:
-                    yield self._finish(*ahead.popleft())
-            while ahead:
-                yield self._finish(*ahead.popleft())
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
-
-    def _decode(self, row: Row) -> _Decoded:
-        try:
-            image = read_image(row.path, row.index)
-            digest = bytes.fromhex(pixel_digest(image))
-            frame = make_frame(image, self._encoder.input_size, self._options.resize)
-        except ImageError as error:
-            return _Decoded(None, bytes(32), str(error))
-        return _Decoded(frame, digest, "")
-
-    def _finish(self, rows: Int[np.ndarray, " image"], futures: list[Future[_Decoded]]) -> RowBatch:
-        decoded = [future.result() for future in futures]
-        features = self._encode(rows % self._batch, decoded)
-        finite = np.all([np.isfinite(x).all(axis=(1, 2, 3, 4)) for x in features.values()], axis=0)
-        reasons = [
-            one.reason or ("" if good else _overflow(self._options.storage))
-            for one, good in zip(decoded, finite, strict=True)
-        ]
-        failed = np.array([bool(reason) for reason in reasons])
-        for values in features.values():
-            values[failed] = 0
-        return RowBatch(
-            rows=rows,
-            features=features,
-            valid=np.array(
-                [one.frame.valid if one.frame else (0, 0) for one in decoded], dtype=np.uint16
-            ),
-            sha256=_digests(decoded),
-            status=np.where(failed, FAILED, DONE).astype(np.uint8),
-            error=reasons,
-        )
-
-    def _encode(
-        self, slots: Int[np.ndarray, " image"], decoded: Sequence[_Decoded]
-    ) -> dict[str, np.ndarray]:
-        """Encode a batch of fixed shape: what is absent from it is an empty frame."""
-        side = self._encoder.input_size
-        frames = np.zeros((self._batch, side, side, 3), dtype=np.uint8)
-        valid = [(0, 0)] * self._batch
-        for slot, one in zip(slots, decoded, strict=True):
-            if one.frame is not None:
-                frames[slot] = one.frame.pixels
-                valid[slot] = one.frame.valid
-        maps = self._encoder(torch.from_numpy(frames).to(self._encoder.device), valid)
-        dtype = getattr(torch, self._options.storage)
-        pooled = {}
-        for level, values in maps.items():
-            shape = self._encoder.shape(level)
-            cells = valid_cells(valid, (shape.rows, shape.cols), shape.patch)
-            pooled[level] = pool_valid(values, cells, self._options.window).to(dtype)
-        return {level: x[slots].cpu().numpy()[:, None] for level, x in pooled.items()}
-
-
-def _digests(decoded: Sequence[_Decoded]) -> UInt8[np.ndarray, "image 32"]:
-    return np.frombuffer(b"".join(one.sha256 for one in decoded), dtype=np.uint8).reshape(-1, 32)
-
-
-def _overflow(storage: str) -> str:
-    return (
-        f"a feature of this image is not finite in {storage}; extract with --storage float32 to see "
-        "whether the encoder itself overflows"
-    )
+def _finished(store: FeatureStore) -> dict[bytes, int]:
+    """Return the row of each pixel hash that is done."""
+    digests = store.sha256
+    return {digests[row].tobytes(): int(row) for row in np.flatnonzero(store.status == DONE)[::-1]}
 
 
 def _silent(finished: int, total: int, failed: int) -> None:
     """Report nothing."""
 
 
-def _device(name: str) -> torch.device:
+def choose_device(name: str) -> torch.device:
+    """Return the device; `auto` is the GPU where there is one.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
@@ -303,7 +288,7 @@ def _open_or_create(
         std=encoder.pixel_std,
         levels=encoder.levels,
         window=options.window,
-        views=("identity",),
+        views=view_names(options.views),
         storage=options.storage,
         precision=encoder.precision,
         preprocessing=PREPROCESSING_VERSION,

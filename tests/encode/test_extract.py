@@ -1,6 +1,7 @@
 """Stage one keeps its promises: exact, resumable, and one bad image costs one row."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,14 +17,16 @@ from PIL import Image
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from samcls.data.manifest import Manifest, read_manifest
+from samcls.data.views import VIEW_SETS, transform
 from samcls.encode.base import LEVELS
 from samcls.encode.encoder import load_encoder
 from samcls.encode.extract import ExtractOptions, extract
+from samcls.encode.pipeline import Pipeline
 from samcls.errors import ConfigError, FingerprintMismatch, StoreError
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, FAILED
 
-SMALL = ExtractOptions(size=64, window=2, batch=4)
+SMALL = ExtractOptions(size=64, window=2, batch=4, precision="float32")
 
 
 def image_folder(folder: Path, sizes: Sequence[tuple[int, int]], seed: int = 0) -> Path:
@@ -127,6 +130,113 @@ def test_the_batch_does_not_show(manifest: Manifest, tmp_path: Path) -> None:
         np.testing.assert_allclose(values, other, rtol=2**-10, atol=2**-12)
 
 
+def test_views_are_encodings_of_the_transformed_image(manifest: Manifest, tmp_path: Path) -> None:
+    """Each view holds what a store of the transformed files would, with its own valid cells."""
+    options = replace(SMALL, views="d4", levels="early,neck")
+    store = FeatureStore.open(extract(manifest, tmp_path / "d4.zarr", options).store)
+    for view, name in enumerate(VIEW_SETS["d4"]):
+        folder = tmp_path / name
+        folder.mkdir()
+        for row in manifest.rows:
+            image = np.asarray(Image.open(row.path))
+            Image.fromarray(transform(image, name)).save(folder / Path(row.path).name)
+        shutil.copy(manifest.source, folder / "manifest.csv")
+        alone = replace(options, views="none")
+        other = extract(read_manifest(folder / "manifest.csv"), folder / "s.zarr", alone)
+        reference = FeatureStore.open(other.store)
+        for level in store.levels:
+            np.testing.assert_array_equal(store.read(level)[:, view], reference.read(level)[:, 0])
+            np.testing.assert_array_equal(store.counts(level, view=view), reference.counts(level))
+
+
+def test_identical_images_are_encoded_once(manifest: Manifest, tmp_path: Path) -> None:
+    """A copy under another id, in its own batch or another, takes the features that are there."""
+    for copy in (2, 3, 8):
+        shutil.copy(tmp_path / "0.png", tmp_path / f"{copy}.png")
+    encoded = []
+    options = replace(SMALL, levels="neck")
+    encoder = load_encoder("vit_t", levels=("neck",), input_size=64)
+    encoder.register_forward_hook(lambda _m, args, _o: encoded.extend(args[1]))
+    pipeline = Pipeline(
+        manifest.rows,
+        encoder,
+        window=2,
+        views=("identity",),
+        resize="longest",
+        storage="float16",
+        batch=4,
+        log=print,
+    )
+    done: dict[int, dict[str, np.ndarray]] = {}
+    for batch in pipeline.run(np.arange(9), {}, done.__getitem__):
+        for i, row in enumerate(batch.rows):
+            done[int(row)] = {level: x[i] for level, x in batch.features.items()}
+    assert sum(extent != (0, 0) for extent in encoded) == 6
+    store = FeatureStore.open(extract(manifest, tmp_path / "s.zarr", options).store)
+    for row in (2, 3, 8):
+        np.testing.assert_array_equal(store.read("neck", [row]), store.read("neck", [0]))
+        np.testing.assert_array_equal(done[row]["neck"], store.read("neck", [row])[0])
+
+
+def test_running_out_of_memory_halves_what_is_encoded_at_once(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    """The device takes fewer images, the user is told, and the results agree."""
+    whole = FeatureStore.open(extract(manifest, tmp_path / "s.zarr", SMALL).store)
+    encoder = load_encoder("vit_t", input_size=64)
+
+    def small_device(_module: object, args: tuple[torch.Tensor, object]) -> None:
+        if len(args[0]) > 1:
+            raise torch.OutOfMemoryError("no room")
+
+    encoder.register_forward_pre_hook(small_device)
+    said: list[str] = []
+    pipeline = Pipeline(
+        manifest.rows,
+        encoder,
+        window=2,
+        views=("identity",),
+        resize="longest",
+        storage="float16",
+        batch=4,
+        log=said.append,
+    )
+    for batch in pipeline.run(np.arange(9), {}, lambda _: {}):
+        for level, values in batch.features.items():
+            reference = whole.read(level, batch.rows)
+            np.testing.assert_allclose(values, reference, rtol=2**-10, atol=2**-12)
+    assert said == [
+        "out of memory: encoding 2 images at once from here on",
+        "out of memory: encoding 1 images at once from here on",
+    ]
+
+
+def test_auto_precision_goes_on_with_the_stores(manifest: Manifest, tmp_path: Path) -> None:
+    """A store begun in float32 is continued in float32, whatever this machine would choose."""
+    extract(manifest, tmp_path / "s.zarr", SMALL)
+    again = extract(manifest, tmp_path / "s.zarr", replace(SMALL, precision="auto"))
+    assert again.skipped == 9
+    with pytest.raises(FingerprintMismatch, match="precision"):
+        extract(manifest, tmp_path / "s.zarr", replace(SMALL, precision="bfloat16"))
+
+
+def test_timm_models_fill_the_same_store(manifest: Manifest, tmp_path: Path) -> None:
+    """Levels of different strides are pooled and counted each on its own grid."""
+    options = ExtractOptions(
+        encoder="timm:convnext_atto", size=64, window=2, random_weights=True, precision="float32"
+    )
+    store = FeatureStore.open(extract(manifest, tmp_path / "s.zarr", options).store)
+    assert {name: shape.rows for name, shape in store.levels.items()} == {
+        "early": 8,
+        "middle": 4,
+        "late": 2,
+        "neck": 1,
+    }
+    assert store.counts("early").sum() > store.counts("late").sum() > 0
+    assert not store.fingerprint.mean[0].is_integer()
+    assert store.fingerprint.encoder == "timm:convnext_atto"
+
+
 def test_another_request_on_the_same_store_is_refused(manifest: Manifest, tmp_path: Path) -> None:
     """Another window, or another manifest, names what differs and leaves the store as it was."""
     extract(manifest, tmp_path / "s.zarr", SMALL)
@@ -150,6 +260,9 @@ def test_options_are_refused_before_anything_is_touched() -> None:
         ({"batch": 0}, "batch is 0"),
         ({"storage": "int8"}, "float16 or float32"),
         ({"encoder": "vit_g"}, "unknown encoder 'vit_g'"),
+        ({"precision": "int4"}, "auto or float32 or bfloat16"),
+        ({"views": "all"}, "none, flip, d4"),
+        ({"encoder": "timm:resnet18", "checkpoint": "x.pth"}, "leave --checkpoint x.pth out"),
     ):
         with pytest.raises(ConfigError, match=words):
             ExtractOptions(**options)
@@ -158,8 +271,10 @@ def test_options_are_refused_before_anything_is_touched() -> None:
 CHILD = """
 import sys
 from samcls.data.manifest import read_manifest
+from samcls.data.views import VIEW_SETS, transform
+from samcls.encode.pipeline import Pipeline
 from samcls.encode.extract import ExtractOptions, extract
-options = ExtractOptions(window=2, batch=2, flush_seconds=0.0)
+options = ExtractOptions(window=2, batch=2, flush_seconds=0.0, precision="float32")
 extract(read_manifest(sys.argv[1]), sys.argv[2], options)
 """
 
@@ -180,7 +295,9 @@ def killed_after(command: list[str], store: Path, rows: int, delay: float) -> No
 def test_killed_at_three_random_moments_and_resumed_is_as_uninterrupted(tmp_path: Path) -> None:
     """SIGKILL at random moments, then resume: bit for bit the arrays of an uninterrupted run."""
     rng = np.random.default_rng()
-    manifest = image_folder(tmp_path, [(int(h), int(w)) for h, w in rng.integers(20, 150, (160, 2))])
+    manifest = image_folder(
+        tmp_path, [(int(h), int(w)) for h, w in rng.integers(20, 150, (160, 2))]
+    )
     store = tmp_path / "killed.zarr"
     command = [sys.executable, "-c", CHILD, str(manifest), str(store)]
     done = 0

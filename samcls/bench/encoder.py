@@ -1,0 +1,143 @@
+"""The encoder against `segment_anything` itself: speed, distance and memory, side by side in one run.
+
+Both run the same modules and weights, drawn at random with the relative positions filled (the builders
+leave them zero). The reference is the whole `ImageEncoderViT.forward`; the fast path gives every level.
+
+    samcls bench encoder --encoder vit_b --repeats 3
+"""
+
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor
+
+from samcls.bench.table import Bench, BenchRow, measure
+from samcls.encode.base import LEVELS
+from samcls.encode.cost import best_seconds, encoder_macs, matmul_rate, peak_memory
+from samcls.encode.encoder import SamEncoder, encoder_spec, load_encoder
+from samcls.encode.extract import choose_device
+
+__all__ = ["bench_encoder"]
+
+
+def bench_encoder(
+    encoder: str = "vit_b",
+    size: int | None = None,
+    batch: int = 1,
+    repeats: int = 3,
+    device: str = "auto",
+    log: Callable[[str], None] = lambda _: None,
+) -> Bench:
+    """Measure one encoder.
+
+    Args:
+        encoder: `vit_t`, `vit_b`, `vit_l` or `vit_h`.
+        size: side of the input, in pixels.
+        batch: images encoded together.
+        repeats: timings of each, of which the shortest counts.
+        device: as for extract.
+        log: called with a line before each measurement.
+    """
+    where = choose_device(device)
+    spec = encoder_spec(encoder)
+    exact = load_encoder(encoder, levels=LEVELS, input_size=size, random_weights=True).to(where)
+    side = exact.input_size
+    generator = torch.Generator().manual_seed(0)
+    frames = torch.randint(0, 256, (batch, side, side, 3), dtype=torch.uint8, generator=generator)
+    frames, valid = frames.to(where), [(side, side)] * batch
+    reference = _Reference(exact)
+    log(f"reference: segment_anything, float32, {encoder} at {side} px, {batch} images")
+    pixels = exact.normalise(frames, valid)
+    slow, slow_peak, truth = _timed(lambda: reference(pixels), repeats, where)
+    rows = [
+        measure("segment_anything float32", batch / slow, "images/s"),
+        measure("segment_anything float32, memory above weights", slow_peak / 1e9, "GB"),
+    ]
+    macs = batch * encoder_macs(spec, side, spec.depth + 1)
+    rows.append(measure("multiply-accumulates", macs / batch / 1e9, "GMAC/image"))
+    for precision in ("float32", "bfloat16"):
+        log(f"fast path, {precision}")
+        fast = _in_precision(exact, precision)
+        rows += _fast_rows(fast, frames, valid, truth, repeats, macs, (slow, slow_peak))
+    log("fast path, one level")
+    early = _in_precision(exact, "float32", ("early",))
+    seconds, _, _ = _timed(lambda: early(frames, valid), repeats, where)
+    whole = next(r.value for r in rows if r.measure == "fast path float32")
+    cost = seconds * whole / batch
+    rows.append(measure("fast path float32, --levels early, share of the time", cost, "of 1"))
+    return Bench("encoder", rows)
+
+
+class _Reference:
+    """segment_anything's own forward pass, which also gives every level by hooks."""
+
+    def __init__(self, encoder: SamEncoder) -> None:
+        self._body = encoder.body
+        self._body.pos_embed = torch.nn.Parameter(encoder.position, requires_grad=False)
+        self._wanted = dict(zip(LEVELS[1:4], encoder.spec.global_blocks, strict=False))
+
+    def __call__(self, pixels: Tensor) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        handles = [
+            self._body.blocks[0].register_forward_pre_hook(
+                lambda _m, args: found.__setitem__("patch", args[0].permute(0, 3, 1, 2))
+            )
+        ]
+        for level, block in self._wanted.items():
+            handles.append(
+                self._body.blocks[block].register_forward_hook(
+                    lambda _m, _a, out, level=level: found.__setitem__(
+                        level, out.permute(0, 3, 1, 2)
+                    )
+                )
+            )
+        with torch.inference_mode():
+            found["neck"] = self._body(pixels)
+        for handle in handles:
+            handle.remove()
+        return found
+
+
+def _in_precision(
+    encoder: SamEncoder, precision: str, levels: tuple[str, ...] = LEVELS
+) -> SamEncoder:
+    """Return the same weights behind another precision or other levels."""
+    body = encoder.body
+    digest, size = encoder.weights_sha256, encoder.input_size
+    return SamEncoder(body, encoder.spec, levels, digest, size, precision).to(encoder.device)
+
+
+def _fast_rows(
+    fast: SamEncoder,
+    frames: Tensor,
+    valid: list[tuple[int, int]],
+    truth: dict[str, Tensor],
+    repeats: int,
+    macs: float,
+    slow: tuple[float, float],
+) -> Iterator[BenchRow]:
+    name, where, batch = f"fast path {fast.precision}", fast.device, len(frames)
+    fast(frames, valid)
+    seconds, peak, maps = _timed(lambda: fast(frames, valid), repeats, where)
+    against = "segment_anything float32"
+    yield measure(name, batch / seconds, "images/s", against, batch / slow[0])
+    yield measure(f"{name}, memory above weights", peak / 1e9, "GB", against, slow[1] / 1e9)
+    tokens = batch * (fast.input_size // 16) ** 2
+    rate = matmul_rate(tokens, fast.spec.width, fast.dtype, where)
+    yield measure(f"{name}, matrix products alone", rate / 1e9, "GMAC/s")
+    yield measure(f"{name}, time over that of its products alone", seconds * rate / macs, "times")
+    for level, reference in truth.items():
+        found, exact = maps[level].double(), reference.double()
+        relative = float((found - exact).norm() / exact.norm())
+        yield measure(f"{name}, {level}: relative difference", relative, "of 1")
+        cosine = torch.nn.functional.cosine_similarity(found.flatten(1), exact.flatten(1)).min()
+        yield measure(f"{name}, {level}: cosine", float(cosine), "of 1")
+
+
+def _timed(
+    work: Callable[[], dict[str, Tensor]], repeats: int, device: torch.device
+) -> tuple[float, float, dict[str, Tensor]]:
+    """Return the shortest seconds, the peak bytes of one call, and its result."""
+    with peak_memory(device) as peak:
+        result = work()
+    return best_seconds(work, repeats, device), float(peak.bytes), result

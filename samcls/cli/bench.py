@@ -1,0 +1,55 @@
+"""The project's own measurements, on this machine."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from samcls.cli.shell import Outcome, say, show_table, verb
+
+if TYPE_CHECKING:
+    from samcls.bench.table import Bench
+
+__all__ = ["register", "shown"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    bench = typer.Typer(help="Measure on this machine, side by side.", no_args_is_help=True)
+    bench.command("encoder")(verb(_encoder))
+    app.add_typer(bench, name="bench")
+
+
+def shown(bench: "Bench") -> Outcome:
+    """Show a bench: one line a figure, its baseline and ratio beside it."""
+
+    def show() -> None:
+        machine = bench.machine
+        typer.echo(f"{machine['processor']}, {machine['cores']} cores, {machine['system']}")
+        show_table(
+            ["measure", "value", "unit", "ratio", "to"],
+            [
+                [
+                    row.measure,
+                    f"{row.value:.4g}",
+                    row.unit,
+                    "" if row.ratio is None else f"{row.ratio:.2f}",
+                    row.baseline or "",
+                ]
+                for row in bench.rows
+            ],
+        )
+
+    return Outcome(bench.to_dict(), show)
+
+
+def _encoder(
+    encoder: Annotated[str, typer.Option(help="vit_t, vit_b, vit_l or vit_h.")] = "vit_b",
+    size: Annotated[int | None, typer.Option(help="Input in pixels.")] = None,
+    batch: Annotated[int, typer.Option(help="Images encoded together.")] = 1,
+    repeats: Annotated[int, typer.Option(help="Timings of each; the shortest counts.")] = 3,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+) -> Outcome:
+    """The encoder against segment_anything itself: speed, distance, memory."""
+    from samcls.bench.encoder import bench_encoder
+
+    return shown(bench_encoder(encoder, size, batch, repeats, device, say))

@@ -1,0 +1,311 @@
+"""Rows in, finished batches out: decode ahead in threads, encode, pool on the device, copy back.
+
+What is not the encoder runs beside it: decoding and resizing ahead of it, the copy to and from a GPU
+around it (pinned and asynchronous), compression and writing behind it. Batches start at fixed rows and
+keep their shape, so that where a run was cut never shows. An image whose pixels equal those of a
+finished one takes its features and is not encoded again.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from jaxtyping import Int, UInt8
+from torch import Tensor
+
+from samcls.data.images import Frame, Resize, make_frame, pixel_digest, read_image
+from samcls.data.manifest import Row
+from samcls.data.views import transform
+from samcls.encode.base import Encoder
+from samcls.encode.pooling import pool_valid, valid_cells
+from samcls.errors import ImageError, RunError
+from samcls.store.feature_store import RowBatch
+from samcls.store.schema import DONE, FAILED
+
+__all__ = ["Pipeline"]
+
+_BATCHES_AHEAD = 2
+_DECODERS = 4  # threads; Pillow and hashing release the interpreter
+
+Recall = Callable[[int], dict[str, np.ndarray]]
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    """One image in every view, ready for the encoder, or the reason why it is not."""
+
+    frames: tuple[Frame, ...]
+    sha256: bytes
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Launched:
+    """A batch on its way through the device."""
+
+    rows: np.ndarray
+    decoded: list[_Decoded]
+    twins: list[int | None]
+    features: dict[str, Tensor]
+    ready: torch.cuda.Event | None
+
+
+class Pipeline:
+    """Encodes rows of a manifest in batches of a fixed shape.
+
+    Args:
+        rows: of the manifest.
+        encoder: on its device.
+        window: side of the pooling window, in map cells.
+        views: transforms under which each image is encoded.
+        resize: `longest` or `stretch`.
+        storage: `float16` or `float32`.
+        batch: images encoded together.
+        log: called with a sentence when the device ran out of memory and less is tried.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        encoder: Encoder,
+        *,
+        window: int,
+        views: Sequence[str],
+        resize: Resize,
+        storage: str,
+        batch: int,
+        log: Callable[[str], None],
+    ) -> None:
+        self._rows = rows
+        self._encoder = encoder
+        self._window = window
+        self._views = tuple(views)
+        self._resize: Resize = resize
+        self._dtype: torch.dtype = getattr(torch, storage)
+        self._batch = batch
+        self._chunk = batch  # images the device takes at once; halved when its memory runs out
+        self._log = log
+
+    def run(
+        self, todo: Int[np.ndarray, " image"], finished: dict[bytes, int], recall: Recall
+    ) -> Iterator[RowBatch]:
+        """Yield finished rows in ascending batches.
+
+        Args:
+            todo: row numbers, ascending.
+            finished: row of each pixel hash that is done; rows done here are added.
+            recall: gives a finished row's features.
+        """
+        ahead: deque[tuple[np.ndarray, list[Future[_Decoded]]]] = deque()
+        launched: _Launched | None = None
+        pool = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
+        try:
+            for rows in [*self._batches(todo), None]:
+                if rows is not None:
+                    ahead.append((rows, [pool.submit(self._decode, self._rows[r]) for r in rows]))
+                while ahead and (rows is None or len(ahead) > _BATCHES_AHEAD):
+                    current = self._launch(*ahead.popleft(), finished)
+                    if launched is not None:
+                        yield self._collect(launched, finished, recall)
+                    launched = current
+                    if launched.ready is None:  # nothing goes on behind a CPU's back
+                        yield self._collect(launched, finished, recall)
+                        launched = None
+            if launched is not None:
+                yield self._collect(launched, finished, recall)
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+    def _batches(self, todo: Int[np.ndarray, " image"]) -> list[np.ndarray]:
+        """Cut rows at the fixed places where batches start."""
+        breaks = np.flatnonzero(np.diff(todo // self._batch)) + 1
+        return [part for part in np.split(todo, breaks) if len(part)]
+
+    def _decode(self, row: Row) -> _Decoded:
+        try:
+            image = read_image(row.path, row.index)
+            digest = bytes.fromhex(pixel_digest(image))
+            size = self._encoder.input_size
+            frames = tuple(
+                make_frame(transform(image, view), size, self._resize) for view in self._views
+            )
+        except ImageError as error:
+            return _Decoded((), bytes(32), str(error))
+        return _Decoded(frames, digest, "")
+
+    def _launch(
+        self,
+        rows: Int[np.ndarray, " image"],
+        futures: list[Future[_Decoded]],
+        finished: dict[bytes, int],
+    ) -> _Launched:
+        """Start a batch; on a GPU this returns before the work is done."""
+        decoded = [future.result() for future in futures]
+        twins = _twins(rows, decoded, finished)
+        slots, frames, extents = [], [], []
+        for row, one, twin in zip(rows, decoded, twins, strict=True):
+            if one.frames and twin is None:
+                slots.append(int(row) % self._batch)
+                frames.append([frame.pixels for frame in one.frames])
+                extents.append([frame.valid for frame in one.frames])
+        features = self._encode(slots, frames, extents) if slots else {}
+        ready = None
+        if self._encoder.device.type == "cuda":
+            ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            ready.record()
+        return _Launched(rows, decoded, twins, features, ready)
+
+    def _encode(
+        self,
+        slots: list[int],
+        frames: list[list[UInt8[np.ndarray, "size size 3"]]],
+        extents: list[list[tuple[int, int]]],
+    ) -> dict[str, Tensor]:
+        """Encode every view; return (image, view, channel, row, col) for each level, by slot."""
+        by_view = []
+        for view in range(len(self._views)):
+            pixels = [image[view] for image in frames]
+            by_view.append(self._encode_view(slots, pixels, [extent[view] for extent in extents]))
+        return {
+            level: _to_host(torch.stack([features[level] for features in by_view], dim=1))
+            for level in self._encoder.levels
+        }
+
+    def _encode_view(
+        self,
+        slots: list[int],
+        pixels: list[UInt8[np.ndarray, "size size 3"]],
+        extents: list[tuple[int, int]],
+    ) -> dict[str, Tensor]:
+        """Encode a batch of fixed shape: what is absent from it is an empty frame."""
+        device = self._encoder.device
+        side = self._encoder.input_size
+        pinned = device.type == "cuda"
+        batch = torch.zeros(self._batch, side, side, 3, dtype=torch.uint8, pin_memory=pinned)
+        valid = [(0, 0)] * self._batch
+        for slot, image, extent in zip(slots, pixels, extents, strict=True):
+            batch[slot] = torch.from_numpy(image)
+            valid[slot] = extent
+        parts: list[dict[str, Tensor]] = []
+        start = 0
+        while start < self._batch:
+            stop = min(start + self._chunk, self._batch)
+            try:
+                chunk = batch[start:stop].to(device, non_blocking=pinned)
+                parts.append(self._pooled(chunk, valid[start:stop]))
+            except (torch.OutOfMemoryError, MemoryError) as error:
+                self._halve(error)
+                continue
+            start = stop
+        kept = torch.tensor(slots, device=device)
+        return {
+            level: torch.cat([part[level] for part in parts])[kept]
+            for level in self._encoder.levels
+        }
+
+    def _pooled(
+        self, frames: UInt8[Tensor, "image size size 3"], valid: Sequence[tuple[int, int]]
+    ) -> dict[str, Tensor]:
+        """Encode, and pool where the maps are."""
+        pooled = {}
+        for level, values in self._encoder(frames, valid).items():
+            shape = self._encoder.shape(level)
+            cells = valid_cells(valid, (shape.rows, shape.cols), shape.patch)
+            pooled[level] = pool_valid(values, cells, self._window).to(self._dtype)
+        return pooled
+
+    def _halve(self, error: BaseException) -> None:
+        """Try fewer images at once after the device ran out of memory."""
+        if self._chunk == 1:
+            raise RunError(
+                "the device has too little memory for one image; choose a smaller --size, a smaller "
+                "encoder, --precision bfloat16, or --device cpu"
+            ) from error
+        self._chunk //= 2
+        if self._encoder.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self._log(f"out of memory: encoding {self._chunk} images at once from here on")
+
+    def _collect(self, launched: _Launched, finished: dict[bytes, int], recall: Recall) -> RowBatch:
+        """Wait for a batch and put its rows together."""
+        if launched.ready is not None:
+            launched.ready.synchronize()
+        rows, decoded = launched.rows, launched.decoded
+        features = self._gather(launched, recall)
+        finite = np.all([np.isfinite(x).all((1, 2, 3, 4)) for x in features.values()], axis=0)
+        storage = str(self._dtype).removeprefix("torch.")
+        reasons = [
+            one.reason or ("" if good else _overflow(storage))
+            for one, good in zip(decoded, finite, strict=True)
+        ]
+        failed = np.array([bool(reason) for reason in reasons])
+        for values in features.values():
+            values[failed] = 0
+        for row, one, bad in zip(rows, decoded, failed, strict=True):
+            if not bad:
+                finished.setdefault(one.sha256, int(row))
+        extents = [one.frames[0].valid if one.frames else (0, 0) for one in decoded]
+        digests = np.frombuffer(b"".join(one.sha256 for one in decoded), dtype=np.uint8)
+        return RowBatch(
+            rows=rows,
+            features=features,
+            valid=np.array(extents, dtype=np.uint16),
+            sha256=digests.reshape(-1, 32),
+            status=np.where(failed, FAILED, DONE).astype(np.uint8),
+            error=reasons,
+        )
+
+    def _gather(self, launched: _Launched, recall: Recall) -> dict[str, np.ndarray]:
+        """Bring encoded, recalled and failed rows into one array for each level."""
+        encoded = {level: x.numpy() for level, x in launched.features.items()}
+        gathered = {}
+        for level in self._encoder.levels:
+            shape = self._encoder.shape(level)
+            side = (-(-shape.rows // self._window), -(-shape.cols // self._window))
+            whole = (len(launched.rows), len(self._views), shape.channels, *side)
+            gathered[level] = np.zeros(whole, dtype=str(self._dtype).removeprefix("torch."))
+        next_encoded = 0
+        positions = {int(row): i for i, row in enumerate(launched.rows)}
+        for i, (one, twin) in enumerate(zip(launched.decoded, launched.twins, strict=True)):
+            if twin is not None:
+                inside = positions.get(twin)
+                known = {} if inside is not None else recall(twin)
+                for level, values in gathered.items():
+                    values[i] = values[inside] if inside is not None else known[level]
+            elif one.frames:
+                for level, values in gathered.items():
+                    values[i] = encoded[level][next_encoded]
+                next_encoded += 1
+        return gathered
+
+
+def _to_host(values: Tensor) -> Tensor:
+    """Start copying to pinned memory; complete once the batch's event has passed."""
+    if not values.is_cuda:
+        return values
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    return host.copy_(values, non_blocking=True)
+
+
+def _twins(
+    rows: Int[np.ndarray, " image"], decoded: Sequence[_Decoded], finished: dict[bytes, int]
+) -> list[int | None]:
+    """Return for each row an earlier row with the same pixels: a finished one or one beside it."""
+    here: dict[bytes, int] = {}
+    twins: list[int | None] = []
+    for row, one in zip(rows, decoded, strict=True):
+        twin = finished.get(one.sha256, here.get(one.sha256)) if one.frames else None
+        twins.append(twin)
+        if one.frames and twin is None:
+            here[one.sha256] = int(row)
+    return twins
+
+
+def _overflow(storage: str) -> str:
+    return (
+        f"a feature of this image is not finite in {storage}; extract with --storage float32 to see "
+        "whether the encoder itself overflows"
+    )

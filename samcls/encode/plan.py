@@ -1,0 +1,188 @@
+"""What an extract would cost, before it is run: `samcls extract --plan`.
+
+Time comes from running single blocks with random weights on this machine, in the chosen precision, so
+that ViT-H is planned in seconds and without its checkpoint. Nothing is written.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from samcls.data.views import view_names
+from samcls.encode.attention import FastBlock
+from samcls.encode.cost import best_seconds, peak_memory
+from samcls.encode.encoder import (
+    PATCH,
+    EncoderSpec,
+    empty_body,
+    encoder_spec,
+    parse_levels,
+    resolve_level,
+)
+from samcls.encode.extract import ExtractOptions, choose_device
+from samcls.encode.precision import choose_precision
+from samcls.errors import ConfigError
+
+__all__ = ["PlanRow", "plan"]
+
+_ITEM_BYTES = {"float16": 2, "float32": 4}
+_SHARD_BYTES = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """The cost of one choice of options.
+
+    Attributes:
+        choice: what differs from what was asked for.
+        images: to encode.
+        minutes: of the encoder, on this machine.
+        bytes: on disk before compression.
+        memory: at the peak, in bytes: weights, one image's activations, and shards held back.
+        seconds_per_image: all views together.
+    """
+
+    choice: str
+    images: int
+    minutes: float
+    bytes: int
+    memory: int
+    seconds_per_image: float
+
+
+@dataclass(frozen=True)
+class _Speed:
+    """Measured on one input size in one precision.
+
+    Attributes:
+        ends: seconds of patch embedding and of neck.
+        windowed: seconds of a block with windows.
+        whole: seconds of a block over the whole map.
+        memory: activations above the weights, in bytes.
+    """
+
+    ends: tuple[float, float]
+    windowed: float
+    whole: float
+    memory: int
+
+
+def plan(images: int, options: ExtractOptions) -> list[PlanRow]:
+    """Price the options, and cheaper ones that a user might prefer.
+
+    Args:
+        images: number of images.
+        options: as asked for; no checkpoint is needed.
+
+    Raises:
+        ConfigError: the encoder is not one of SAM's, for which nothing can be timed block by block.
+    """
+    if options.encoder.startswith("timm:"):
+        raise ConfigError(
+            f"--plan prices SAM's encoders; time {options.encoder} with a manifest of a few images"
+        )
+    device = choose_device(options.device)
+    speeds: dict[tuple[int, str], _Speed] = {}
+    rows = []
+    for choice, chosen in _choices(options, device):
+        spec = encoder_spec(chosen.encoder)
+        key = (chosen.size or spec.input_size, chosen.precision)
+        if key not in speeds:
+            speeds[key] = _calibrate(spec, *key, device)
+        rows.append(_price(choice, images, chosen, spec, speeds[key]))
+    return rows
+
+
+def _choices(options: ExtractOptions, device: torch.device) -> Iterator[tuple[str, ExtractOptions]]:
+    precision = options.precision
+    if precision == "auto":
+        precision = choose_precision(device)
+    asked = replace(options, precision=precision)
+    spec = encoder_spec(options.encoder)
+    size = options.size or spec.input_size
+    yield "as asked", asked
+    for cheaper in ("early", "early,middle"):
+        if parse_levels(asked.levels, spec) != tuple(cheaper.split(",")):
+            yield f"--levels {cheaper}", replace(asked, levels=cheaper)
+    if size > 512:
+        yield "--size 512", replace(asked, size=512, window=max(1, asked.window // 2))
+    if asked.window * 2 <= size // PATCH:
+        yield f"--window {asked.window * 2}", replace(asked, window=asked.window * 2)
+    if asked.window > 1:
+        yield "--window 1", replace(asked, window=1)
+    if asked.views != "none":
+        yield "--views none", replace(asked, views="none")
+    if precision != "float32":
+        yield "--precision float32", replace(asked, precision="float32")
+
+
+def _price(
+    choice: str, images: int, options: ExtractOptions, spec: EncoderSpec, speed: _Speed
+) -> PlanRow:
+    levels = parse_levels(options.levels, spec)
+    deepest = max(resolve_level(level, spec) for level in levels)
+    ran = range(min(deepest, spec.depth))
+    whole = sum(block in spec.global_blocks for block in ran)
+    seconds = speed.ends[0] + whole * speed.whole + (len(ran) - whole) * speed.windowed
+    if deepest > spec.depth:
+        seconds += speed.ends[1]
+    views = len(view_names(options.views))
+    side = -(-((options.size or spec.input_size) // PATCH) // options.window)
+    channels = sum(spec.neck_width if level == "neck" else spec.width for level in levels)
+    payload = images * views * channels * side * side * _ITEM_BYTES[options.storage]
+    return PlanRow(
+        choice=choice,
+        images=images,
+        minutes=images * views * seconds / 60,
+        bytes=payload,
+        memory=_weight_bytes(spec, options.precision)
+        + speed.memory
+        + min(payload, _SHARD_BYTES * len(levels)),
+        seconds_per_image=views * seconds,
+    )
+
+
+def _weight_bytes(spec: EncoderSpec, precision: str) -> int:
+    """Weights in float32, and the copies that the fast path keeps in a narrower type."""
+    block = 12 * spec.width**2 + 13 * spec.width
+    matrices = block * spec.depth
+    return matrices * (4 if precision == "float32" else 6)
+
+
+def _calibrate(spec: EncoderSpec, size: int, precision: str, device: torch.device) -> _Speed:
+    body = empty_body(spec.name)
+    side = size // PATCH
+    dtype: torch.dtype = getattr(torch, precision)
+    tokens = torch.randn(1, side, side, spec.width, device=device)
+    frame = torch.randn(1, 3, size, size, device=device)
+    timings, peaks = {}, []
+    for name, index in (("windowed", 0), ("whole", spec.global_blocks[0])):
+        block = FastBlock(_filled(body.blocks[index], device), (side, side), dtype)
+        block(tokens)
+        with peak_memory(device) as peak:
+            timings[name] = best_seconds(lambda b=block: b(tokens), 3, device)  # type: ignore[misc]
+        peaks.append(peak.bytes)
+    embed, neck = _filled(body.patch_embed, device), _filled(body.neck, device)
+    with torch.inference_mode():
+        ends = (
+            best_seconds(lambda: embed(frame), 3, device),
+            best_seconds(lambda: neck(tokens.permute(0, 3, 1, 2)), 3, device),
+        )
+    held = 3 * tokens.nbytes + frame.nbytes
+    return _Speed(ends, timings["windowed"], timings["whole"], max(peaks) + held)
+
+
+def _filled(module: nn.Module, device: torch.device) -> nn.Module:
+    """Give a part that has no weights random ones; their values do not change the time."""
+    module = module.to_empty(device=device)
+    generator = torch.Generator(device).manual_seed(0)
+    for parameter in module.parameters():
+        _small(parameter, generator)
+    return module.requires_grad_(requires_grad=False)
+
+
+def _small(parameter: Tensor, generator: torch.Generator) -> None:
+    with torch.no_grad():
+        parameter.normal_(0, 0.02, generator=generator)
