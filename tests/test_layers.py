@@ -27,7 +27,13 @@ DOORS = {
     "PIL": {"data/images.py", "data/phantoms.py"},
     "pydicom": {"data/images.py"},
     "tifffile": {"data/images.py"},
-    "zarr": {"store/feature_store.py", "store/keys.py", "store/layout.py", "bench/store.py"},
+    "zarr": {
+        "store/feature_store.py",
+        "store/keys.py",
+        "store/layout.py",
+        "store/reader.py",
+        "bench/store.py",
+    },
     "segment_anything": {"encode/encoder.py"},
     "timm": {"encode/timm_encoder.py", "learn/guided.py"},
 }

@@ -9,66 +9,38 @@ here.
     store.read("neck", slice(0, 8))          # (8, view, channel, row, col) float16
 """
 
-import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import zarr
 import zarr.errors
-from jaxtyping import Float, Int, UInt8, UInt16
+from jaxtyping import Float, Int
 from numcodecs import BitRound
 
-from samcls.errors import FingerprintMismatch, OverwriteRefused, RunError, SamclsError, StoreError
+from samcls.errors import FingerprintMismatch, OverwriteRefused, RunError, StoreError
 from samcls.store.keys import Keys, local_path
-from samcls.store.layout import COLUMNS, DEFAULT_CODEC, RESULTS, create_arrays
+from samcls.store.layout import COLUMNS, DEFAULT_CODEC, RESULTS, array_paths, create_arrays
 from samcls.store.metadata import save_copy
+from samcls.store.reader import Rows, StoreReader, configured
 from samcls.store.rows import RowBatch, RowTable, TableChange
 from samcls.store.schema import (
     FORMAT_VERSION,
     PENDING,
-    TRANSPOSED,
     Fingerprint,
     LevelShape,
-    Partition,
-    array_name,
 )
-
-if TYPE_CHECKING:
-    import dask.array
-    import xarray
 
 __all__ = ["FeatureStore", "RowBatch", "RowTable", "Rows", "TableChange"]
 
-Rows = slice | np.ndarray | Sequence[int] | None
 
-_PLAIN = "zarr.core.codec_pipeline.BatchedCodecPipeline"
-_ZARRS = "zarrs.ZarrsCodecPipeline"
 _MARK = "samcls"  # written first: tells a creation cut off from somebody else's group
 _UPDATING = "table_update"  # set while the table is rewritten: tells an update cut off from a store
-_CONFIG_LOCK = threading.Lock()  # Zarr's configuration is one for the whole process
 
 
-@contextmanager
-def _configured(path: str, mode: str) -> Iterator[None]:
-    """Let arrays be opened with the pipeline for reading or for writing.
-
-    zarrs serves local reads; zarr-python replaces files atomically. Chunks of zeros are kept, so that
-    an absent one is known to be lost.
-    """
-    reading = mode == "r" and local_path(path) is not None
-    settings = {
-        "codec_pipeline.path": _ZARRS if reading else _PLAIN,
-        "array.write_empty_chunks": True,
-    }
-    with _CONFIG_LOCK, zarr.config.set(settings):
-        yield
-
-
-class FeatureStore:
+class FeatureStore(StoreReader):
     """Cached feature maps of one data set under one encoder.
 
     Make one with `create` or `open`. Reading is safe from several threads; one process writes, and
@@ -80,13 +52,6 @@ class FeatureStore:
     file in `~/.config/fsspec`. Remote stores are read with zarr-python's own pipeline, their writes
     are as durable as the service makes them, and no lock guards them: run one writer.
     """
-
-    def __init__(self, path: str, group: zarr.Group, mode: Literal["r", "r+"]) -> None:
-        self.path = path
-        self.mode = mode
-        self._group = group
-        self._arrays: dict[str, zarr.Array[Any]] = {}
-        self._attributes: dict[str, Any] = dict(group.attrs)
 
     # -- making and opening ---------------------------------------------------------------------
 
@@ -131,12 +96,12 @@ class FeatureStore:
             "tasks": _tasks(table),
             "format_version": FORMAT_VERSION,
         }
-        with _writing(path), _configured(path, "r+"):
+        with _writing(path), configured(path, "r+"):
             group = zarr.open_group(
                 keys.store, mode="w", zarr_format=3, attributes={"created_by": _MARK}
             )
             create_arrays(group, fingerprint, levels, table, codec)
-            save_copy(keys, _array_paths(fingerprint), attributes)
+            save_copy(keys, array_paths(fingerprint), attributes)
             group.attrs.update(attributes)
         return cls.open(path, mode="r+")
 
@@ -201,134 +166,6 @@ class FeatureStore:
         if differing:
             raise FingerprintMismatch(self.path, differing)
 
-    # -- what it holds --------------------------------------------------------------------------
-
-    @cached_property
-    def fingerprint(self) -> Fingerprint:
-        """What made the features."""
-        return Fingerprint.from_dict(self._attributes["fingerprint"])
-
-    @cached_property
-    def tasks(self) -> dict[str, tuple[str, ...]]:
-        """Name of each label task and its class names, in the order of their indices."""
-        return {task["name"]: tuple(task["classes"]) for task in self._attributes["tasks"]}
-
-    @cached_property
-    def levels(self) -> dict[str, LevelShape]:
-        """Shape of each level's pooled map."""
-        arrays = {name: self._features(name) for name in self.fingerprint.levels}
-        return {name: _level_shape(array) for name, array in arrays.items()}
-
-    @cached_property
-    def partition(self) -> Partition:
-        """How rows fall into chunks and shards."""
-        array = self._features(self.fingerprint.levels[0])
-        return Partition(array.chunks[0], (array.shards or array.chunks)[0])
-
-    def __len__(self) -> int:
-        """Return the number of images, whatever their status."""
-        return int(self._array("status").shape[0])
-
-    @property
-    def ids(self) -> list[str]:
-        """Identifier of each image, in the manifest's order."""
-        return self._strings("id")
-
-    @property
-    def splits(self) -> list[str]:
-        """`train`, `val` or `test` for each image."""
-        return self._strings("split")
-
-    @property
-    def groups(self) -> list[str]:
-        """Patient or lesion of each image; empty where there is none."""
-        return self._strings("group")
-
-    @property
-    def errors(self) -> list[str]:
-        """Reason of each failed row; empty elsewhere."""
-        return self._strings("error")
-
-    @property
-    def labels(self) -> Int[np.ndarray, "image task"]:
-        """Class index for each image and task; -1 where the label is missing."""
-        return self._whole("label")
-
-    @property
-    def status(self) -> UInt8[np.ndarray, " image"]:
-        """0 pending, 1 done, 2 failed."""
-        return self._whole("status")
-
-    @property
-    def valid(self) -> UInt16[np.ndarray, "image 2"]:
-        """Height and width, in encoder-input pixels, that show picture rather than padding."""
-        return self._whole("valid")
-
-    @property
-    def sha256(self) -> UInt8[np.ndarray, "image 32"]:
-        """SHA-256 of each image's decoded pixels; zeros while pending."""
-        return self._whole("sha256")
-
-    def read(
-        self, level: str, rows: Rows = None
-    ) -> Float[np.ndarray, "image view channel row col"]:
-        """Read pooled maps.
-
-        Args:
-            level: one of `levels`.
-            rows: a slice, row numbers in any order, or None for all.
-
-        Returns:
-            Values in the storage type. Rows that are not done hold zeros.
-
-        Raises:
-            StoreError: the level is not in the store, or a chunk of it is damaged.
-        """
-        array = self._features(level)
-        with self._reading(level):
-            if rows is None or isinstance(rows, slice):
-                return np.asarray(array[slice(None) if rows is None else rows])
-            return _read_rows(array, np.asarray(rows, dtype=np.int64), self.partition.shard_rows)
-
-    def counts(
-        self, level: str, rows: Rows = None, view: int = 0
-    ) -> Float[np.ndarray, "image row col"]:
-        """Return how many map cells that show picture lie under each pooled cell.
-
-        Args:
-            level: one of `levels`.
-            rows: a slice, row numbers in any order, or None for all.
-            view: position on the view axis; a view that swaps the sides swaps the extent too.
-
-        Raises:
-            StoreError: the level is not in the store.
-        """
-        shape = self._shape(level)
-        extent = self.valid[slice(None) if rows is None else rows].astype(np.int64)
-        if self.fingerprint.views[view] in TRANSPOSED:
-            extent = extent[:, ::-1]
-        cells = -(-extent // shape.patch)
-        window = self.fingerprint.window
-        down = np.clip(cells[:, :1] - window * np.arange(shape.rows), 0, window)
-        across = np.clip(cells[:, 1:] - window * np.arange(shape.cols), 0, window)
-        counts: np.ndarray = (down[:, :, None] * across[:, None, :]).astype(np.float32)
-        return counts
-
-    @property
-    def payload_bytes(self) -> int:
-        """Bytes of all feature values before compression."""
-        return sum(int(self._features(level).nbytes) for level in self.levels)
-
-    @property
-    def stored_bytes(self) -> int:
-        """Bytes that the whole store takes where it lies."""
-        root = local_path(self.path)
-        if root is not None:
-            return sum(f.stat().st_size for f in root.rglob("*") if f.is_file())
-        return sum(array.nbytes_stored() for _, array in self._group.arrays()) + sum(
-            self._features(level).nbytes_stored() for level in self.levels
-        )
-
     # -- writing --------------------------------------------------------------------------------
 
     def write(self, batch: RowBatch) -> None:
@@ -364,6 +201,30 @@ class FeatureStore:
         status[rows] = PENDING
         with _writing(self.path):
             self._array("status")[:] = status
+
+    def write_level(
+        self, level: str, rows: slice, values: Float[np.ndarray, "image view channel row col"]
+    ) -> None:
+        """Write features alone, leaving marks as they are; for repair.
+
+        Raises:
+            StoreError: the store was opened for reading, or a chunk to be completed is damaged.
+            RunError: the disk is full or refuses the write.
+        """
+        self._require_writable()
+        with _writing(self.path), self._reading(level):
+            self._features(level)[rows] = values
+
+    def rewrite_column(self, name: str, values: np.ndarray) -> None:
+        """Replace a whole per-image array, whatever state it is in; for repair.
+
+        Raises:
+            StoreError: the store was opened for reading.
+            RunError: the disk is full or refuses the write.
+        """
+        self._require_writable()
+        with _writing(self.path):
+            self._array(name)[:] = values
 
     # -- a table that changes -------------------------------------------------------------------
 
@@ -420,7 +281,7 @@ class FeatureStore:
             self._rewrite_table(table)
             attributes = {**self._attributes, "tasks": _tasks(table)}
             attributes.pop(_UPDATING, None)
-            save_copy(Keys(self._group.store), _array_paths(self.fingerprint), attributes)
+            save_copy(Keys(self._group.store), self.array_paths, attributes)
             self._group.attrs.put(attributes)
         self._attributes = attributes
         self.__dict__.pop("tasks", None)
@@ -428,7 +289,7 @@ class FeatureStore:
 
     def _rewrite_table(self, table: RowTable) -> None:
         images, kept = len(table.ids), self._kept_rows
-        for name in _array_paths(self.fingerprint):
+        for name in self.array_paths:
             array = self._array(name)
             tail = (len(table.tasks),) if name == "label" else array.shape[1:]
             array.resize((images, *tail))
@@ -446,84 +307,6 @@ class FeatureStore:
     def _kept_rows(self) -> int:
         """Rows that hold results: fewer than the arrays' own where appending was cut off."""
         return int(self._attributes.get(_UPDATING, {}).get("images", len(self)))
-
-    # -- lazily ---------------------------------------------------------------------------------
-
-    def to_dask(self, level: str) -> "dask.array.Array":
-        """Return a level as a lazy Dask array of shape (image, view, channel, row, col).
-
-        One Dask chunk is one shard.
-
-        Raises:
-            StoreError: the level is not in the store.
-        """
-        import dask.array
-
-        array = self._features(level)
-        lazy: dask.array.Array = dask.array.from_array(  # type: ignore[no-untyped-call]
-            array, chunks=array.shards or array.chunks
-        )
-        return lazy
-
-    def to_xarray(self) -> "xarray.Dataset":
-        """Return every level lazily, with id, split and status as coordinates of `image`.
-
-        A level's dimensions are (image, view, channel_<level>, row_<level>, col_<level>): levels
-        differ in size. `view` has the views' names as its coordinate.
-
-        Raises:
-            StoreError: xarray is not installed.
-        """
-        try:
-            import xarray
-        except ImportError as error:
-            raise StoreError("xarray is not installed; pip install xarray") from error
-        arrays = {name: self._features(name) for name in self.levels}
-        return xarray.Dataset(
-            {
-                name: (array.metadata.dimension_names, self.to_dask(name))  # type: ignore[union-attr]
-                for name, array in arrays.items()
-            },
-            coords={
-                "id": ("image", np.array(self.ids)),
-                "split": ("image", np.array(self.splits)),
-                "status": ("image", self.status),
-                "view": ("view", list(self.fingerprint.views)),
-            },
-            attrs={"fingerprint": self.fingerprint.to_dict()},
-        )
-
-    # -- inside ---------------------------------------------------------------------------------
-
-    def _array(self, name: str) -> zarr.Array[Any]:
-        if name not in self._arrays:
-            with _configured(self.path, self.mode):
-                self._arrays[name] = self._get(name)
-        return self._arrays[name]
-
-    def _get(self, name: str) -> zarr.Array[Any]:
-        try:
-            array = self._group[name]
-        except KeyError as error:
-            raise StoreError(f"{self.path} lacks the array {name}; it is damaged") from error
-        if not isinstance(array, zarr.Array):
-            raise StoreError(f"{self.path}: {name} is a group where an array was expected")
-        return array
-
-    def _features(self, level: str) -> zarr.Array[Any]:
-        if level not in self.fingerprint.levels:
-            raise StoreError(
-                f"{self.path} has no level {level!r}; it holds {', '.join(self.fingerprint.levels)}"
-            )
-        return self._array(f"features/{array_name(level)}")
-
-    def _shape(self, level: str) -> LevelShape:
-        self._features(level)
-        return self.levels[level]
-
-    def _whole(self, name: str) -> np.ndarray:
-        with self._reading(name):
-            return np.asarray(self._array(name)[:])
 
     def _rounded(self, values: np.ndarray) -> np.ndarray:
         """Round to the bits that the fingerprint keeps, so that any reader sees plain numbers."""
@@ -543,23 +326,6 @@ class FeatureStore:
             raise StoreError(
                 f"rewriting the labels and splits of {self.path} was cut off; call update_table first"
             )
-
-    @contextmanager
-    def _reading(self, what: str) -> Iterator[None]:
-        """Turn what Zarr raises on a damaged chunk into words."""
-        try:
-            yield
-        except (SamclsError, MemoryError):
-            raise
-        except (ValueError, RuntimeError, TypeError, IndexError) as error:
-            raise StoreError(
-                f"{self.path}: {what} cannot be read: {error}\nThe store is damaged; "
-                f"samcls store verify {self.path} names the images, samcls store repair encodes them "
-                "again"
-            ) from error
-
-    def _strings(self, name: str) -> list[str]:
-        return [str(value) for value in self._whole(name)]
 
 
 @contextmanager
@@ -582,31 +348,8 @@ def _open_group(path: str, mode: Literal["r", "r+"]) -> zarr.Group:
     return zarr.open_group(keys.store, mode=mode, zarr_format=3)
 
 
-def _array_paths(fingerprint: Fingerprint) -> list[str]:
-    levels = [f"features/{array_name(level)}" for level in fingerprint.levels]
-    return [*levels, *COLUMNS, *RESULTS]
-
-
 def _tasks(table: RowTable) -> list[dict[str, Any]]:
     return [{"name": name, "classes": list(classes)} for name, classes in table.tasks.items()]
-
-
-def _level_shape(array: zarr.Array[Any]) -> LevelShape:
-    channels, rows, cols = array.shape[2:]
-    return LevelShape(channels, rows, cols, int(str(array.attrs["patch_size"])))
-
-
-def _read_rows(
-    array: zarr.Array[Any], rows: Int[np.ndarray, " image"], shard_rows: int
-) -> np.ndarray:
-    """Gather rows in any order, reading each shard's span of them once."""
-    out = np.empty((len(rows), *array.shape[1:]), dtype=array.dtype)
-    shard = rows // shard_rows
-    for number in np.unique(shard):
-        where = np.flatnonzero(shard == number)
-        first, last = rows[where].min(), rows[where].max()
-        out[where] = np.asarray(array[int(first) : int(last) + 1])[rows[where] - first]
-    return out
 
 
 def _refuse_other_contents(path: str) -> None:

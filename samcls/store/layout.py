@@ -16,7 +16,7 @@ from samcls.errors import StoreError
 from samcls.store.rows import RowTable
 from samcls.store.schema import Fingerprint, LevelShape, Partition, array_name
 
-__all__ = ["CODECS", "COLUMNS", "DEFAULT_CODEC", "RESULTS", "create_arrays"]
+__all__ = ["CODECS", "COLUMNS", "DEFAULT_CODEC", "RESULTS", "array_paths", "create_arrays"]
 
 CODECS: Mapping[str, Mapping[str, Any] | None] = {
     "none": None,
@@ -36,6 +36,12 @@ RESULTS = ("valid", "sha256", "error", "status")  # written with the features, t
 
 _ROW_CHUNK = 8192  # rows in one chunk of the per-image arrays
 _AXES = ("channel", "row", "col")
+
+
+def array_paths(fingerprint: Fingerprint) -> list[str]:
+    """Return the path of every array within a store's group."""
+    levels = [f"features/{array_name(level)}" for level in fingerprint.levels]
+    return [*levels, *COLUMNS, *RESULTS]
 
 
 def create_arrays(

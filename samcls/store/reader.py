@@ -1,0 +1,358 @@
+"""What a feature store says when it is read: rows, columns, pooled maps, lazily or in memory.
+
+Local reads go through the zarrs codec pipeline; what Zarr raises on a damaged chunk becomes a StoreError
+that names the verb to run. `FeatureStore.open` makes the object; this file holds its reading half.
+"""
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import zarr
+from jaxtyping import Float, Int, UInt8, UInt16
+
+from samcls.errors import SamclsError, StoreError
+from samcls.store.keys import Keys, local_path
+from samcls.store.layout import array_paths
+from samcls.store.schema import (
+    DONE,
+    FAILED,
+    PENDING,
+    TRANSPOSED,
+    Fingerprint,
+    LevelShape,
+    Partition,
+    array_name,
+)
+
+if TYPE_CHECKING:
+    import dask.array
+    import xarray
+
+__all__ = ["Rows", "StoreReader", "configured"]
+
+Rows = slice | np.ndarray | Sequence[int] | None
+
+_PLAIN = "zarr.core.codec_pipeline.BatchedCodecPipeline"
+_ZARRS = "zarrs.ZarrsCodecPipeline"
+_CONFIG_LOCK = threading.Lock()  # Zarr's configuration is one for the whole process
+
+
+@contextmanager
+def configured(path: str, mode: str) -> Iterator[None]:
+    """Let arrays be opened with the pipeline for reading or for writing.
+
+    zarrs serves local reads; zarr-python replaces files atomically. Chunks of zeros are kept, so that
+    an absent one is known to be lost.
+    """
+    reading = mode == "r" and local_path(path) is not None
+    settings = {
+        "codec_pipeline.path": _ZARRS if reading else _PLAIN,
+        "array.write_empty_chunks": True,
+    }
+    with _CONFIG_LOCK, zarr.config.set(settings):
+        yield
+
+
+class StoreReader:
+    """The reading half of a feature store."""
+
+    def __init__(self, path: str, group: zarr.Group, mode: Literal["r", "r+"]) -> None:
+        self.path = path
+        self.mode = mode
+        self._group = group
+        self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._attributes: dict[str, Any] = dict(group.attrs)
+
+    @cached_property
+    def fingerprint(self) -> Fingerprint:
+        """What made the features."""
+        return Fingerprint.from_dict(self._attributes["fingerprint"])
+
+    @cached_property
+    def tasks(self) -> dict[str, tuple[str, ...]]:
+        """Name of each label task and its class names, in the order of their indices."""
+        return {task["name"]: tuple(task["classes"]) for task in self._attributes["tasks"]}
+
+    @cached_property
+    def levels(self) -> dict[str, LevelShape]:
+        """Shape of each level's pooled map."""
+        arrays = {name: self._features(name) for name in self.fingerprint.levels}
+        return {name: _level_shape(array) for name, array in arrays.items()}
+
+    @cached_property
+    def partition(self) -> Partition:
+        """How rows fall into chunks and shards."""
+        array = self._features(self.fingerprint.levels[0])
+        return Partition(array.chunks[0], (array.shards or array.chunks)[0])
+
+    def __len__(self) -> int:
+        """Return the number of images, whatever their status."""
+        return int(self._array("status").shape[0])
+
+    @property
+    def array_paths(self) -> list[str]:
+        """Path of every array within the store's group."""
+        return array_paths(self.fingerprint)
+
+    @property
+    def ids(self) -> list[str]:
+        """Identifier of each image, in the manifest's order."""
+        return self._strings("id")
+
+    @property
+    def splits(self) -> list[str]:
+        """`train`, `val` or `test` for each image."""
+        return self._strings("split")
+
+    @property
+    def groups(self) -> list[str]:
+        """Patient or lesion of each image; empty where there is none."""
+        return self._strings("group")
+
+    @property
+    def errors(self) -> list[str]:
+        """Reason of each failed row; empty elsewhere."""
+        return self._strings("error")
+
+    @property
+    def labels(self) -> Int[np.ndarray, "image task"]:
+        """Class index for each image and task; -1 where the label is missing."""
+        return self._whole("label")
+
+    @property
+    def status(self) -> UInt8[np.ndarray, " image"]:
+        """0 pending, 1 done, 2 failed."""
+        return self._whole("status")
+
+    @property
+    def valid(self) -> UInt16[np.ndarray, "image 2"]:
+        """Height and width, in encoder-input pixels, that show picture rather than padding."""
+        return self._whole("valid")
+
+    @property
+    def sha256(self) -> UInt8[np.ndarray, "image 32"]:
+        """SHA-256 of each image's decoded pixels; zeros while pending."""
+        return self._whole("sha256")
+
+    def read(
+        self, level: str, rows: Rows = None
+    ) -> Float[np.ndarray, "image view channel row col"]:
+        """Read pooled maps.
+
+        Args:
+            level: one of `levels`.
+            rows: a slice, row numbers in any order, or None for all.
+
+        Returns:
+            Values in the storage type. Rows that are not done hold zeros.
+
+        Raises:
+            StoreError: the level is not in the store, or a chunk of it is damaged.
+        """
+        array = self._features(level)
+        with self._reading(level):
+            if rows is None or isinstance(rows, slice):
+                return np.asarray(array[slice(None) if rows is None else rows])
+            return _read_rows(array, np.asarray(rows, dtype=np.int64), self.partition.shard_rows)
+
+    def counts(
+        self, level: str, rows: Rows = None, view: int = 0
+    ) -> Float[np.ndarray, "image row col"]:
+        """Return how many map cells that show picture lie under each pooled cell.
+
+        Args:
+            level: one of `levels`.
+            rows: a slice, row numbers in any order, or None for all.
+            view: position on the view axis; a view that swaps the sides swaps the extent too.
+
+        Raises:
+            StoreError: the level is not in the store.
+        """
+        shape = self._shape(level)
+        extent = self.valid[slice(None) if rows is None else rows].astype(np.int64)
+        if self.fingerprint.views[view] in TRANSPOSED:
+            extent = extent[:, ::-1]
+        cells = -(-extent // shape.patch)
+        window = self.fingerprint.window
+        down = np.clip(cells[:, :1] - window * np.arange(shape.rows), 0, window)
+        across = np.clip(cells[:, 1:] - window * np.arange(shape.cols), 0, window)
+        counts: np.ndarray = (down[:, :, None] * across[:, None, :]).astype(np.float32)
+        return counts
+
+    def read_column(self, name: str) -> tuple[np.ndarray, list[tuple[slice, bool, str]]]:
+        """Read a per-image array as far as it can be read.
+
+        Args:
+            name: one of `layout.COLUMNS` or `layout.RESULTS`.
+
+        Returns:
+            The values, empty where they are lost; and for each lost piece its rows, whether it is
+            absent rather than damaged, and why.
+
+        Raises:
+            StoreError: the array itself is not in the store.
+        """
+        array, keys = self._array(name), Keys(self._group.store)
+        values = np.full(array.shape, array.fill_value, dtype=array.dtype)
+        lost = []
+        for rows, chunks in _column_chunks(array, name):
+            if any(keys.size(chunk) is None for chunk in chunks):
+                lost.append((rows, True, "a chunk is absent"))
+                continue
+            try:
+                values[rows] = array[rows]
+            except (ValueError, RuntimeError, TypeError, IndexError, OverflowError) as error:
+                lost.append((rows, False, str(error)))
+        return values, lost
+
+    def readable_status(self) -> UInt8[np.ndarray, " image"]:
+        """Return each row's status; where it is lost, what the row's digest and error tell of it."""
+        status, lost = self.read_column("status")
+        for rows, _, _ in lost:
+            encoded = self.read_column("sha256")[0][rows].any(axis=1)
+            failed = self.read_column("error")[0][rows] != ""
+            status[rows] = np.where(failed, FAILED, np.where(encoded, DONE, PENDING))
+        return status
+
+    @property
+    def payload_bytes(self) -> int:
+        """Bytes of all feature values before compression."""
+        return sum(int(self._features(level).nbytes) for level in self.levels)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Bytes that the whole store takes where it lies."""
+        root = local_path(self.path)
+        if root is not None:
+            return sum(f.stat().st_size for f in root.rglob("*") if f.is_file())
+        return sum(array.nbytes_stored() for _, array in self._group.arrays()) + sum(
+            self._features(level).nbytes_stored() for level in self.levels
+        )
+
+    # -- lazily ---------------------------------------------------------------------------------
+
+    def to_dask(self, level: str) -> "dask.array.Array":
+        """Return a level as a lazy Dask array of shape (image, view, channel, row, col).
+
+        One Dask chunk is one shard.
+
+        Raises:
+            StoreError: the level is not in the store.
+        """
+        import dask.array
+
+        array = self._features(level)
+        lazy: dask.array.Array = dask.array.from_array(  # type: ignore[no-untyped-call]
+            array, chunks=array.shards or array.chunks
+        )
+        return lazy
+
+    def to_xarray(self) -> "xarray.Dataset":
+        """Return every level lazily, with id, split and status as coordinates of `image`.
+
+        A level's dimensions are (image, view, channel_<level>, row_<level>, col_<level>): levels
+        differ in size. `view` has the views' names as its coordinate.
+
+        Raises:
+            StoreError: xarray is not installed.
+        """
+        try:
+            import xarray
+        except ImportError as error:
+            raise StoreError("xarray is not installed; pip install xarray") from error
+        arrays = {name: self._features(name) for name in self.levels}
+        return xarray.Dataset(
+            {
+                name: (array.metadata.dimension_names, self.to_dask(name))  # type: ignore[union-attr]
+                for name, array in arrays.items()
+            },
+            coords={
+                "id": ("image", np.array(self.ids)),
+                "split": ("image", np.array(self.splits)),
+                "status": ("image", self.status),
+                "view": ("view", list(self.fingerprint.views)),
+            },
+            attrs={"fingerprint": self.fingerprint.to_dict()},
+        )
+
+    # -- inside ---------------------------------------------------------------------------------
+
+    def _array(self, name: str) -> zarr.Array[Any]:
+        if name not in self._arrays:
+            with configured(self.path, self.mode):
+                self._arrays[name] = self._get(name)
+        return self._arrays[name]
+
+    def _get(self, name: str) -> zarr.Array[Any]:
+        try:
+            array = self._group[name]
+        except KeyError as error:
+            raise StoreError(f"{self.path} lacks the array {name}; it is damaged") from error
+        if not isinstance(array, zarr.Array):
+            raise StoreError(f"{self.path}: {name} is a group where an array was expected")
+        return array
+
+    def _features(self, level: str) -> zarr.Array[Any]:
+        if level not in self.fingerprint.levels:
+            raise StoreError(
+                f"{self.path} has no level {level!r}; it holds {', '.join(self.fingerprint.levels)}"
+            )
+        return self._array(f"features/{array_name(level)}")
+
+    def _shape(self, level: str) -> LevelShape:
+        self._features(level)
+        return self.levels[level]
+
+    def _whole(self, name: str) -> np.ndarray:
+        with self._reading(name):
+            return np.asarray(self._array(name)[:])
+
+    @contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
+        """Turn what Zarr raises on a damaged chunk into words."""
+        try:
+            yield
+        except (SamclsError, MemoryError):
+            raise
+        except (ValueError, RuntimeError, TypeError, IndexError) as error:
+            raise StoreError(
+                f"{self.path}: {what} cannot be read: {error}\nThe store is damaged; "
+                f"samcls store verify {self.path} names the images, samcls store repair encodes them "
+                "again"
+            ) from error
+
+    def _strings(self, name: str) -> list[str]:
+        return [str(value) for value in self._whole(name)]
+
+
+def _level_shape(array: zarr.Array[Any]) -> LevelShape:
+    channels, rows, cols = array.shape[2:]
+    return LevelShape(channels, rows, cols, int(str(array.attrs["patch_size"])))
+
+
+def _read_rows(
+    array: zarr.Array[Any], rows: Int[np.ndarray, " image"], shard_rows: int
+) -> np.ndarray:
+    """Gather rows in any order, reading each shard's span of them once."""
+    out = np.empty((len(rows), *array.shape[1:]), dtype=array.dtype)
+    shard = rows // shard_rows
+    for number in np.unique(shard):
+        where = np.flatnonzero(shard == number)
+        first, last = rows[where].min(), rows[where].max()
+        out[where] = np.asarray(array[int(first) : int(last) + 1])[rows[where] - first]
+    return out
+
+
+def _column_chunks(array: zarr.Array[Any], name: str) -> Iterator[tuple[slice, list[str]]]:
+    """Yield each piece of a per-image array: its rows, and the keys that hold them."""
+    height = array.chunks[0]
+    tails = [""]
+    if len(array.shape) > 1:
+        tails = [f"/{i}" for i in range(-(-array.shape[1] // array.chunks[1]))]
+    for number, start in enumerate(range(0, array.shape[0], height)):
+        rows = slice(start, min(start + height, array.shape[0]))
+        yield rows, [f"{name}/c/{number}{tail}" for tail in tails]

@@ -1,0 +1,162 @@
+"""Make a damaged store whole again, but for the rows that must be encoded once more.
+
+What can be restored is restored: metadata from its copy, per-image columns from the manifest, marks
+from digests, the intact chunks of a damaged shard from the shard itself. The rest becomes pending, and
+the next extract encodes exactly those rows.
+
+    rows = prepare_repair("features.zarr", verify("features.zarr"))
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Int
+
+from samcls.errors import StoreError
+from samcls.store.feature_store import FeatureStore
+from samcls.store.keys import Keys
+from samcls.store.layout import COLUMNS
+from samcls.store.lock import writer_lock
+from samcls.store.metadata import restore_files
+from samcls.store.rows import RowTable
+from samcls.store.schema import FAILED, PENDING
+from samcls.store.shards import shard_key
+from samcls.store.verify import Problem, VerifyReport, verify
+
+__all__ = ["prepare_repair"]
+
+_RESTORED = {"id", "split", "group", "label", "status"}  # arrays that need no image to be restored
+
+
+def prepare_repair(
+    store_path: str | Path,
+    report: VerifyReport,
+    table: RowTable | None = None,
+    log: Callable[[str], None] | None = None,
+) -> Int[np.ndarray, " image"]:
+    """Restore what can be restored, and mark the rest of the rows that are hit as pending.
+
+    It may be cut off anywhere: marks are taken back before anything is removed, and what is left to do
+    is found by the next `verify`.
+
+    Args:
+        store_path: local path or URL.
+        report: what `verify` found in it.
+        table: of the manifest that the store was made from; needed only where `id`, `split`, `group`
+            or `label` is damaged.
+        log: called with a message when a stale lock is taken over.
+
+    Returns:
+        The rows to encode again, ascending.
+
+    Raises:
+        StoreError: a column is damaged and no table, or another one, was given; the metadata is
+            beyond repair; or another process is writing.
+        RunError: the disk is full or refuses the write.
+    """
+    path = str(store_path)
+    with writer_lock(path, log):
+        if any(p.kind == "metadata damaged" for p in report.problems):
+            report = _restore_metadata(path)
+        store = FeatureStore.open(path, mode="r+")
+        _restore_columns(store, report.problems, table)
+        rows = _mark(store, report.problems)
+        for level in store.fingerprint.levels:
+            _rewrite_shards(store, level, [p for p in report.problems if p.level == level])
+    return rows
+
+
+def _restore_metadata(path: str) -> VerifyReport:
+    """Undo damage to the metadata; what it hid can be seen only afterwards."""
+    keys = Keys.of(path, read_only=False)
+    try:
+        arrays = FeatureStore.open(path, mode="r+").array_paths
+    except StoreError:  # then the copy alone can help, and it needs no names
+        arrays = []
+    restore_files(keys, arrays)
+    report = verify(path)
+    if any(p.kind == "metadata damaged" for p in report.problems):
+        raise StoreError(
+            f"the metadata of {path} and their copy are both damaged; name another store and extract "
+            "again"
+        )
+    return report
+
+
+def _restore_columns(
+    store: FeatureStore, problems: Sequence[Problem], table: RowTable | None
+) -> None:
+    lost = {p.level for p in problems if p.kind.startswith("row array")}
+    damaged = sorted(lost & set(COLUMNS))
+    if damaged and table is None:
+        raise StoreError(
+            f"{', '.join(damaged)} of {store.path} are damaged; only the manifest knows them: give "
+            "--manifest"
+        )
+    if table is not None and damaged:
+        ids, gone = store.read_column("id")
+        known = np.ones(len(ids), dtype=bool)
+        for rows, _, _ in gone:
+            known[rows] = False
+        if len(ids) != len(table.ids) or (ids != np.array(list(table.ids), object))[known].any():
+            raise StoreError(
+                f"the manifest has other ids than the store {store.path}; give the one that it was "
+                "made from"
+            )
+        _rewrite_columns(store, table, damaged)
+    for name in sorted(lost - set(COLUMNS) - {"status"}):
+        store.rewrite_column(name, store.read_column(name)[0])
+
+
+def _rewrite_columns(store: FeatureStore, table: RowTable, names: Sequence[str]) -> None:
+    if "label" in names and store.tasks != dict(table.tasks):
+        raise StoreError(
+            f"the manifest has the label tasks {', '.join(table.tasks)}, the store {store.path} has "
+            f"{', '.join(store.tasks)}; give the manifest that it was made from"
+        )
+    texts = {"id": table.ids, "split": table.splits, "group": table.groups}
+    for name in names:
+        given = np.array(list(texts[name]), dtype=object) if name in texts else table.labels
+        store.rewrite_column(name, given)
+
+
+def _mark(store: FeatureStore, problems: Sequence[Problem]) -> Int[np.ndarray, " image"]:
+    """Rewrite the marks: pending where features or results are lost, otherwise as they were."""
+    status = store.readable_status()
+    hit = {p.row for p in problems if p.row is not None and _is_lost(p, int(status[p.row]))}
+    rows = np.array(sorted(hit), dtype=int)
+    if len(rows) or any(p.level == "status" for p in problems):
+        status[rows] = PENDING
+        store.rewrite_column("status", status)
+    return rows
+
+
+def _is_lost(problem: Problem, status: int) -> bool:
+    """Say whether the image must be encoded again to make up for a problem."""
+    if problem.kind.startswith("row array"):
+        if problem.level == "error":  # a row that is done has none
+            return status == FAILED
+        return problem.level not in _RESTORED and status != FAILED
+    return status != FAILED
+
+
+def _rewrite_shards(store: FeatureStore, level: str, problems: Sequence[Problem]) -> None:
+    """Replace each damaged shard by one that holds its intact chunks, and zeros for the others."""
+    size, chunk = store.partition.shard_rows, store.partition.chunk_rows
+    keys = Keys.of(store.path, read_only=False)
+    damaged = [p for p in problems if p.row is not None]
+    gone = {p.row // size for p in damaged if p.kind == "shard damaged" and p.row is not None}
+    for shard in gone:
+        keys.delete(shard_key(level, shard))
+    torn = {p.row // chunk for p in damaged if p.kind == "chunk damaged" and p.row is not None}
+    for shard in {number * chunk // size for number in torn} - gone:
+        rows = slice(shard * size, min((shard + 1) * size, len(store)))
+        shape = store.levels[level]
+        tail = (len(store.fingerprint.views), shape.channels, shape.rows, shape.cols)
+        values = np.zeros((rows.stop - rows.start, *tail), store.fingerprint.storage)
+        for first in range(rows.start, rows.stop, chunk):
+            if first // chunk not in torn:
+                part = slice(first, min(first + chunk, rows.stop))
+                values[first - rows.start :][: part.stop - first] = store.read(level, part)
+        store.write_level(level, rows, values)
