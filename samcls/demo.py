@@ -16,14 +16,12 @@ from typing import Any
 from samcls.config import TrainConfig
 from samcls.data.manifest import check_labels, read_manifest
 from samcls.data.phantoms import write_phantoms
-from samcls.encode.extract import ExtractOptions, ExtractSummary, extract
+from samcls.encode.extract import ExtractOptions, ExtractSummary, Progress, extract
 from samcls.learn.runs import MARK, load_run
 from samcls.learn.train import train
 from samcls.store.feature_store import FeatureStore
 
 __all__ = ["DemoResult", "run_demo"]
-
-Progress = Callable[[int, int, int], None]
 
 
 @dataclass(frozen=True)

@@ -25,10 +25,10 @@ def test_a_pipeline_loads_and_its_header_says_how_to_run_it(path: Path) -> None:
 def test_every_verb_stands_in_the_readme_and_has_help() -> None:
     """A command that exists is documented, and one that is documented exists."""
     verbs = _verbs("")
-    for group in ("manifest", "store", "weights"):
+    for group in ("bench", "manifest", "store", "weights"):
         verbs.remove(group)
         verbs |= {f"{group} {name}" for name in _verbs(group)}
-    documented = set(re.findall(r"`samcls ((?:manifest|store|weights) \w+|\w+)", README))
+    documented = set(re.findall(r"`samcls ((?:bench|manifest|store|weights) \w+|\w+)", README))
     documented |= {f"weights {name}" for name in re.findall(r"`(fetch|verify) NAME", README)}
     assert verbs == documented
 

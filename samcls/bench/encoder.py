@@ -7,17 +7,25 @@ leave them zero). The reference is the whole `ImageEncoderViT.forward`; the fast
 """
 
 from collections.abc import Callable, Iterator
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
 
 from samcls.bench.table import Bench, BenchRow, measure
-from samcls.encode.base import LEVELS
+from samcls.data.manifest import Manifest
+from samcls.encode.base import LEVELS, Encoder
 from samcls.encode.cost import best_seconds, encoder_macs, matmul_rate, peak_memory
 from samcls.encode.encoder import SamEncoder, encoder_spec, load_encoder
-from samcls.encode.extract import choose_device
+from samcls.encode.extract import (
+    ExtractOptions,
+    choose_device,
+    default_batch,
+    extract,
+    open_encoder,
+)
 
-__all__ = ["bench_encoder"]
+__all__ = ["bench_encoder", "bench_extract"]
 
 
 def bench_encoder(
@@ -66,6 +74,46 @@ def bench_encoder(
     cost = seconds * whole / batch
     rows.append(measure("fast path float32, --levels early, share of the time", cost, "of 1"))
     return Bench("encoder", rows)
+
+
+def bench_extract(manifest: Manifest, options: ExtractOptions) -> Bench:
+    """Measure a whole extract against the encoder alone, in turn, in one run.
+
+    Files are read, decoded, encoded, pooled, compressed and written to a store that is then removed;
+    the encoder alone gets one batch over and over.
+
+    Args:
+        manifest: the images.
+        options: as for extract.
+    """
+    encoder = open_encoder(options)
+    batch = options.batch or default_batch(encoder)
+    side = encoder.input_size
+    frames = torch.zeros(batch, side, side, 3, dtype=torch.uint8, device=encoder.device)
+    valid = [(side, side)] * batch
+    encoder(frames, valid)
+    rates, alone = [], []
+    repeats = max(3, min(40, len(manifest) // (4 * batch)))
+    for _ in range(2):
+        alone.append(repeats * batch / _seconds(lambda: encoder(frames, valid), repeats, encoder))
+        with TemporaryDirectory() as folder:
+            rates.append(extract(manifest, f"{folder}/s.zarr", options).images_per_second)
+    alone.append(repeats * batch / _seconds(lambda: encoder(frames, valid), repeats, encoder))
+    name = f"{options.encoder} {encoder.precision}, batch {batch}"
+    mean = sum(alone) / len(alone)
+    rows = [
+        measure(f"{name}: encoder alone", mean, "images/s"),
+        measure(f"{name}: extract", max(rates), "images/s", "encoder alone", mean),
+    ]
+    return Bench("extract", rows)
+
+
+def _seconds(work: Callable[[], object], repeats: int, encoder: Encoder) -> float:
+    def several() -> None:
+        for _ in range(repeats):
+            work()
+
+    return best_seconds(several, 1, encoder.device)
 
 
 class _Reference:

@@ -1,5 +1,6 @@
 """The project's own measurements, on this machine."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,6 +17,7 @@ def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     bench = typer.Typer(help="Measure on this machine, side by side.", no_args_is_help=True)
     bench.command("encoder")(verb(_encoder))
+    bench.command("extract")(verb(_extract))
     app.add_typer(bench, name="bench")
 
 
@@ -30,7 +32,7 @@ def shown(bench: "Bench") -> Outcome:
             [
                 [
                     row.measure,
-                    f"{row.value:.4g}",
+                    f"{row.value:.6g}",
                     row.unit,
                     "" if row.ratio is None else f"{row.ratio:.2f}",
                     row.baseline or "",
@@ -53,3 +55,24 @@ def _encoder(
     from samcls.bench.encoder import bench_encoder
 
     return shown(bench_encoder(encoder, size, batch, repeats, device, say))
+
+
+def _extract(
+    manifest: Annotated[Path, typer.Argument(help="CSV with id, path, split and labels.")],
+    encoder: Annotated[str, typer.Option(help="vit_t, vit_b, vit_l or vit_h.")] = "vit_t",
+    images: Annotated[int | None, typer.Option(help="Only the first so many.")] = None,
+    precision: Annotated[str, typer.Option(help="As for extract.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+) -> Outcome:
+    """A whole extract, with random weights, against the encoder alone; leaves nothing behind."""
+    from dataclasses import replace
+
+    from samcls.bench.encoder import bench_extract
+    from samcls.data.manifest import read_manifest
+    from samcls.encode.extract import ExtractOptions
+
+    rows = read_manifest(manifest)
+    options = ExtractOptions(
+        encoder=encoder, precision=precision, device=device, random_weights=True
+    )
+    return shown(bench_extract(replace(rows, rows=rows.rows[:images]), options))

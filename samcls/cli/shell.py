@@ -118,32 +118,30 @@ def show_table(header: list[str], rows: list[list[str]]) -> None:
 
 
 @contextmanager
-def progress_bar(what: str, unit: str = "images") -> Iterator[Callable[[int, int, int], None]]:
+def progress_bar(what: str, unit: str = "images") -> Iterator["_Lines"]:
     """Show progress on stderr: a bar on a terminal, a line every ten seconds elsewhere.
 
-    Yields a function that takes (finished, total, failed).
+    Yields a function that takes (finished, total, failed, bytes written).
     """
     if not sys.stderr.isatty():
         yield _Lines(what, unit)
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn
 
     bar = Progress(
         TextColumn(what),
         BarColumn(),
-        TextColumn("{task.completed:.0f}/{task.total:.0f} " + unit + "{task.fields[note]}"),
-        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
         console=Console(stderr=True),
     )
     with bar:
         task = bar.add_task(what, total=1, note="")
-
-        def update(finished: int, total: int, failed: int = 0) -> None:
-            note = f", {failed} failed" if failed else ""
-            bar.update(task, completed=finished, total=total, note=note)
-
-        yield update
+        yield _Bar(
+            what,
+            unit,
+            lambda done, all_, note: bar.update(task, completed=done, total=all_, note=note),
+        )
 
 
 class _Lines:
@@ -152,11 +150,38 @@ class _Lines:
     def __init__(self, what: str, unit: str) -> None:
         self._what = what
         self._unit = unit
-        self._last = time.monotonic()
+        self._last = self._begun = time.monotonic()
+        self._before: int | None = None  # finished before this run began
 
-    def __call__(self, finished: int, total: int, failed: int = 0) -> None:
+    def __call__(self, finished: int, total: int, failed: int = 0, written: int = 0) -> None:
         now = time.monotonic()
+        if self._before is None:
+            self._before = finished
         if now - self._last >= 10:
             self._last = now
-            note = f", {failed} failed" if failed else ""
-            say(f"{self._what}: {finished}/{total} {self._unit}{note}")
+            say(f"{self._what}: {self._note(finished, total, failed, written)}")
+
+    def _note(self, finished: int, total: int, failed: int, written: int) -> str:
+        rate = (finished - (self._before or 0)) / max(time.monotonic() - self._begun, 1e-3)
+        parts = [f"{finished:,}/{total:,} {self._unit}"]
+        if rate > 0:
+            left = int((total - finished) / rate)
+            parts += [f"{rate:,.3g} {self._unit}/s", f"{left // 60}:{left % 60:02d} left"]
+        if written:
+            parts.append(f"{written / 1e9:.3f} GB")
+        if failed:
+            parts.append(f"{failed} failed")
+        return ", ".join(parts)
+
+
+class _Bar(_Lines):
+    """Progress on a terminal: every call is shown."""
+
+    def __init__(self, what: str, unit: str, draw: Callable[[int, int, str], None]) -> None:
+        super().__init__(what, unit)
+        self._draw = draw
+
+    def __call__(self, finished: int, total: int, failed: int = 0, written: int = 0) -> None:
+        if self._before is None:
+            self._before = finished
+        self._draw(finished, total, self._note(finished, total, failed, written))

@@ -4,6 +4,7 @@ Counting needs no weights; measuring runs single blocks with random ones, so a p
 few seconds on a laptop instead of minutes.
 """
 
+import ctypes
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -92,6 +93,8 @@ def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
         peak.bytes = torch.cuda.max_memory_allocated(device) - before
         return
     stop = threading.Event()
+    with suppress(OSError, AttributeError):  # a warm heap would hide what a fresh process needs
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
     before = _resident()
     seen = [before]
 

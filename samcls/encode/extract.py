@@ -36,7 +36,7 @@ __all__ = [
     "open_encoder",
 ]
 
-Progress = Callable[[int, int, int], None]
+Progress = Callable[[int, int, int, int], None]
 Log = Callable[[str], None]
 
 _TIMM = "timm:"
@@ -160,7 +160,7 @@ def extract(
         manifest: read with `read_manifest`.
         store_path: a new store, or one made from this manifest with these options.
         options: how images become features.
-        progress: called with (rows finished, rows in all, rows failed).
+        progress: called with (rows finished, rows in all, rows failed, feature bytes so far).
         log: called with a sentence on anything that a user should know.
 
     Raises:
@@ -189,12 +189,13 @@ def extract(
     todo = np.flatnonzero(before != DONE)
     with ShardWriter(store, options.flush_seconds) as writer:
         done, failed = len(before) - len(todo), 0
-        counted(done, len(before), failed)
+        row_bytes = store.payload_bytes // len(store)
+        counted(done, len(before), failed, done * row_bytes)
         for batch in pipeline.run(todo, _finished(store), writer.features):
             writer.add(batch)
             done += len(batch)
             failed += int((batch.status == FAILED).sum())
-            counted(done, len(before), failed)
+            counted(done, len(before), failed, done * row_bytes)
     return _summary(store, before, begun, first_batch)
 
 
@@ -255,7 +256,7 @@ def _finished(store: FeatureStore) -> dict[bytes, int]:
     return {digests[row].tobytes(): int(row) for row in np.flatnonzero(store.status == DONE)[::-1]}
 
 
-def _silent(finished: int, total: int, failed: int) -> None:
+def _silent(finished: int, total: int, failed: int, written: int) -> None:
     """Report nothing."""
 
 

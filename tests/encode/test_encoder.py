@@ -103,6 +103,35 @@ def test_an_official_checkpoint_round_trips(name: str, tmp_path: Path, shallow: 
         assert torch.equal(encoder.body.state_dict()[key], value)
 
 
+@pytest.mark.parametrize(
+    ("name", "size", "images"),
+    [
+        ("vit_b", 224, 5),
+        ("vit_b", 512, 1),
+        ("vit_b", 1024, 1),
+        ("vit_l", 224, 1),
+        ("vit_l", 512, 1),
+        ("vit_h", 224, 5),
+        ("vit_h", 512, 1),
+    ],
+)
+def test_other_sizes_equal_the_reference(name: str, size: int, images: int, shallow: None) -> None:
+    """At any input size the fast path equals segment_anything with interpolated positions."""
+    del shallow
+    levels = ("patch", "block:0", "block:1", "neck")
+    encoder = load_encoder(name, levels=levels, input_size=size, random_weights=True)
+    generator = torch.Generator().manual_seed(1)
+    shape = (images, size, size, 3)
+    frames = torch.randint(0, 256, shape, dtype=torch.uint8, generator=generator)
+    valid = [(size, size - 40 * i) for i in range(images)]
+    maps = encoder(frames, valid)
+    encoder.body.pos_embed = torch.nn.Parameter(encoder.position, requires_grad=False)
+    reference = hooked(encoder.body, encoder.normalise(frames, valid))
+    for level in levels:
+        difference = (maps[level] - reference[level]).norm() / reference[level].norm()
+        assert difference < 1e-5, level
+
+
 @pytest.mark.parametrize("name", ["vit_b", "vit_l", "vit_h"])
 def test_full_depth_key_sets_are_the_builders(name: str) -> None:
     """The unshrunk builder gives the names and depths that the official file has."""
