@@ -24,7 +24,9 @@ from samcls.errors import ConfigError
 __all__ = [
     "Config",
     "Gate",
+    "Loss",
     "TrainConfig",
+    "Upsampling",
     "digest",
     "load_toml",
     "option",
@@ -37,6 +39,8 @@ C = TypeVar("C", bound="Config")
 T = TypeVar("T")
 Limit = int | float | None
 Gate = Literal["multiply", "residual"]
+Loss = Literal["cross_entropy", "focal"]
+Upsampling = Literal["nearest", "bilinear"]
 
 NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
@@ -96,11 +100,22 @@ class TrainConfig(Config):
         head: Name of the head, as in `samcls.learn.heads.HEADS`.
         levels: Levels of the store that the head sees; empty means all of them.
         tasks: Label columns to learn; empty means all of them.
+        labels: CSV with a column `id` and one for each task, in place of the store's labels.
+        ordinal: Tasks whose classes are learned as ordered, by a cumulative link.
+        folds: Divide all images into so many group-aware, stratified folds in place of the stored
+            splits; 0 keeps the splits.
+        fold: Which of the folds is the test split, from 0.
         window: Side of SLCA's pooling window in cells of the encoder's map. Unset means the window
             that the store was pooled with; otherwise a multiple of that.
         reduction: SLCA's bottleneck: channels / reduction hidden channels.
         gate: `multiply` gives x * A, `residual` gives x + x * A.
-        hidden: Width of the hidden layer after pooling; 0 means a linear classifier.
+        upsampling: `nearest` gives every cell its window's gate; `bilinear` interpolates between
+            windows, which needs a store of whole maps (window 1).
+        gate_bias: Whether SLCA's two layers have biases.
+        gate_channels: Channels of SLCA's gate (C_out), each for a run of neighbouring channels; 0
+            gives every channel its own.
+        hidden: Width of the hidden layer after pooling; 0 means a linear classifier, and for the
+            `mlp` head 256.
         dropout: Share of pooled features dropped in training, in [0, 1).
         epochs: Most passes over the training split.
         patience: Epochs without a better validation AUC before training stops; 0 means never.
@@ -108,6 +123,10 @@ class TrainConfig(Config):
         learning_rate: AdamW's peak rate, reached after the warm-up and then lowered along a cosine.
         warmup: Share of all steps over which the rate rises from zero, in [0, 1).
         weight_decay: AdamW's decoupled decay, on weights and not on biases.
+        loss: `focal` weighs an image down by (1 - p) ** focal_gamma, p being its class's
+            probability.
+        focal_gamma: The focal loss's exponent.
+        label_smoothing: Share of each label that is spread over all classes, in [0, 1).
         class_weights: `balanced` weighs each class by the inverse of its share in training.
         bootstrap: Resamples behind each interval; 0 means no intervals.
         seed: Of initial weights, order of images, dropout and resamples.
@@ -116,9 +135,16 @@ class TrainConfig(Config):
     head: str = "slca"
     levels: tuple[str, ...] = option((), distinct=True)
     tasks: tuple[str, ...] = option((), distinct=True)
+    labels: str | None = None
+    ordinal: tuple[str, ...] = option((), distinct=True)
+    folds: int = option(0, at_least=0)
+    fold: int = option(0, at_least=0)
     window: int | None = option(None, at_least=1)
     reduction: int = option(16, at_least=1)
     gate: Gate = "multiply"
+    upsampling: Upsampling = "nearest"
+    gate_bias: bool = True
+    gate_channels: int = option(0, at_least=0)
     hidden: int = option(0, at_least=0)
     dropout: float = option(0.2, at_least=0.0, below=1.0)
     epochs: int = option(60, at_least=1)
@@ -127,6 +153,9 @@ class TrainConfig(Config):
     learning_rate: float = option(5e-3, above=0.0)
     warmup: float = option(0.05, at_least=0.0, below=1.0)
     weight_decay: float = option(0.1, at_least=0.0)
+    loss: Loss = "cross_entropy"
+    focal_gamma: float = option(2.0, at_least=0.0)
+    label_smoothing: float = option(0.0, at_least=0.0, below=1.0)
     class_weights: Literal["none", "balanced"] = "none"
     bootstrap: int = option(1000, at_least=0)
     seed: int = option(0, at_least=0, at_most=2**63 - 1)

@@ -1,32 +1,78 @@
-"""What a head must beat: the majority class, and logistic regression on mean-pooled features.
+"""What a head must beat: controls on the same features, scored by the same tables.
 
-Both are scored by the same tables as the head. The logistic regression's strength of regularisation
-is chosen on validation AUC from a fixed grid; on 546 images and 1,280 features the grid takes 0.1 s
-on one CPU core.
+The majority class and logistic regression stand beside every run. On request come the plainest
+heads with the run's own settings, and SLCA on features that were shuffled between images, which must
+find nothing: where it does, something leaks. On 546 images and 1,280 features the regression takes
+0.1 s on one CPU core; each head as long as the run itself.
 
-    probabilities, chosen = logistic_regression(features, config)
+    for name, answer in baselines(features, config, every=True):
+        answer.probabilities, answer.chosen
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
-from sklearn.linear_model import LogisticRegression
-from sklearn.preprocessing import StandardScaler
-from threadpoolctl import threadpool_limits
+from jaxtyping import Float
 
 from samcls.config import TrainConfig
 from samcls.learn.features import Features
-from samcls.learn.metrics import auc
-from samcls.learn.slca import masked_mean
+from samcls.learn.loop import fit
+from samcls.learn.metrics import majority_class
+from samcls.learn.model import predict_logits, to_probabilities
 
-__all__ = ["GRID", "logistic_regression", "majority_answer"]
+__all__ = ["Answer", "baselines", "majority_answer", "majority_classes", "shuffled"]
 
-GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C, from strongly to hardly regularised
-ITERATIONS = 5000
+CONTROLS = ("linear", "se")
 
 Probabilities = dict[str, Float[np.ndarray, "image _class"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What a baseline says of every image.
+
+    Attributes:
+        probabilities: By task, "image class".
+        tried: Models between which validation chose.
+        chosen: The number that it was solved with, by task.
+    """
+
+    probabilities: Probabilities
+    tried: int = 0
+    chosen: Mapping[str, float] = field(default_factory=dict)
+
+
+def baselines(
+    features: Features, config: TrainConfig, every: bool = False
+) -> Iterator[tuple[str, Answer]]:
+    """The majority class and logistic regression; with `every`, all other controls too.
+
+    Args:
+        features: Standardised features.
+        config: The run that they stand beside, whose settings they share.
+        every: Whether to train `linear`, `se` and SLCA on shuffled features too.
+
+    Yields:
+        The baseline's name and what it says.
+    """
+    yield "majority", Answer(majority_answer(features, majority_classes(features)))
+    yield "logistic", _fitted(features, features, _plain(config, "logistic"))
+    if every:
+        for name in CONTROLS:
+            yield name, _fitted(features, features, _plain(config, name))
+        changed = replace(config, head="slca")
+        yield "slca, shuffled", _fitted(shuffled(features, config.seed), features, changed)
+
+
+def majority_classes(features: Features) -> dict[str, int]:
+    """The training split's largest class of each task."""
+    labels = features.labels[features.rows("train")].numpy()
+    return {
+        task: majority_class(labels[:, i], len(classes))
+        for i, (task, classes) in enumerate(features.tasks.items())
+    }
 
 
 def majority_answer(features: Features, majority: Mapping[str, int]) -> Probabilities:
@@ -37,54 +83,22 @@ def majority_answer(features: Features, majority: Mapping[str, int]) -> Probabil
     }
 
 
-def logistic_regression(
-    features: Features, config: TrainConfig
-) -> tuple[Probabilities, dict[str, float]]:
-    """Logistic regression on each image's mean over valid cells, all levels side by side.
-
-    Every feature is standardised on the training split. Each task has its own regression, whose C
-    is the one of `GRID` with the best validation AUC, the smallest of equals.
-
-    Args:
-        features: Features, standardised or not.
-        config: Its class weights hold here too.
-
-    Returns:
-        Probabilities of all images and the C chosen, by task.
-    """
-    pooled = torch.cat(
-        [masked_mean(features.tokens[k], features.counts[k]) for k in features.tokens], 1
-    )
-    train = features.rows("train")
-    X = StandardScaler().fit(pooled[train].numpy()).transform(pooled.numpy()).astype(np.float64)
-    probabilities: Probabilities = {}
-    chosen = {}
-    for i, (task, classes) in enumerate(features.tasks.items()):
-        y = features.labels[:, i].numpy()
-        probabilities[task], chosen[task] = _best_of_grid(X, y, len(classes), features, config)
-    return probabilities, chosen
+def shuffled(features: Features, seed: int) -> Features:
+    """The same features, but in training and validation every image has another one's labels."""
+    labels = features.labels.clone()
+    generator = torch.Generator().manual_seed(seed)
+    for split in ("train", "val"):
+        rows = features.rows(split)
+        labels[rows] = labels[rows[torch.randperm(len(rows), generator=generator)]]
+    return replace(features, labels=labels)
 
 
-def _best_of_grid(
-    X: Float[np.ndarray, "image feature"],
-    y: Int[np.ndarray, " image"],
-    classes: int,
-    features: Features,
-    config: TrainConfig,
-) -> tuple[Float[np.ndarray, "image class"], float]:
-    split = np.array(features.splits)
-    train, val = (split == "train") & (y >= 0), split == "val"
-    weights = "balanced" if config.class_weights == "balanced" else None
-    model = LogisticRegression(max_iter=ITERATIONS, warm_start=True, class_weight=weights)
-    best, kept, chosen = -np.inf, np.empty((0, classes)), 0.0
-    # One thread: these products are small, and beside another process on 2 cores the two threads
-    # of OpenBLAS took 4.6 s where one took 0.1 s.
-    with threadpool_limits(1, user_api="blas"):
-        for C in GRID:
-            model.set_params(C=C).fit(X[train], y[train])
-            probabilities = np.zeros((len(X), classes))
-            probabilities[:, model.classes_] = model.predict_proba(X)
-            area = auc(y[val][:, None], {"task": probabilities[val]})
-            if (-1.0 if area is None else area) > best:
-                best, kept, chosen = -1.0 if area is None else area, probabilities, C
-    return kept, chosen
+def _plain(config: TrainConfig, head: str) -> TrainConfig:
+    """The run's settings for a head that knows neither a hidden layer nor a cumulative link."""
+    return replace(config, head=head, hidden=0, ordinal=())
+
+
+def _fitted(given: Features, features: Features, config: TrainConfig) -> Answer:
+    fitted = fit(given, config)
+    logits = predict_logits(fitted.head, features)
+    return Answer(to_probabilities(logits, features.tasks), fitted.tried, fitted.chosen)

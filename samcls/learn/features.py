@@ -2,7 +2,8 @@
 
 Loading is one pass over the store; 780 images with five levels of 16 tokens x 256 channels (64 MB
 as float32) load in 0.3 s on one CPU core. Memory is what the tensors take, twice while they are
-standardised.
+standardised; where a limit is given that they exceed, they go to a scratch file instead (`spill`),
+and every number stays the same.
 
     features = load_features(FeatureStore.open("features.zarr"), levels=("neck",), window=8)
     standardiser = Standardiser.fit(features, features.rows("train"))
@@ -20,10 +21,12 @@ from torch import Tensor
 
 from samcls.errors import ConfigError, StoreError
 from samcls.learn.slca import pool, to_tokens
+from samcls.learn.spill import Spilled
+from samcls.learn.targets import Targets
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, FAILED
 
-__all__ = ["Features", "Standardiser", "load_features", "selection_problems"]
+__all__ = ["Features", "Standardiser", "grids_of", "load_features", "selection_problems"]
 
 BLOCK_ROWS = 256  # images converted at once; bounds what is held besides the result
 DEAD = 1e-6  # a channel that varies less than this is centred and not scaled
@@ -50,51 +53,60 @@ class Standardiser:
             rows: The images to measure: the training split, and no other.
         """
         mean, std = {}, {}
+        flat = features.flat(rows)
         for level, tokens in features.tokens.items():
             counts = features.counts[level]
-            center = _weighted_mean(_blocks(tokens, counts, rows))
+            center = _weighted_mean(_blocks(tokens, counts, flat))
             spread = _weighted_mean(
-                ((x - center).square(), n) for x, n in _blocks(tokens, counts, rows)
+                ((x - center).square(), n) for x, n in _blocks(tokens, counts, flat)
             ).sqrt()
             mean[level] = center.float()
             std[level] = torch.where(spread > DEAD, spread, torch.ones_like(spread)).float()
         return cls(mean, std)
 
-    def apply(
-        self, tokens: Mapping[str, Float[Tensor, "image _token _channel"]]
-    ) -> dict[str, Float[Tensor, "image _token _channel"]]:
+    def apply(self, tokens: Mapping[str, Tensor | Spilled]) -> dict[str, Tensor | Spilled]:
         """Tokens of zero mean and unit deviation over the images that were measured."""
-        return {
-            level: (values - self.mean[level]).div_(self.std[level])
-            for level, values in tokens.items()
-        }
+        return {level: self._apply(level, values) for level, values in tokens.items()}
+
+    def _apply(self, level: str, values: Tensor | Spilled) -> Tensor | Spilled:
+        mean, std = self.mean[level], self.std[level]
+        if isinstance(values, Spilled):
+            return values.standardised(mean, std)
+        return (values - mean).div_(std)
 
 
 @dataclass(frozen=True, eq=False)
 class Features:
     """What stage two learns from: one row for each image that was encoded.
 
+    An image's views lie one after another: view v of image i is row i * views + v of tokens and
+    counts.
+
     Attributes:
-        tokens: For each level, window means, "image token channel", float32.
-        counts: For each level, number of valid map cells under each token, "image token".
+        tokens: For each level, window means, "image-and-view token channel", float32.
+        counts: For each level, valid map cells under each token, "image-and-view token".
         labels: Class indices; -1 where a label is missing.
         ids: Identifier of each image.
         splits: `train`, `val` or `test` for each image.
         groups: Patient or lesion of each image; empty where there is none.
         tasks: Class names of each task, in the order of the label columns.
         window: Side of the pooling window, in cells of the encoder's map.
+        grids: Rows and columns of each level's tokens.
+        views: Number of views of each image.
         fingerprint: What made the features, as the store records it.
         failed: Number of images left out because they could not be encoded.
     """
 
-    tokens: Mapping[str, Float[Tensor, "image _token _channel"]]
-    counts: Mapping[str, Float[Tensor, "image _token"]]
+    tokens: Mapping[str, Tensor | Spilled]
+    counts: Mapping[str, Float[Tensor, "view _token"]]
     labels: Int64[Tensor, "image task"]
     ids: tuple[str, ...]
     splits: tuple[str, ...]
     groups: tuple[str, ...]
     tasks: Mapping[str, tuple[str, ...]]
     window: int
+    grids: Mapping[str, tuple[int, int]]
+    views: int
     fingerprint: Mapping[str, Any]
     failed: int
 
@@ -107,6 +119,20 @@ class Features:
         """Row numbers of a split, in order."""
         return torch.tensor([i for i, s in enumerate(self.splits) if s == split], dtype=torch.int64)
 
+    def flat(self, rows: Int64[Tensor, " row"]) -> Int64[Tensor, " view"]:
+        """Rows of tokens and counts that hold all views of some images."""
+        if self.views == 1:
+            return rows
+        return (rows[:, None] * self.views + torch.arange(self.views)).flatten()
+
+    def drawn(
+        self, rows: Int64[Tensor, " row"], generator: torch.Generator
+    ) -> Int64[Tensor, " row"]:
+        """Rows of tokens and counts that hold one view of each image, drawn at random."""
+        if self.views == 1:
+            return rows
+        return rows * self.views + torch.randint(self.views, rows.shape, generator=generator)
+
     def standardised(self, standardiser: Standardiser) -> "Features":
         """The same with standardised tokens."""
         return replace(self, tokens=standardiser.apply(self.tokens))
@@ -116,7 +142,8 @@ def load_features(
     store: FeatureStore,
     levels: Sequence[str] = (),
     window: int | None = None,
-    tasks: Sequence[str] = (),
+    targets: Targets | None = None,
+    memory: int | None = None,
 ) -> Features:
     """Read a store into memory, pooled further where a larger window is asked for.
 
@@ -125,48 +152,60 @@ def load_features(
         levels: Levels to read, in this order; none named means all.
         window: Side of the pooling window in cells of the encoder's map, a multiple of the
             store's; None means the store's.
-        tasks: Label columns to read, in this order; none named means all.
+        targets: Tasks, labels and splits; None means the store's own.
+        memory: Bytes that the features may take, twice while they are standardised; where they
+            would take more they go to a scratch file. None sets no limit.
 
     Raises:
-        ConfigError: where the store has no such level or task, or cannot serve the window.
+        ConfigError: where the store has no such level, or cannot serve the window.
         StoreError: where features hold values that are not finite.
+        RunError: where there is no room for the scratch file.
     """
-    problems = selection_problems(store, levels, window, tasks)
+    problems = selection_problems(store, levels, window)
     if problems:
         raise ConfigError(f"{store.path} cannot serve this:\n  " + "\n  ".join(problems))
+    targets = targets or Targets(store.tasks, store.labels, store.splits)
     status = store.status
     rows = np.flatnonzero(status == DONE)
     factor = (window or store.fingerprint.window) // store.fingerprint.window
-    tokens, counts = {}, {}
+    grids = grids_of(store, levels, window)
+    views = len(store.fingerprint.views)
     ids = _pick(store.ids, rows)
-    for level in levels or store.levels:
-        tokens[level], counts[level] = _load_level(store, level, rows, factor)
-        _refuse_not_finite(tokens[level], level, ids, store.path)
-    names = tuple(tasks or store.tasks)
-    columns = [list(store.tasks).index(name) for name in names]
+    spill = memory is not None and 2 * _bytes(store, grids, len(rows)) > memory
+    tokens, counts = {}, {}
+    for level in grids:
+        tokens[level], counts[level] = _load_level(store, level, rows, factor, ids, spill)
     return Features(
         tokens=tokens,
         counts=counts,
-        labels=torch.from_numpy(store.labels[rows][:, columns].astype(np.int64)),
+        labels=torch.from_numpy(targets.labels[rows].astype(np.int64)),
         ids=ids,
-        splits=_pick(store.splits, rows),
+        splits=_pick(targets.splits, rows),
         groups=_pick(store.groups, rows),
-        tasks={name: store.tasks[name] for name in names},
+        tasks=targets.tasks,
         window=factor * store.fingerprint.window,
+        grids=grids,
+        views=views,
         fingerprint=store.fingerprint.to_dict(),
         failed=int((status == FAILED).sum()),
     )
 
 
-def selection_problems(
-    store: FeatureStore, levels: Sequence[str], window: int | None, tasks: Sequence[str]
-) -> list[str]:
+def grids_of(
+    store: FeatureStore, levels: Sequence[str], window: int | None
+) -> dict[str, tuple[int, int]]:
+    """Rows and columns of each level's tokens at a window that the store can serve."""
+    factor = (window or store.fingerprint.window) // store.fingerprint.window
+    shapes = {level: store.levels[level] for level in levels or store.levels}
+    return {k: (-(-shape.rows // factor), -(-shape.cols // factor)) for k, shape in shapes.items()}
+
+
+def selection_problems(store: FeatureStore, levels: Sequence[str], window: int | None) -> list[str]:
     """A sentence for everything asked for that the store cannot serve."""
     problems = [
-        f"unknown {kind} {name}; the store has {', '.join(known) or 'none'}"
-        for kind, asked, known in (("level", levels, store.levels), ("task", tasks, store.tasks))
-        for name in asked
-        if name not in known
+        f"unknown level {name}; the store has {', '.join(store.levels)}"
+        for name in levels
+        if name not in store.levels
     ]
     stored = store.fingerprint.window
     if window is not None and (window < stored or window % stored):
@@ -179,28 +218,57 @@ def selection_problems(
     return problems
 
 
+def _bytes(store: FeatureStore, grids: Mapping[str, tuple[int, int]], images: int) -> int:
+    """What the tokens take in memory, as float32."""
+    values = sum(rows * cols * store.levels[k].channels for k, (rows, cols) in grids.items())
+    return 4 * images * len(store.fingerprint.views) * values
+
+
 def _load_level(
-    store: FeatureStore, level: str, rows: np.ndarray, factor: int
-) -> tuple[Float[Tensor, "image token channel"], Float[Tensor, "image token"]]:
-    shape = store.levels[level]
+    store: FeatureStore,
+    level: str,
+    rows: np.ndarray,
+    factor: int,
+    ids: Sequence[str],
+    spill: bool,
+) -> tuple[Tensor | Spilled, Float[Tensor, "view token"]]:
+    shape, views = store.levels[level], len(store.fingerprint.views)
     cells = -(-shape.rows // factor) * -(-shape.cols // factor)
-    tokens = torch.empty(len(rows), cells, shape.channels)
-    counts = torch.empty(len(rows), cells)
-    for start in range(0, len(rows), BLOCK_ROWS):
-        block = rows[start : start + BLOCK_ROWS]
-        # The first view is the image as it is; other views are copies of the same row.
-        maps = torch.from_numpy(store.read(level, block)[:, 0].astype(np.float32))
-        pooled, count = pool(maps, torch.from_numpy(store.counts(level, block)), factor)
-        tokens[start : start + len(block)] = to_tokens(pooled)
-        counts[start : start + len(block)] = count.flatten(1)
-    return tokens, counts
+    total = len(rows) * views
+    counts = torch.empty(total, cells)
+    # Values that were pooled here are no longer of the store's type.
+    dtype = np.dtype(store.fingerprint.storage if factor == 1 else "float32")
+    scratch = Spilled.create(total, cells, shape.channels, dtype) if spill else None
+    tokens = torch.empty(0 if spill else total, cells, shape.channels)
+    bad: list[str] = []
+    size = max(1, BLOCK_ROWS // views)
+    for start in range(0, len(rows), size):
+        block = rows[start : start + size]
+        pooled, count = _read_block(store, level, block, factor)
+        sums = pooled.sum((1, 2)).view(-1, views).sum(1)
+        bad += [ids[start + i] for i in torch.nonzero(~torch.isfinite(sums)).flatten().tolist()]
+        at = slice(start * views, (start + len(block)) * views)
+        counts[at] = count
+        if scratch is None:
+            tokens[at] = pooled
+        else:
+            scratch.append(pooled)
+    _refuse_not_finite(bad, level, store.path)
+    return (tokens if scratch is None else scratch), counts
 
 
-def _refuse_not_finite(
-    tokens: Float[Tensor, "image token channel"], level: str, ids: Sequence[str], path: str
-) -> None:
-    sums = tokens.sum((1, 2))
-    bad = [ids[i] for i in torch.nonzero(~torch.isfinite(sums)).flatten().tolist()]
+def _read_block(
+    store: FeatureStore, level: str, block: np.ndarray, factor: int
+) -> tuple[Float[Tensor, "view token channel"], Float[Tensor, "view token"]]:
+    """Tokens and counts of some images, all views of an image one after another."""
+    views = range(len(store.fingerprint.views))
+    maps = torch.from_numpy(store.read(level, block).astype(np.float32)).flatten(0, 1)
+    counted = np.stack([store.counts(level, block, view) for view in views], axis=1)
+    pooled, count = pool(maps, torch.from_numpy(counted).flatten(0, 1), factor)
+    return to_tokens(pooled), count.flatten(1)
+
+
+def _refuse_not_finite(bad: Sequence[str], level: str, path: str) -> None:
     if bad:
         named = ", ".join(bad[:5]) + (", ..." if len(bad) > 5 else "")
         raise StoreError(
@@ -214,11 +282,12 @@ def _pick(values: Sequence[str], rows: np.ndarray) -> tuple[str, ...]:
 
 
 def _blocks(
-    tokens: Tensor, counts: Tensor, rows: Tensor
+    tokens: Tensor | Spilled, counts: Tensor, rows: Tensor
 ) -> Iterator[tuple[Float[Tensor, "cell channel"], Float[Tensor, " cell"]]]:
     """Tokens and counts of some images a block at a time, in double precision."""
     for block in torch.split(rows, BLOCK_ROWS):
-        yield tokens[block].flatten(0, 1).double(), counts[block].flatten().double()
+        cells = tokens.index_select(0, block).flatten(0, 1).double()
+        yield cells, counts[block].flatten().double()
 
 
 def _weighted_mean(

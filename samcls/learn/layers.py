@@ -7,14 +7,19 @@ runs with equally seeded generators are equal bit for bit, whatever else the pro
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
-__all__ = ["dropout", "linear"]
+__all__ = ["CumulativeLink", "dropout", "linear"]
+
+SMALLEST = 1e-12  # probability under which a class's logarithm is cut off
 
 
-def linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
+def linear(
+    inputs: int, outputs: int, generator: torch.Generator, *, bias: bool = True
+) -> nn.Linear:
     """A linear layer with PyTorch's usual initial values: uniform in +-1 / sqrt(inputs)."""
     # Made without values first: PyTorch would fill them from its global stream.
-    layer = nn.Linear(inputs, outputs, device="meta").to_empty(device="cpu")
+    layer = nn.Linear(inputs, outputs, bias=bias, device="meta").to_empty(device="cpu")
     bound = inputs**-0.5
     with torch.no_grad():
         for parameter in layer.parameters():
@@ -35,4 +40,33 @@ def dropout(
     if generator is None or rate == 0:
         return values
     mask = torch.empty_like(values).bernoulli_(1 - rate, generator=generator)
-    return values * mask / (1 - rate)
+    return values * mask.mul_(1 / (1 - rate))
+
+
+class CumulativeLink(nn.Module):
+    """Ordered classes from one score: the proportional-odds model (McCullagh 1980).
+
+    P(class > k) = sigmoid(score - threshold_k), with thresholds that rise and are the same for all
+    images. They start evenly spread over +-1.
+
+    Args:
+        classes: Number of ordered classes, at least 2.
+    """
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.first = nn.Parameter(torch.full((1,), -1.0 if classes > 2 else 0.0))
+        step = torch.full((classes - 2,), 2 / max(1, classes - 2))
+        # The inverse of softplus, through which each step stays positive.
+        self.steps = nn.Parameter(step.expm1().log())
+
+    def thresholds(self) -> Float[Tensor, " threshold"]:
+        """The boundaries between neighbouring classes, rising."""
+        return torch.cat([self.first, functional.softplus(self.steps)]).cumsum(0)
+
+    def forward(self, score: Float[Tensor, "image 1"]) -> Float[Tensor, "image class"]:
+        """Logarithms of the classes' probabilities, which softmax leaves as they are."""
+        above = torch.sigmoid(score - self.thresholds())
+        ones, zeros = torch.ones_like(score), torch.zeros_like(score)
+        shares = torch.cat([ones, above], 1) - torch.cat([above, zeros], 1)
+        return shares.clamp(min=SMALLEST).log()

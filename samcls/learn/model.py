@@ -8,6 +8,7 @@ them): no pickle, so that a run from a stranger is safe to open. Loading takes s
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,12 +23,13 @@ from torch import Tensor
 
 from samcls.config import TrainConfig, parse, to_dict
 from samcls.errors import InputError
-from samcls.learn.features import Standardiser
-from samcls.learn.heads import Head, build_head, split_logits
+from samcls.learn.features import Features, Standardiser
+from samcls.learn.heads import Head, Shape, build_head, split_logits
 
 __all__ = ["Model", "load_model", "model_files", "predict_logits", "select", "to_probabilities"]
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+BATCH = 128  # images predicted at once; small batches stay in the processor's cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,71 +38,97 @@ class Model:
 
     Attributes:
         config: What the head was built and trained with.
-        channels: Number of channels of each level that the head sees.
+        shape: What the head is given and what it answers.
         tasks: Class names of each task.
-        window: Side of the pooling window, in cells of the encoder's map.
         standardiser: Measured on the training split.
         head: The selected head.
     """
 
     config: TrainConfig
-    channels: Mapping[str, int]
+    shape: Shape
     tasks: Mapping[str, tuple[str, ...]]
-    window: int
     standardiser: Standardiser
     head: Head
 
     @property
     def parameters(self) -> int:
-        """Number of trained values."""
-        return sum(p.numel() for p in self.head.parameters())
+        """Number of values that were trained or solved for."""
+        return sum(value.numel() for value in self.head.state_dict().values())
 
     def probabilities(
         self,
-        tokens: Mapping[str, Float[Tensor, "image _token _channel"]],
-        counts: Mapping[str, Float[Tensor, "image _token"]],
+        tokens: Mapping[str, Float[Tensor, "view _token _channel"]],
+        counts: Mapping[str, Float[Tensor, "view _token"]],
+        views: int = 1,
     ) -> dict[str, Float[np.ndarray, "image _class"]]:
         """Probabilities of each task's classes, in [0, 1]; each row sums to 1.
 
         Args:
-            tokens: For each level, window means as cached, not standardised.
+            tokens: For each level, window means as cached, not standardised; an image's views lie
+                one after another.
             counts: For each level, number of valid map cells under each token.
+            views: Views of each image, over which probabilities are averaged.
         """
-        logits = predict_logits(self.head, self.standardiser.apply(tokens), counts)
-        return to_probabilities(logits, self.tasks)
+        standard = self.standardiser.apply(tokens)
+        rows = torch.arange(len(next(iter(tokens.values()))))
+        logits = _in_batches(self.head, standard, counts, rows)
+        merged = _merge_views(logits, views, list(self.shape.classes.values()))
+        return to_probabilities(merged, self.tasks)
 
 
 def predict_logits(
-    head: Head,
-    tokens: Mapping[str, Float[Tensor, "_image _token _channel"]],
-    counts: Mapping[str, Float[Tensor, "_image _token"]],
-    rows: Int64[Tensor, " row"] | None = None,
-    batch: int = 64,
+    head: Head, features: Features, rows: Int64[Tensor, " row"] | None = None
 ) -> Float[Tensor, "row logit"]:
     """Logits without dropout, a batch at a time.
 
     Args:
         head: The head.
-        tokens: For each level, standardised window means.
-        counts: For each level, number of valid map cells under each token.
+        features: Standardised features.
         rows: Images to predict; None means all.
-        batch: Images at once; small batches stay in the processor's cache.
+
+    Returns:
+        Each image's logits; of several views, the logarithms of their mean probabilities.
     """
     if rows is None:
-        rows = torch.arange(len(next(iter(tokens.values()))))
-    with torch.inference_mode():
-        parts = [head(*select(tokens, counts, part)) for part in torch.split(rows, batch)]
-    return torch.cat(parts)
+        rows = torch.arange(len(features.ids))
+    logits = _in_batches(head, features.tokens, features.counts, features.flat(rows))
+    return _merge_views(logits, features.views, [len(c) for c in features.tasks.values()])
 
 
 def select(
-    tokens: Mapping[str, Tensor], counts: Mapping[str, Tensor], rows: Int64[Tensor, " row"]
+    features: Features, rows: Int64[Tensor, " row"]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Tokens and counts of some images."""
+    """Tokens and counts of some rows, which are images under one of their views."""
+    return _select(features.tokens, features.counts, rows)
+
+
+def _select(
+    tokens: Mapping[str, Any], counts: Mapping[str, Tensor], rows: Tensor
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return (
         {level: values.index_select(0, rows) for level, values in tokens.items()},
         {level: values.index_select(0, rows) for level, values in counts.items()},
     )
+
+
+def _in_batches(
+    head: Head, tokens: Mapping[str, Any], counts: Mapping[str, Tensor], rows: Tensor
+) -> Float[Tensor, "view logit"]:
+    with torch.inference_mode():
+        parts = [head(*_select(tokens, counts, part)) for part in torch.split(rows, BATCH)]
+    return torch.cat(parts)
+
+
+def _merge_views(
+    logits: Float[Tensor, "view logit"], views: int, classes: list[int]
+) -> Float[Tensor, "image logit"]:
+    if views == 1:
+        return logits
+    merged = []
+    for part in split_logits(logits, classes):
+        chances = part.log_softmax(1).view(-1, views, part.shape[1])
+        merged.append(chances.logsumexp(1) - math.log(views))
+    return torch.cat(merged, 1)
 
 
 def to_probabilities(
@@ -114,14 +142,15 @@ def to_probabilities(
 def model_files(model: Model) -> dict[str, bytes]:
     """The contents of `head.json` and `head.safetensors`, by file name."""
     tensors = {f"head.{name}": value for name, value in model.head.state_dict().items()}
-    for level in model.channels:
+    for level in model.shape.channels:
         tensors[f"mean.{level}"] = model.standardiser.mean[level]
         tensors[f"std.{level}"] = model.standardiser.std[level]
     described = {
         "format_version": FORMAT_VERSION,
         "head": model.config.head,
-        "window": model.window,
-        "levels": dict(model.channels),
+        "window": model.shape.window,
+        "levels": dict(model.shape.channels),
+        "grids": {level: list(grid) for level, grid in model.shape.grids.items()},
         "tasks": [{"name": name, "classes": list(c)} for name, c in model.tasks.items()],
         "config": to_dict(model.config),
     }
@@ -157,16 +186,20 @@ def load_model(folder: str | Path) -> Model:
 def _rebuild(described: Mapping[str, Any], tensors: dict[str, Tensor], folder: Path) -> Model:
     config = parse(TrainConfig, _set(described["config"]), f"{folder / 'head.json'}")
     tasks = {task["name"]: tuple(task["classes"]) for task in described["tasks"]}
-    channels, window = dict(described["levels"]), described["window"]
-    logits = sum(len(classes) for classes in tasks.values())
-    head = build_head(config, channels, logits, window, torch.Generator())
+    shape = Shape(
+        channels=dict(described["levels"]),
+        classes={name: len(classes) for name, classes in tasks.items()},
+        grids={level: (rows, cols) for level, (rows, cols) in described["grids"].items()},
+        window=described["window"],
+    )
+    head = build_head(config, shape, torch.Generator())
     own = {k.removeprefix("head."): v for k, v in tensors.items() if k.startswith("head.")}
     head.load_state_dict(own)
     standardiser = Standardiser(
-        mean={level: tensors[f"mean.{level}"] for level in channels},
-        std={level: tensors[f"std.{level}"] for level in channels},
+        mean={level: tensors[f"mean.{level}"] for level in shape.channels},
+        std={level: tensors[f"std.{level}"] for level in shape.channels},
     )
-    return Model(config, channels, tasks, window, standardiser, head)
+    return Model(config, shape, tasks, standardiser, head)
 
 
 def _set(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -6,6 +6,7 @@
     predictions.csv, history.csv   a row an image and task; a row an epoch
     head.json, head.safetensors    the model
     environment.json               versions and machine
+    *_[AUC]*_[ACC]*@*.csv          on request, predictions in MedMNIST's format
     COMPLETE                       checksums of all these; the mark
 
 A folder without the mark is an unfinished run: it is never believed, and can be started again.
@@ -16,12 +17,11 @@ write.
     run.metrics["test"]["auc"], run.model.probabilities(tokens, counts)
 """
 
-import csv
 import hashlib
-import io
 import json
 import os
 import platform
+import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
@@ -38,6 +38,7 @@ from samcls.errors import InputError, OverwriteRefused
 from samcls.learn.features import Features
 from samcls.learn.loop import Epoch
 from samcls.learn.model import Model, load_model, model_files
+from samcls.learn.predictions import csv_bytes, prediction_table
 
 __all__ = ["Run", "begin_run", "load_run", "refuse_overwrite", "run_files", "write_run"]
 
@@ -52,7 +53,8 @@ FILES = (
     "head.safetensors",
     "environment.json",
 )
-CHECKED = ("config.toml", "fingerprint.json", "metrics.json", "head.json", "head.safetensors")
+CHECKED = tuple(name for name in FILES if name not in {"history.csv", "environment.json"})
+MEDMNIST = re.compile(r"\w+_\[AUC\].*@.*\.csv")
 PACKAGES = ("samcls", "torch", "numpy", "scikit-learn", "safetensors", "zarr")
 
 Log = Callable[[str], None]
@@ -148,7 +150,7 @@ def run_files(
         "config.toml": to_toml(model.config).encode(),
         "fingerprint.json": _json(features.fingerprint),
         "metrics.json": _json(metrics),
-        "predictions.csv": _predictions(features, probabilities),
+        "predictions.csv": prediction_table(features, probabilities),
         "history.csv": _history(history),
         **model_files(model),
         "environment.json": _json(environment()),
@@ -222,37 +224,14 @@ def _version(package: str) -> str | None:
 
 def _own(file: Path) -> bool:
     """Whether a run wrote the file, or was writing it when it was cut off."""
-    return file.is_file() and file.name.removesuffix(".part") in {*FILES, MARK}
-
-
-def _predictions(
-    features: Features, probabilities: Mapping[str, Float[np.ndarray, "image _class"]]
-) -> bytes:
-    """A row for each image and task; a column for each class name, empty where not of the task."""
-    names = list(dict.fromkeys(name for classes in features.tasks.values() for name in classes))
-    rows: list[list[str]] = []
-    for i, (image, split) in enumerate(zip(features.ids, features.splits, strict=True)):
-        for column, (task, classes) in enumerate(features.tasks.items()):
-            label = int(features.labels[i, column])
-            values = dict(zip(classes, probabilities[task][i], strict=True))
-            rows.append(
-                [image, split, task, classes[label] if label >= 0 else ""]
-                # Nine digits tell every float32 from its neighbours.
-                + [f"{values[name]:.9g}" if name in values else "" for name in names]
-            )
-    return _csv(["id", "split", "task", "label", *(f"p_{name}" for name in names)], rows)
+    name = file.name.removesuffix(".part")
+    return file.is_file() and (name in {*FILES, MARK} or MEDMNIST.fullmatch(name) is not None)
 
 
 def _history(history: Sequence[Epoch]) -> bytes:
     header = [f.name for f in fields(Epoch)]
     cells = ([getattr(epoch, name) for name in header] for epoch in history)
-    return _csv(header, [["" if v is None else repr(v) for v in row] for row in cells])
-
-
-def _csv(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows([header, *rows])
-    return text.getvalue().encode()
+    return csv_bytes(header, [["" if v is None else repr(v) for v in row] for row in cells])
 
 
 def _json(value: Any) -> bytes:

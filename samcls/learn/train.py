@@ -10,7 +10,7 @@ core: 7.2 s, of which loading 0.4, baselines 0.3, six tables of 1,000 resamples 
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,22 @@ from jaxtyping import Float
 
 from samcls.config import TrainConfig
 from samcls.errors import ConfigError
-from samcls.learn.baselines import GRID, logistic_regression, majority_answer
-from samcls.learn.features import Features, Standardiser, load_features, selection_problems
-from samcls.learn.heads import HEADS
-from samcls.learn.loop import fit
-from samcls.learn.metrics import majority_class, score
+from samcls.learn.baselines import baselines, majority_classes
+from samcls.learn.calibration import fit_temperature
+from samcls.learn.features import (
+    Features,
+    Standardiser,
+    grids_of,
+    load_features,
+    selection_problems,
+)
+from samcls.learn.heads import Shape, head_problems, unknown_head
+from samcls.learn.loop import Fitted, fit, shape_of, steady_threads
+from samcls.learn.metrics import score
 from samcls.learn.model import Model, predict_logits, to_probabilities
+from samcls.learn.predictions import medmnist_files
 from samcls.learn.runs import begin_run, refuse_overwrite, run_files, write_run
+from samcls.learn.targets import Targets, targets_of
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, PENDING
 
@@ -51,10 +60,12 @@ class RunResult:
         parameters: Trained values of the head.
         images: Number of images in `train`, `val` and `test`, and how many `failed` and were left
         out.
-        models_tried: Models between which validation chose: the head, and each task's regressions.
+        models_tried: Models between which validation chose: the head's, and each baseline's.
+        chosen: For a head that is solved (`logistic`, `knn`), the number chosen for each task.
         validation: Table of figures, as `metrics.score` gives it.
         test: The same on the test split, scored once, after everything was chosen.
-        baselines: `majority` and `logistic`, each with tables `validation` and `test`.
+        baselines: `majority`, `logistic` and, on request, more; each with tables `validation` and
+            `test`, and where it was solved what was `chosen`.
     """
 
     run: str | None
@@ -66,6 +77,7 @@ class RunResult:
     parameters: int
     images: dict[str, int]
     models_tried: int
+    chosen: dict[str, float]
     validation: dict[str, Any]
     test: dict[str, Any]
     baselines: dict[str, Any]
@@ -80,6 +92,10 @@ def train(
     config: TrainConfig,
     run_dir: str | Path | None = None,
     log: Log = lambda _: None,
+    *,
+    every_baseline: bool = False,
+    memory: int | None = None,
+    medmnist: str | None = None,
 ) -> RunResult:
     """Train one head on a store and score it, with its baselines.
 
@@ -88,6 +104,9 @@ def train(
         config: What to train and how.
         run_dir: Folder to keep the run in; None keeps nothing.
         log: Called with a line of progress now and then.
+        every_baseline: Whether to train the other controls too, as `baselines.baselines` says.
+        memory: Bytes that the features may take; above it they are streamed from a scratch file.
+        medmnist: Data set's flag, such as `breastmnist_64`: keep predictions in MedMNIST's format.
 
     Raises:
         ConfigError: where the config asks for what the store cannot serve, or the store holds too
@@ -96,8 +115,8 @@ def train(
         RunError: where training diverges.
     """
     clock = _Clock()
-    check(store, config, run_dir)
-    raw = load_features(store, config.levels, config.window, config.tasks)
+    targets = check(store, config, run_dir)
+    raw = load_features(store, config.levels, _window(config), targets, memory)
     standardiser = Standardiser.fit(raw, raw.rows("train"))
     features = raw.standardised(standardiser)
     del raw
@@ -105,63 +124,114 @@ def train(
     clock.lap("load")
     if run_dir is not None:
         begin_run(run_dir, config, log)
-    fitted = fit(features, config, log)
-    model = Model(
-        config, features.channels, features.tasks, features.window, standardiser, fitted.head
-    )
-    clock.lap("train")
-    regression, strengths = logistic_regression(features, config)
-    clock.lap("baselines")
-    majority = _majority(features)
-    logits = predict_logits(fitted.head, features.tokens, features.counts)
+    with steady_threads(features, config):
+        fitted = fit(features, config, log)
+        clock.lap("train")
+        answers = list(baselines(features, config, every_baseline))
+        clock.lap("baselines")
+        logits = predict_logits(fitted.head, features)
+    model = Model(config, shape_of(features), features.tasks, standardiser, fitted.head)
     probabilities = to_probabilities(logits, features.tasks)
-    tables = _tables(features, probabilities, majority, config)
-    baselines = {
-        "majority": _tables(features, majority_answer(features, majority), majority, config),
-        "logistic": _tables(features, regression, majority, config) | {"C": strengths},
+    tables = _tables(features, probabilities, config)
+    scored = {
+        name: _tables(features, answer.probabilities, config)
+        | ({"chosen": dict(answer.chosen)} if answer.chosen else {})
+        for name, answer in answers
     }
     clock.lap("score")
-    result = RunResult(
+    tried = fitted.tried + sum(answer.tried for _, answer in answers)
+    result = _result(run_dir, model, fitted, features, clock, tried, tables, scored)
+    if run_dir is not None:
+        # The folder is not told its own name: it may be moved.
+        metrics = {k: v for k, v in result.to_dict().items() if k != "run"}
+        files = run_files(model, features, probabilities, fitted.history, metrics)
+        if medmnist is not None:
+            both = {"val": tables["validation"], "test": tables["test"]}
+            run = str(config.seed)
+            files |= medmnist_files(medmnist, run, features, probabilities, both)
+        write_run(run_dir, files)
+    return result
+
+
+def check(store: FeatureStore, config: TrainConfig, run_dir: str | Path | None = None) -> Targets:
+    """Make sure that a run can be trained, without reading a feature.
+
+    Returns:
+        What there is to learn.
+
+    Raises:
+        ConfigError: with everything that stands against it.
+        OverwriteRefused: where the folder holds a finished run, or something else.
+    """
+    problems = selection_problems(store, config.levels, _window(config))
+    try:
+        targets = targets_of(store, config)
+    except ConfigError as error:
+        problems.append(str(error))
+        known = tuple(task for task in config.tasks if task in store.tasks)
+        targets = targets_of(store, replace(config, tasks=known, labels=None, folds=0))
+    missing = [task for task in config.ordinal if task not in targets.tasks]
+    problems += [
+        f"unknown ordinal task {t}; learned are {', '.join(targets.tasks)}" for t in missing
+    ]
+    if problems:
+        problems += unknown_head(config)
+    else:
+        problems += head_problems(config, _shape(store, config, targets))
+    problems += _row_problems(store, targets)
+    problems += [line for task in targets.tasks for line in _label_problems(store, targets, task)]
+    if problems:
+        raise ConfigError(f"cannot train on {store.path}:\n  " + "\n  ".join(problems))
+    if run_dir is not None:
+        refuse_overwrite(run_dir)
+    return targets
+
+
+def _window(config: TrainConfig) -> int | None:
+    """The window to load features at: whole maps where SLCA needs its full form."""
+    bilinear = config.head == "slca" and config.upsampling == "bilinear"
+    return None if bilinear else config.window
+
+
+def _shape(store: FeatureStore, config: TrainConfig, targets: Targets) -> Shape:
+    levels = [level for level in config.levels or store.levels if level in store.levels]
+    window = _window(config)
+    return Shape(
+        channels={level: store.levels[level].channels for level in levels},
+        classes={task: len(classes) for task, classes in targets.tasks.items()},
+        grids=grids_of(store, levels, window),
+        window=window or store.fingerprint.window,
+    )
+
+
+def _result(
+    run_dir: str | Path | None,
+    model: Model,
+    fitted: Fitted,
+    features: Features,
+    clock: "_Clock",
+    tried: int,
+    tables: Mapping[str, Any],
+    scored: dict[str, Any],
+) -> RunResult:
+    return RunResult(
         run=None if run_dir is None else str(run_dir),
-        head=config.head,
+        head=model.config.head,
         epochs=len(fitted.history),
         best_epoch=fitted.best.epoch,
         seconds=clock.total,
         seconds_by_stage=clock.laps,
         parameters=model.parameters,
         images=_images(features),
-        models_tried=1 + len(GRID) * len(features.tasks),
+        models_tried=tried,
+        chosen=dict(fitted.chosen),
         validation=tables["validation"],
         test=tables["test"],
-        baselines=baselines,
+        baselines=scored,
     )
-    if run_dir is not None:
-        # The folder is not told its own name: it may be moved.
-        metrics = {k: v for k, v in result.to_dict().items() if k != "run"}
-        write_run(run_dir, run_files(model, features, probabilities, fitted.history, metrics))
-    return result
 
 
-def check(store: FeatureStore, config: TrainConfig, run_dir: str | Path | None = None) -> None:
-    """Make sure that a run can be trained, without reading a feature.
-
-    Raises:
-        ConfigError: with everything that stands against it.
-        OverwriteRefused: where the folder holds a finished run, or something else.
-    """
-    problems = selection_problems(store, config.levels, config.window, config.tasks)
-    if config.head not in HEADS:
-        problems.append(f"unknown head {config.head}; known heads: {', '.join(HEADS)}")
-    problems += _row_problems(store)
-    tasks = [t for t in config.tasks or store.tasks if t in store.tasks]
-    problems += [problem for task in tasks for problem in _label_problems(store, task)]
-    if problems:
-        raise ConfigError(f"cannot train on {store.path}:\n  " + "\n  ".join(problems))
-    if run_dir is not None:
-        refuse_overwrite(run_dir)
-
-
-def _row_problems(store: FeatureStore) -> list[str]:
+def _row_problems(store: FeatureStore, targets: Targets) -> list[str]:
     status = store.status
     waiting = int((status == PENDING).sum())
     problems = []
@@ -170,7 +240,7 @@ def _row_problems(store: FeatureStore) -> list[str]:
             f"{waiting} of {len(status)} images are pending; run the same samcls extract again to "
             "finish the store"
         )
-    done = np.array(store.splits)[status == DONE]
+    done = np.array(targets.splits)[status == DONE]
     problems += [
         f"no image in split {split}; give the manifest rows of split {split} and extract again"
         for split in SPLITS
@@ -179,11 +249,11 @@ def _row_problems(store: FeatureStore) -> list[str]:
     return problems
 
 
-def _label_problems(store: FeatureStore, task: str) -> list[str]:
+def _label_problems(store: FeatureStore, targets: Targets, task: str) -> list[str]:
     """What stands against learning a task, where its splits have images at all."""
-    classes = store.tasks[task]
-    labels = store.labels[:, list(store.tasks).index(task)]
-    done, splits = store.status == DONE, np.array(store.splits)
+    classes = targets.tasks[task]
+    labels = targets.labels[:, list(targets.tasks).index(task)]
+    done, splits = store.status == DONE, np.array(targets.splits)
     problems = []
     for split in SPLITS:
         rows = done & (splits == split)
@@ -200,31 +270,27 @@ def _label_problems(store: FeatureStore, task: str) -> list[str]:
     return problems
 
 
-def _majority(features: Features) -> dict[str, int]:
-    labels = features.labels[features.rows("train")].numpy()
-    return {
-        task: majority_class(labels[:, i], len(classes))
-        for i, (task, classes) in enumerate(features.tasks.items())
-    }
-
-
 def _tables(
-    features: Features,
-    probabilities: Probabilities,
-    majority: Mapping[str, int],
-    config: TrainConfig,
+    features: Features, probabilities: Probabilities, config: TrainConfig
 ) -> dict[str, Any]:
-    """The tables of the splits that were not trained on."""
+    """The tables of the splits that were not trained on, the test split's once and last."""
+    labels, val = features.labels.numpy(), features.rows("val").numpy()
+    temperatures = {
+        task: fit_temperature(labels[val, i], probabilities[task][val])
+        for i, task in enumerate(features.tasks)
+    }
+    majority = majority_classes(features)
     tables = {}
     for name, split in (("validation", "val"), ("test", "test")):
         rows = features.rows(split).numpy()
         tables[name] = score(
-            features.labels.numpy()[rows],
+            labels[rows],
             {task: values[rows] for task, values in probabilities.items()},
             features.tasks,
             majority,
             config.bootstrap,
             config.seed,
+            temperatures,
         )
     return tables
 

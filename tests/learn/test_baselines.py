@@ -11,18 +11,25 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from samcls.config import TrainConfig
-from samcls.learn.baselines import GRID, logistic_regression, majority_answer
-from samcls.learn.features import load_features
+from samcls.learn.baselines import Answer, baselines, majority_answer
+from samcls.learn.features import Features, load_features
+from samcls.learn.heads.closed import GRID
 from samcls.learn.metrics import score
 from samcls.store.feature_store import FeatureStore
 
 MakeStore = Callable[..., FeatureStore]
+CONFIG = TrainConfig()
+
+
+def regression(features: Features, config: TrainConfig = CONFIG) -> Answer:
+    return dict(baselines(features, config))["logistic"]
 
 
 def test_logistic_regression_is_scikit_learns_with_the_best_c(make_store: MakeStore) -> None:
     """A pipeline written out with scikit-learn gives the same probabilities and C."""
     features = load_features(make_store(200, strength=2.0, valid=np.full((200, 2), (128, 90))))
-    probabilities, chosen = logistic_regression(features, TrainConfig())
+    answer = regression(features)
+    probabilities, chosen = answer.probabilities, answer.chosen
     pooled = np.concatenate(
         [
             np.stack(
@@ -55,12 +62,13 @@ def test_each_task_has_its_own_regression(make_store: MakeStore) -> None:
     labels = np.stack([generator.integers(0, 2, 60), 2 * generator.integers(0, 2, 60)], axis=1)
     labels[:20, 0] = -1
     features = load_features(make_store(60, tasks=tasks, labels=labels))
-    probabilities, chosen = logistic_regression(features, TrainConfig(class_weights="balanced"))
+    answer = regression(features, TrainConfig(class_weights="balanced"))
+    probabilities, chosen = answer.probabilities, answer.chosen
     assert set(chosen) == {"a", "b"}
     assert probabilities["b"].shape == (60, 3)
     assert not probabilities["b"][:, 1].any()
     for values in probabilities.values():
-        np.testing.assert_allclose(values.sum(1), 1)
+        np.testing.assert_allclose(values.sum(1), 1, atol=1e-6)
 
 
 def test_validation_without_an_auc_takes_the_strongest_regularisation(
@@ -70,7 +78,7 @@ def test_validation_without_an_auc_takes_the_strongest_regularisation(
     splits = ["train"] * 40 + ["val"] * 5 + ["test"] * 5
     labels = np.array([0, 1] * 20 + [1] * 10)[:, None]
     features = load_features(make_store(50, splits=splits, labels=labels))
-    assert logistic_regression(features, TrainConfig())[1] == {"malignancy": GRID[0]}
+    assert regression(features).chosen == {"malignancy": GRID[0]}
 
 
 def test_regression_leaves_features_and_threads_alone(make_store: MakeStore) -> None:
@@ -79,7 +87,7 @@ def test_regression_leaves_features_and_threads_alone(make_store: MakeStore) -> 
     features = load_features(make_store(50))
     before = {level: tokens.clone() for level, tokens in features.tokens.items()}
     threads = [pool["num_threads"] for pool in threadpoolctl.threadpool_info()]
-    logistic_regression(features, TrainConfig())
+    regression(features)
     assert all(torch.equal(before[level], features.tokens[level]) for level in before)
     assert [pool["num_threads"] for pool in threadpoolctl.threadpool_info()] == threads
 

@@ -7,8 +7,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from samcls.config import TrainConfig
 from samcls.errors import ConfigError, StoreError
 from samcls.learn.features import Standardiser, load_features
+from samcls.learn.targets import targets_of
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, FAILED, PENDING, LevelShape
 
@@ -67,26 +69,29 @@ def test_levels_and_tasks_are_chosen_by_name_and_order(make_store: MakeStore) ->
     """Only what is asked for is loaded, in the order asked."""
     tasks = {"a": ("no", "yes"), "b": ("x", "y", "z")}
     store = make_store(20, tasks=tasks)
-    features = load_features(store, levels=["neck"], tasks=["b"])
+    features = load_features(
+        store, levels=["neck"], targets=targets_of(store, TrainConfig(tasks=("b",)))
+    )
     assert list(features.tokens) == ["neck"]
     assert features.channels == {"neck": 4}
     assert features.tasks == {"b": ("x", "y", "z")}
     assert features.labels[:, 0].tolist() == store.labels[:, 1].tolist()
-    both = load_features(store, levels=["neck", "block:1"], tasks=["b", "a"])
+    both = load_features(
+        store, ["neck", "block:1"], targets=targets_of(store, TrainConfig(tasks=("b", "a")))
+    )
     assert list(both.tokens) == ["neck", "block:1"]
     assert both.labels.tolist() == store.labels[:, ::-1].tolist()
 
 
 def test_everything_that_the_store_cannot_serve_is_said_at_once(make_store: MakeStore) -> None:
-    """The error names each unknown level and task and the windows that can be served."""
+    """The error names each unknown level and the windows that can be served."""
     store = make_store(5)
     with pytest.raises(ConfigError) as caught:
-        load_features(store, levels=["nek", "neck"], window=3, tasks=["grade"])
+        load_features(store, levels=["nek", "neck"], window=3)
     first, *lines, last = str(caught.value).splitlines()
     assert first == f"{store.path} cannot serve this:"
     assert lines == [
         "  unknown level nek; the store has block:1, neck",
-        "  unknown task grade; the store has malignancy",
     ]
     assert last.startswith("  window 3 is no multiple of 2, the window that the store was pooled")
     assert last.endswith("; it can serve 2, 4, 6, 8")

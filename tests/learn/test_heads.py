@@ -6,10 +6,16 @@ from torch.testing import assert_close
 
 from samcls.config import TrainConfig
 from samcls.errors import ConfigError
-from samcls.learn.heads import HEADS, build_head, split_logits
+from samcls.learn.heads import HEADS, ClosedHead, Head, Shape, build_head, split_logits
 from samcls.learn.layers import dropout, linear
 
 CHANNELS = {"patch": 12, "neck": 8}
+GRIDS = {"patch": (2, 3), "neck": (2, 3)}
+DESCENDED = sorted(name for name, head in HEADS.items() if not issubclass(head, ClosedHead))
+
+
+def build(config: TrainConfig, classes: int = 2, seed: int = 0) -> Head:
+    return build_head(config, Shape(CHANNELS, {"task": classes}, GRIDS, 4), seeded(seed))
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -24,12 +30,14 @@ def inputs(images: int = 5, tokens: int = 6) -> tuple[dict[str, torch.Tensor], .
     )
 
 
-@pytest.mark.parametrize("name", sorted(HEADS))
+@pytest.mark.parametrize("name", DESCENDED)
 @pytest.mark.parametrize("hidden", [0, 7])
 def test_every_head_learns_to_tell_two_images_apart(name: str, hidden: int) -> None:
     """A few steps of plain descent lower the loss, and every parameter has a gradient."""
-    config = TrainConfig(head=name, hidden=hidden, reduction=4, dropout=0.0)
-    head = build_head(config, CHANNELS, 2, 4, seeded())
+    config = TrainConfig(
+        head=name, hidden=0 if name == "linear" else hidden, reduction=4, dropout=0.0
+    )
+    head = build(config)
     tokens, counts = inputs(images=2)
     labels = torch.tensor([0, 1])
     losses = []
@@ -45,12 +53,12 @@ def test_every_head_learns_to_tell_two_images_apart(name: str, hidden: int) -> N
     assert losses[-1] < 0.5 * losses[0]
 
 
-@pytest.mark.parametrize("name", sorted(HEADS))
+@pytest.mark.parametrize("name", DESCENDED)
 def test_equal_seeds_give_equal_heads(name: str) -> None:
     """Weights depend on the generator alone, and making a head leaves the global stream alone."""
     config = TrainConfig(head=name)
     state = torch.random.get_rng_state()
-    a, b, c = (build_head(config, CHANNELS, 2, 4, seeded(s)) for s in (3, 3, 4))
+    a, b, c = (build(config, seed=s) for s in (3, 3, 4))
     assert torch.equal(torch.random.get_rng_state(), state)
     pairs = zip(a.parameters(), b.parameters(), strict=True)
     assert all(torch.equal(p, q) for p, q in pairs)
@@ -59,7 +67,7 @@ def test_equal_seeds_give_equal_heads(name: str) -> None:
 
 def test_the_order_of_levels_is_the_channels_order() -> None:
     """Levels are found by name, whatever the order in which their tokens are handed over."""
-    head = build_head(TrainConfig(), CHANNELS, 3, 4, seeded())
+    head = build(TrainConfig(), 3)
     tokens, counts = inputs()
     turned = dict(reversed(tokens.items()))
     assert torch.equal(head(tokens, counts), head(turned, counts))
@@ -68,7 +76,7 @@ def test_the_order_of_levels_is_the_channels_order() -> None:
 def test_an_unknown_head_is_refused_with_the_known_ones() -> None:
     """The error names the heads that there are."""
     with pytest.raises(ConfigError, match="unknown head slac; known heads: slca"):
-        build_head(TrainConfig(head="slac"), CHANNELS, 2, 4, seeded())
+        build(TrainConfig(head="slac"))
 
 
 def test_logits_split_by_task() -> None:

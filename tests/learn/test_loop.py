@@ -11,13 +11,15 @@ from torch.testing import assert_close
 from samcls.config import TrainConfig
 from samcls.errors import RunError
 from samcls.learn.features import Features, Standardiser, load_features
-from samcls.learn.loop import Criterion, Epoch, Fitted, fit, learning_rate
+from samcls.learn.loop import Epoch, Fitted, fit, learning_rate
+from samcls.learn.losses import Criterion
 from samcls.learn.metrics import auc
 from samcls.learn.model import predict_logits, to_probabilities
 from samcls.store.feature_store import FeatureStore
 
 MakeStore = Callable[..., FeatureStore]
 CONFIG = TrainConfig(epochs=8, batch_size=16, learning_rate=1e-2, reduction=2, bootstrap=0)
+BALANCED = TrainConfig(class_weights="balanced")
 
 
 def standard(store: FeatureStore) -> Features:
@@ -76,9 +78,9 @@ def test_the_head_is_the_best_epochs(make_store: MakeStore) -> None:
     assert fitted.best.rank() == max(ranks)
     assert fitted.best.epoch < 12
     val = features.rows("val")
-    logits = predict_logits(fitted.head, features.tokens, features.counts, val, 16)
+    logits = predict_logits(fitted.head, features, val)
     labels = features.labels[val]
-    assert Criterion.of(labels, [2], "none")(logits, labels).item() == fitted.best.val_loss
+    assert Criterion.of(labels, [2], CONFIG)(logits, labels).item() == fitted.best.val_loss
     probabilities = to_probabilities(logits, features.tasks)
     assert auc(labels.numpy(), probabilities) == fitted.best.val_auc
 
@@ -137,9 +139,9 @@ def test_the_criterion_is_the_mean_cross_entropy() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(50, 3, generator=generator)
     labels = torch.tensor([0] * 30 + [1] * 15 + [2] * 5)[:, None]
-    plain = Criterion.of(labels, [3], "none")(logits, labels)
+    plain = Criterion.of(labels, [3], CONFIG)(logits, labels)
     assert_close(plain, torch.nn.functional.cross_entropy(logits, labels[:, 0]))
-    balanced = Criterion.of(labels, [3], "balanced")
+    balanced = Criterion.of(labels, [3], BALANCED)
     assert_close(balanced.weights[0], torch.tensor([50 / 90, 50 / 45, 50 / 15]))
     expected = torch.nn.functional.cross_entropy(logits, labels[:, 0], balanced.weights[0])
     assert_close(balanced(logits, labels), expected)
@@ -150,7 +152,7 @@ def test_missing_labels_add_nothing() -> None:
     generator = torch.Generator().manual_seed(0)
     logits = torch.randn(4, 4, generator=generator, requires_grad=True)
     labels = torch.tensor([[0, -1], [1, -1], [-1, -1], [0, -1]])
-    criterion = Criterion.of(torch.tensor([[0, 0], [1, 1]]), [2, 2], "none")
+    criterion = Criterion.of(torch.tensor([[0, 0], [1, 1]]), [2, 2], CONFIG)
     loss = criterion(logits, labels)
     kept = torch.nn.functional.cross_entropy(logits[[0, 1, 3], :2], labels[[0, 1, 3], 0])
     assert_close(loss, kept / 2)
@@ -163,6 +165,6 @@ def test_missing_labels_add_nothing() -> None:
 
 def test_a_class_absent_from_training_weighs_nothing() -> None:
     """Balanced weights stay finite where a class has no training image."""
-    criterion = Criterion.of(torch.tensor([[0], [2], [2]]), [3], "balanced")
+    criterion = Criterion.of(torch.tensor([[0], [2], [2]]), [3], BALANCED)
     assert criterion.weights[0].tolist() == [1.0, 0.0, 0.5]
     assert torch.isfinite(criterion(torch.zeros(1, 3), torch.tensor([[1]])))

@@ -15,7 +15,7 @@ from samcls.config import TrainConfig
 from samcls.errors import InputError, OverwriteRefused
 from samcls.learn.features import Features, Standardiser, load_features
 from samcls.learn.heads import build_head
-from samcls.learn.loop import Epoch
+from samcls.learn.loop import Epoch, shape_of
 from samcls.learn.model import Model
 from samcls.learn.runs import begin_run, environment, load_run, run_files, write_run
 from samcls.store.feature_store import FeatureStore
@@ -28,10 +28,10 @@ TASKS = {"malignancy": ("benign", "malignant"), "grade": ("low", "mid, or so", "
 
 def untrained(features: Features) -> Model:
     generator = torch.Generator().manual_seed(0)
-    logits = sum(len(classes) for classes in features.tasks.values())
-    head = build_head(CONFIG, features.channels, logits, features.window, generator)
+    shape = shape_of(features)
+    head = build_head(CONFIG, shape, generator)
     standardiser = Standardiser.fit(features, features.rows("train"))
-    return Model(CONFIG, features.channels, features.tasks, features.window, standardiser, head)
+    return Model(CONFIG, shape, features.tasks, standardiser, head)
 
 
 @pytest.fixture
@@ -58,8 +58,8 @@ def test_a_run_is_read_back(run: Path, features: Features) -> None:
     assert again.fingerprint == features.fingerprint
     assert again.metrics == {"test": {"auc": None}}
     assert again.model.tasks == TASKS
-    assert list(again.model.channels.items()) == [("neck", 4), ("block:1", 6)]
-    assert again.model.window == 2
+    assert list(again.model.shape.channels.items()) == [("neck", 4), ("block:1", 6)]
+    assert again.model.shape.window == 2
     expected = untrained(features).probabilities(features.tokens, features.counts)
     got = again.model.probabilities(features.tokens, features.counts)
     for task in TASKS:

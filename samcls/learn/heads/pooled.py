@@ -1,0 +1,71 @@
+"""Heads on each level's mean over valid cells: no attention at all, the plainest controls."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from samcls.config import TrainConfig
+from samcls.learn.heads.base import Classifier, Counts, Head, Shape, Tokens
+from samcls.learn.slca import masked_mean
+
+__all__ = ["LinearHead", "MLPHead", "pooled_means"]
+
+WIDTH = 256  # of the mlp head's hidden layer where the config names none
+
+
+def pooled_means(tokens: Tokens, counts: Counts) -> Float[Tensor, "image feature"]:
+    """Each image's mean over valid cells, all levels side by side."""
+    return torch.cat([masked_mean(tokens[level], counts[level]) for level in tokens], 1)
+
+
+class LinearHead(Head):
+    """One linear layer on the means.
+
+    Args:
+        config: Its dropout and ordinal tasks.
+        shape: What the head is given and what it answers.
+        hidden: Width of a hidden layer; 0 means none.
+        generator: Source of the initial weights.
+    """
+
+    def __init__(
+        self, config: TrainConfig, shape: Shape, hidden: int, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        self.levels = tuple(shape.channels)
+        self.classifier = Classifier(shape.width, config, shape.classes, hidden, generator)
+
+    @classmethod
+    def build(cls, config: TrainConfig, shape: Shape, generator: torch.Generator) -> "Head":
+        """A fresh head without a hidden layer."""
+        return cls(config, shape, 0, generator)
+
+    @classmethod
+    def problems(cls, config: TrainConfig, shape: Shape) -> list[str]:
+        """A hidden layer makes it another head."""
+        del shape
+        asked = f"hidden is {config.hidden}, and the linear head has no hidden layer; take head mlp"
+        return [asked] if config.hidden else []
+
+    def forward(
+        self, tokens: Tokens, counts: Counts, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "image logit"]:
+        """Logits from the means."""
+        means = pooled_means({level: tokens[level] for level in self.levels}, counts)
+        logits: Tensor = self.classifier(means, generator)
+        return logits
+
+
+class MLPHead(LinearHead):
+    """One hidden layer on the means, of the config's width or else 256."""
+
+    @classmethod
+    def build(cls, config: TrainConfig, shape: Shape, generator: torch.Generator) -> "Head":
+        """A fresh head with one hidden layer."""
+        return cls(config, shape, config.hidden or WIDTH, generator)
+
+    @classmethod
+    def problems(cls, config: TrainConfig, shape: Shape) -> list[str]:
+        """Nothing stands against it."""
+        del config, shape
+        return []

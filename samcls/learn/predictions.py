@@ -1,0 +1,132 @@
+"""What a run says of every image, as tables: its own, and MedMNIST's.
+
+    id,split,task,label,p_benign,p_malignant     one row for each image and task, of every split
+    0,0.25,0.75                                  MedMNIST: row of the split, score of each class
+
+A MedMNIST file is named `{flag}_{split}_[AUC]{auc:.3f}_[ACC]{acc:.3f}@{run}.csv`, the flag being
+`breastmnist` or `breastmnist_64`; `medmnist.Evaluator.parse_and_evaluate` takes it as it is.
+"""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from samcls.errors import InputError
+from samcls.learn.features import Features
+
+__all__ = ["Predictions", "csv_bytes", "medmnist_files", "prediction_table", "read_predictions"]
+
+Probabilities = Mapping[str, Float[np.ndarray, "image _class"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a run said of the images of one split.
+
+    Attributes:
+        ids: Identifier of each image.
+        labels: Class indices; -1 where a label is missing.
+        probabilities: By task, "image class".
+    """
+
+    ids: tuple[str, ...]
+    labels: Int[np.ndarray, "image task"]
+    probabilities: Probabilities
+
+
+def prediction_table(features: Features, probabilities: Probabilities) -> bytes:
+    """A row for each image and task; a column for each class name, empty where not of the task."""
+    names = list(dict.fromkeys(name for classes in features.tasks.values() for name in classes))
+    rows: list[list[str]] = []
+    for i, (image, split) in enumerate(zip(features.ids, features.splits, strict=True)):
+        for column, (task, classes) in enumerate(features.tasks.items()):
+            label = int(features.labels[i, column])
+            values = dict(zip(classes, probabilities[task][i], strict=True))
+            rows.append(
+                [image, split, task, classes[label] if label >= 0 else ""]
+                # Nine digits tell every float32 from its neighbours.
+                + [f"{values[name]:.9g}" if name in values else "" for name in names]
+            )
+    return csv_bytes(["id", "split", "task", "label", *(f"p_{name}" for name in names)], rows)
+
+
+def read_predictions(
+    path: str | Path, tasks: Mapping[str, tuple[str, ...]], split: str
+) -> Predictions:
+    """Read back what `prediction_table` wrote, for one split.
+
+    Args:
+        path: The table.
+        tasks: Class names of each task.
+        split: `train`, `val` or `test`.
+
+    Raises:
+        InputError: where the table cannot be read or lacks a column.
+    """
+    try:
+        with Path(path).open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["split"] == split]
+        labels, probabilities = [], {}
+        for task, classes in tasks.items():
+            own = [row for row in rows if row["task"] == task]
+            places = {name: i for i, name in enumerate(classes)} | {"": -1}
+            labels.append([places[row["label"]] for row in own])
+            values = [[float(row[f"p_{name}"]) for name in classes] for row in own]
+            probabilities[task] = np.array(values, np.float32).reshape(len(own), len(classes))
+    except (OSError, KeyError, ValueError, csv.Error) as error:
+        raise InputError(f"cannot read the predictions in {path}: {error}") from error
+    ids = tuple(dict.fromkeys(row["id"] for row in rows))
+    return Predictions(ids, np.array(labels, dtype=np.int64).T.reshape(len(ids), -1), probabilities)
+
+
+def medmnist_files(
+    flag: str,
+    run: str,
+    features: Features,
+    probabilities: Probabilities,
+    tables: Mapping[str, Mapping[str, Any]],
+) -> dict[str, bytes]:
+    """Prediction files of the validation and test split as MedMNIST's evaluator reads them.
+
+    Args:
+        flag: Data set, with `_64` and the like for other sizes than 28 px.
+        run: What the file calls the run; no dots.
+        features: Of all images of the data set: a failed one would shift the others' rows.
+        probabilities: Of every image, by task.
+        tables: Figures by split, `val` and `test`.
+
+    Returns:
+        Contents by file name.
+
+    Raises:
+        InputError: where images are missing.
+    """
+    if features.failed:
+        raise InputError(
+            f"MedMNIST's format needs every image, and {features.failed} could not be encoded; "
+            "extract them first"
+        )
+    # Several binary tasks are MedMNIST's multi-label: the score of each label.
+    parts = [p if len(probabilities) == 1 else p[:, -1:] for p in probabilities.values()]
+    scores = np.concatenate(parts, axis=1)
+    files = {}
+    for split, table in tables.items():
+        chosen = scores[features.rows(split).numpy()]
+        rows = [[str(i), *(f"{value:.9g}" for value in row)] for i, row in enumerate(chosen)]
+        auc, accuracy = table["auc"] or 0.0, table["accuracy"]
+        name = f"{flag}_{split}_[AUC]{auc:.3f}_[ACC]{accuracy:.3f}@{run}.csv"
+        files[name] = csv_bytes(rows[0], rows[1:])
+    return files
+
+
+def csv_bytes(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
+    """A CSV with Unix line ends, UTF-8."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    return text.getvalue().encode()

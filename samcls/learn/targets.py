@@ -1,0 +1,177 @@
+"""What is to be learned of a store's images: tasks, labels and splits, the store's own or others.
+
+Labels may come from a CSV by id, and the splits may be replaced by group-aware, stratified folds.
+780 images take some milliseconds.
+
+    targets = targets_of(store, TrainConfig(labels="grades.csv", folds=5, fold=2))
+    targets.tasks, targets.labels, targets.splits
+"""
+
+import csv
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Int
+from sklearn.model_selection import StratifiedGroupKFold
+
+from samcls.config import TrainConfig
+from samcls.errors import ConfigError
+from samcls.store.feature_store import FeatureStore
+from samcls.store.schema import DONE
+
+__all__ = ["Targets", "fold_splits", "read_labels", "targets_of"]
+
+INNER = 5  # an inner validation part is a fifth of what a fold leaves
+
+
+@dataclass(frozen=True, eq=False)
+class Targets:
+    """What a run learns and where each image belongs, a row for each of the store's images.
+
+    Attributes:
+        tasks: Class names of each task, in the order of the label columns.
+        labels: Class indices; -1 where a label is missing.
+        splits: `train`, `val` or `test`.
+    """
+
+    tasks: Mapping[str, tuple[str, ...]]
+    labels: Int[np.ndarray, "image task"]
+    splits: Sequence[str]
+
+
+def targets_of(store: FeatureStore, config: TrainConfig) -> Targets:
+    """The config's tasks, labels and splits on a store.
+
+    Raises:
+        ConfigError: where the CSV cannot be read, a task is unknown, or the images cannot be
+            divided into the folds.
+    """
+    targets = Targets(store.tasks, store.labels, store.splits)
+    if config.labels is not None:
+        targets = read_labels(config.labels, store.ids, targets)
+    unknown = [name for name in config.tasks if name not in targets.tasks]
+    if unknown:
+        known = ", ".join(targets.tasks) or "none"
+        where = config.labels or "the store"
+        raise ConfigError(
+            "\n  ".join(f"unknown task {name}; {where} has {known}" for name in unknown)
+        )
+    names = config.tasks or tuple(targets.tasks)
+    columns = [list(targets.tasks).index(name) for name in names]
+    targets = replace(
+        targets,
+        tasks={name: targets.tasks[name] for name in names},
+        labels=targets.labels[:, columns],
+    )
+    if config.folds:
+        done = store.status == DONE
+        splits = fold_splits(targets.labels, store.groups, done, config.folds, config.fold)
+        targets = replace(targets, splits=splits)
+    return targets
+
+
+def read_labels(path: str, ids: Sequence[str], known: Targets) -> Targets:
+    """Labels from a CSV with a column `id` and one for each task; images not in it have none.
+
+    A task that the store has too keeps the store's order of classes; otherwise classes are in
+    numeric order where all are numbers, and in alphabetical order where not.
+
+    Raises:
+        ConfigError: with the file and what is wrong with it.
+    """
+    try:
+        with Path(path).open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            header, rows = list(reader.fieldnames or ()), list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ConfigError(f"cannot read the labels in {path}: {error}") from error
+    names = [name for name in header if name not in {"id", "split", "path", "group", "index"}]
+    if "id" not in header or not names:
+        raise ConfigError(
+            f"{path} has columns {', '.join(header) or 'none'}; expected id and one for each task"
+        )
+    by_id = {row["id"]: row for row in rows}
+    if len(by_id) != len(rows):
+        raise ConfigError(f"{path} names an id twice; expected one row for each image")
+    found = [by_id.get(one) for one in ids]
+    if not any(found):
+        raise ConfigError(f"{path} has no id of the store; ids there look like {ids[0]!r}")
+    tasks, columns = {}, []
+    for name in names:
+        texts = [(row[name] or "").strip() if row else "" for row in found]
+        tasks[name] = _classes(set(texts) - {""}, known.tasks.get(name, ()))
+        places = {text: i for i, text in enumerate(tasks[name])}
+        columns.append([places.get(text, -1) for text in texts])
+    return Targets(tasks, np.array(columns, dtype=np.int64).T, known.splits)
+
+
+def _classes(found: set[str], stored: tuple[str, ...]) -> tuple[str, ...]:
+    if found <= set(stored):
+        return stored
+    try:
+        return tuple(sorted(found, key=float))
+    except ValueError:
+        return tuple(sorted(found))
+
+
+def fold_splits(
+    labels: Int[np.ndarray, "image task"],
+    groups: Sequence[str],
+    done: Bool[np.ndarray, " image"],
+    folds: int,
+    fold: int,
+) -> list[str]:
+    """Splits in which one fold is `test` and a fifth of the others is `val`, all stratified.
+
+    The folds are the same for every seed. All images of a group lie on one side of every line; an
+    image without a group is its own. Classes are balanced on the first task, together with the
+    other tasks where every combination has enough images.
+
+    Args:
+        labels: Class indices; -1 where a label is missing.
+        groups: Patient or lesion of each image; empty where there is none.
+        done: Images that take part.
+        folds: Number of folds.
+        fold: Which is `test`, from 0.
+
+    Raises:
+        ConfigError: where there are fewer folds than two, or images or groups than folds.
+    """
+    rows = np.flatnonzero(done)
+    names = np.array([groups[i] or f"image {i}" for i in rows.tolist()])
+    found = len(np.unique(names))
+    if folds < 2 or fold >= folds:
+        raise ConfigError(f"got fold {fold} of {folds} folds; expected at least 2, counted from 0")
+    if found < 2 * folds:
+        raise ConfigError(
+            f"{folds} folds with a validation part need at least {2 * folds} groups; the store has "
+            f"{found} groups of {len(rows)} images"
+        )
+    strata = _strata(labels[rows], folds)
+    splits = np.full(len(labels), "train", dtype="<U5")
+    rest, test = _divide(folds, 0, strata, names)[fold]
+    parts = min(INNER, len(np.unique(names[rest])))
+    _, val = _divide(parts, fold, strata[rest], names[rest])[0]
+    splits[rows[test]] = "test"
+    splits[rows[rest[val]]] = "val"
+    return [str(split) for split in splits]
+
+
+def _strata(labels: Int[np.ndarray, "image task"], folds: int) -> Int[np.ndarray, " image"]:
+    """Combinations of all tasks' labels where each is common enough, else the first task's."""
+    _, strata, sizes = np.unique(labels, axis=0, return_inverse=True, return_counts=True)
+    joint: np.ndarray = strata.reshape(-1) if sizes.min() >= folds else labels[:, 0]
+    return joint
+
+
+def _divide(
+    parts: int, seed: int, strata: Int[np.ndarray, " image"], names: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    splitter = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        # A class with fewer images than folds is absent from some, which the tables say.
+        warnings.filterwarnings("ignore", "The least populated class", UserWarning)
+        return list(splitter.split(strata, strata, names))
