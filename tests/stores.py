@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 
 from samcls.store.feature_store import FeatureStore, RowBatch, RowTable
-from samcls.store.schema import DONE, Fingerprint, LevelShape
+from samcls.store.schema import DONE, Fingerprint, LevelShape, Partition
 
-__all__ = ["FINGERPRINT", "LEVELS", "batch", "make", "table"]
+__all__ = ["FINGERPRINT", "LEVELS", "batch", "make", "make_parted", "pick", "table"]
 
 FINGERPRINT = Fingerprint(
     encoder="vit_t",
@@ -53,4 +53,24 @@ def batch(start: int, rows: int, seed: int = 0) -> RowBatch:
         sha256=rng.integers(0, 255, (rows, 32), dtype=np.uint8),
         status=np.full(rows, DONE, dtype=np.uint8),
         error=[""] * rows,
+    )
+
+
+def make_parted(path: Path, images: int = 21) -> tuple[FeatureStore, RowBatch]:
+    """A full store of several shards: chunks of 2 rows, shards of 8."""
+    store = FeatureStore.create(path, FINGERPRINT, LEVELS, table(images), partition=Partition(2, 8))
+    given = batch(0, images)
+    store.write(given)
+    return store, given
+
+
+def pick(given: RowBatch, rows: np.ndarray) -> RowBatch:
+    """Some rows of a batch that starts at row 0."""
+    return RowBatch(
+        rows=rows,
+        features={name: values[rows] for name, values in given.features.items()},
+        valid=given.valid[rows],
+        sha256=given.sha256[rows],
+        status=given.status[rows],
+        error=[given.error[row] for row in rows],
     )

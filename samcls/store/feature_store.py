@@ -2,8 +2,7 @@
 
 Rows follow the manifest's order. A row's `status` becomes 1 (done) only after its features are on the
 disk, so an interrupted extract resumes where it stopped. Writes replace whole shard files atomically
-and durably; local reads go through the zarrs codec pipeline, which read shards 4 to 7 times faster
-here.
+and durably; reading is `StoreReader`'s.
 
     store = FeatureStore.open("features.zarr")
     store.read("neck", slice(0, 8))          # (8, view, channel, row, col) float16
@@ -31,6 +30,7 @@ from samcls.store.schema import (
     PENDING,
     Fingerprint,
     LevelShape,
+    Partition,
 )
 
 __all__ = ["FeatureStore", "RowBatch", "RowTable", "Rows", "TableChange"]
@@ -63,6 +63,7 @@ class FeatureStore(StoreReader):
         levels: Mapping[str, LevelShape],
         table: RowTable,
         codec: str = DEFAULT_CODEC,
+        partition: Partition | None = None,
     ) -> "FeatureStore":
         """Make an empty store, every row pending.
 
@@ -74,6 +75,7 @@ class FeatureStore(StoreReader):
             levels: shape of each level's pooled map, in the fingerprint's order.
             table: the images.
             codec: one of `layout.CODECS`; all are lossless.
+            partition: rows in a chunk and in a shard; sized in bytes by default.
 
         Raises:
             OverwriteRefused: something other than an unfinished creation is there.
@@ -96,11 +98,11 @@ class FeatureStore(StoreReader):
             "tasks": _tasks(table),
             "format_version": FORMAT_VERSION,
         }
-        with _writing(path), configured(path, "r+"):
+        with _writing(path), configured():
             group = zarr.open_group(
                 keys.store, mode="w", zarr_format=3, attributes={"created_by": _MARK}
             )
-            create_arrays(group, fingerprint, levels, table, codec)
+            create_arrays(group, fingerprint, levels, table, codec, partition)
             save_copy(keys, array_paths(fingerprint), attributes)
             group.attrs.update(attributes)
         return cls.open(path, mode="r+")
@@ -111,7 +113,7 @@ class FeatureStore(StoreReader):
 
         Args:
             path: local path or any URL that Zarr opens.
-            mode: `r` to read; `r+` to write too, which reads more slowly.
+            mode: `r` to read, `r+` to write too.
 
         Raises:
             StoreError: nothing is there, or not a store, one of another format version, or one whose

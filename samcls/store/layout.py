@@ -50,6 +50,7 @@ def create_arrays(
     levels: Mapping[str, LevelShape],
     table: RowTable,
     codec: str,
+    partition: Partition | None = None,
 ) -> None:
     """Make every array of a new store, rows pending.
 
@@ -58,7 +59,8 @@ def create_arrays(
     """
     if codec not in CODECS:
         raise StoreError(f"codec is {codec!r}; expected one of {', '.join(CODECS)}")
-    _create_feature_arrays(group, fingerprint, levels, len(table.ids), codec)
+    chosen = partition or Partition.for_levels(levels, len(fingerprint.views), fingerprint.storage)
+    _create_feature_arrays(group, fingerprint, levels, len(table.ids), codec, chosen)
     _create_row_arrays(group, table)
 
 
@@ -68,13 +70,12 @@ def _create_feature_arrays(
     levels: Mapping[str, LevelShape],
     images: int,
     codec: str,
+    partition: Partition,
 ) -> None:
-    views = len(fingerprint.views)
-    partition = Partition.for_levels(levels, views, fingerprint.storage)
     blosc = CODECS[codec]
     compressors = [Crc32cCodec()] if blosc is None else [BloscCodec(**blosc), Crc32cCodec()]
     for level, shape in levels.items():
-        tail = (views, shape.channels, shape.rows, shape.cols)
+        tail = (len(fingerprint.views), shape.channels, shape.rows, shape.cols)
         group.create_array(
             f"features/{array_name(level)}",
             shape=(images, *tail),

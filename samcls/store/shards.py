@@ -1,21 +1,33 @@
 """One shard of a level beneath Zarr's arrays: is it there, which chunks does it hold, are they whole.
 
-Zarr serves zeros for a shard or a chunk that is absent. The index at a shard's end tells absence from
-zeros: an offset and a length for each chunk, and a CRC-32C of its own.
+zarrs checks a chunk's CRC-32C only where a whole shard is decoded, and Zarr serves zeros for what is
+absent. So parts of a local shard are read here: the index at its end tells absence from zeros, and
+every chunk is checked before it is decoded. Only chunks that hold a wanted row are read.
+
+    with LocalShard(path, Partition(16, 2048), compressed=True) as shard:
+        shard.read(rows, places, out)
 """
 
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
 
 import numpy as np
 from google_crc32c import value as crc32c
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Int, UInt64
+from numcodecs import blosc
 
 from samcls.store.keys import Keys
 from samcls.store.schema import Partition, array_name
 
-__all__ = ["ShardIndex", "read_index", "shard_key"]
+__all__ = ["LocalShard", "ShardIndex", "read_index", "shard_key"]
 
-_ABSENT = np.uint64(2**64 - 1)
+_ABSENT = 2**64 - 1
+_THREADS = 8  # chunks decoded at once, at most; decoding and reading release the interpreter
+_FEW = 4  # chunks that are not worth a pool of threads
 
 
 @dataclass(frozen=True)
@@ -23,14 +35,19 @@ class ShardIndex:
     """What a shard says of its chunks.
 
     Attributes:
-        present: the shard's key is there.
+        present: the shard is there.
         readable: the index is whole; if not, no chunk of the shard can be found.
-        held: for each chunk, whether the shard holds it.
+        entries: offset and length of each chunk, both 2**64 - 1 for one that is absent.
     """
 
     present: bool
     readable: bool
-    held: Bool[np.ndarray, " chunk"]
+    entries: UInt64[np.ndarray, "chunk 2"]
+
+    @property
+    def held(self) -> Bool[np.ndarray, " chunk"]:
+        """Whether the shard holds each chunk."""
+        return np.asarray(self.entries[:, 0] != _ABSENT)
 
 
 def shard_key(level: str, shard: int) -> str:
@@ -40,13 +57,148 @@ def shard_key(level: str, shard: int) -> str:
 
 def read_index(keys: Keys, level: str, shard: int, partition: Partition) -> ShardIndex:
     """Read a shard's index alone."""
-    chunks = partition.shard_rows // partition.chunk_rows
-    nothing = np.zeros(chunks, dtype=bool)
-    length = 16 * chunks + 4
-    tail = keys.read(shard_key(level, shard), last=length)
+    return _index(keys.read(shard_key(level, shard), last=_index_bytes(partition)), partition)
+
+
+def _index_bytes(partition: Partition) -> int:
+    return 16 * (partition.shard_rows // partition.chunk_rows) + 4
+
+
+def _index(tail: bytes | None, partition: Partition) -> ShardIndex:
+    length = _index_bytes(partition)
+    nothing = np.full((length // 16, 2), _ABSENT, dtype="<u8")
     if tail is None:
         return ShardIndex(False, False, nothing)
     if len(tail) < length or crc32c(tail[:-4]) != int.from_bytes(tail[-4:], "little"):
         return ShardIndex(True, False, nothing)
-    entries: Int[np.ndarray, "chunk 2"] = np.frombuffer(tail[:-4], dtype="<u8").reshape(-1, 2)
-    return ShardIndex(True, True, entries[:, 0] != _ABSENT)
+    return ShardIndex(True, True, np.frombuffer(tail[:-4], dtype="<u8").reshape(-1, 2))
+
+
+class LocalShard:
+    """A shard file, open for reading.
+
+    Args:
+        path: of the file, which may be absent: its chunks are then all absent.
+        partition: of the store.
+        compressed: chunks were compressed with Blosc, which says in each how.
+
+    Raises:
+        ValueError: the index is damaged.
+    """
+
+    def __init__(self, path: Path, partition: Partition, compressed: bool) -> None:
+        self._partition = partition
+        self._compressed = compressed
+        try:
+            self._file: int | None = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+        except FileNotFoundError:
+            self._file = None
+        self.index = _index(self._tail(), partition)
+        if self.index.present and not self.index.readable:
+            self.close()
+            raise ValueError("the index of a shard is truncated or its checksum is wrong")
+
+    def read(
+        self, rows: Int[np.ndarray, " image"], places: Int[np.ndarray, " image"], out: np.ndarray
+    ) -> None:
+        """Read rows, counted from the shard's first, in any order.
+
+        Args:
+            rows: which ones.
+            places: where each goes in `out`.
+            out: of shape (image, view, channel, row, col); zeros where a chunk is absent.
+
+        Raises:
+            ValueError: the checksum of a chunk is wrong, or it is cut off.
+        """
+        chunk = rows // self._partition.chunk_rows
+        parts = [np.flatnonzero(chunk == number) for number in np.unique(chunk)]
+
+        def one(where: np.ndarray) -> None:
+            self._read_chunk(int(chunk[where[0]]), rows[where], places[where], out)
+
+        _each(one, parts)
+
+    def _read_chunk(
+        self,
+        number: int,
+        rows: Int[np.ndarray, " image"],
+        places: Int[np.ndarray, " image"],
+        out: np.ndarray,
+    ) -> None:
+        height = self._partition.chunk_rows
+        content = self._content(number)
+        if content is None:
+            out[places] = 0
+        elif len(rows) == height and _consecutive(rows) and _consecutive(places):
+            self._decode(content, out[places[0] : places[0] + height])
+        else:
+            values = np.empty((height, *out.shape[1:]), dtype=out.dtype)
+            self._decode(content, values)
+            out[places] = values[rows - number * height]
+
+    def _decode(self, content: memoryview, out: np.ndarray) -> None:
+        flat = out.reshape(-1).view(np.uint8)
+        if self._compressed:
+            blosc.decompress(content, flat)
+        else:
+            flat[:] = np.frombuffer(content, dtype=np.uint8)
+
+    def _content(self, number: int) -> memoryview | None:
+        """Return a chunk's bytes, checked, without the checksum."""
+        offset, length = (int(value) for value in self.index.entries[number])
+        if offset == _ABSENT or self._file is None:
+            return None
+        raw = _read_at(self._file, offset, length)
+        if (
+            len(raw) < length
+            or length < 4
+            or crc32c(raw[:-4]) != int.from_bytes(raw[-4:], "little")
+        ):
+            raise ValueError(f"the checksum of chunk {number} of a shard is wrong")
+        return memoryview(raw)[:-4]
+
+    def _tail(self) -> bytes | None:
+        if self._file is None:
+            return None
+        size = os.fstat(self._file).st_size
+        start = max(0, size - _index_bytes(self._partition))
+        return _read_at(self._file, start, size - start)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def __enter__(self) -> "LocalShard":
+        """Return the shard."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        """Close the file."""
+        self.close()
+
+
+def _each(work: Callable[[np.ndarray], None], parts: Iterable[np.ndarray]) -> None:
+    parts = list(parts)
+    cores = min(_THREADS, os.cpu_count() or 1)
+    if len(parts) <= _FEW or cores == 1:
+        for part in parts:
+            work(part)
+        return
+    with ThreadPoolExecutor(cores, thread_name_prefix="read") as pool:
+        list(pool.map(work, parts))
+
+
+def _read_at(file: int, offset: int, length: int) -> bytes:
+    return os.pread(file, length, offset)
+
+
+def _consecutive(numbers: Int[np.ndarray, " image"]) -> bool:
+    return bool((np.diff(numbers) == 1).all())

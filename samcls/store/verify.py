@@ -21,7 +21,7 @@ from samcls.errors import StoreError
 from samcls.store.feature_store import FeatureStore
 from samcls.store.keys import Keys
 from samcls.store.layout import COLUMNS, RESULTS
-from samcls.store.metadata import damaged_files
+from samcls.store.metadata import COPY, damaged_files
 from samcls.store.schema import DONE, FAILED, PENDING
 from samcls.store.shards import ShardIndex, read_index
 
@@ -88,6 +88,8 @@ def verify(
 ) -> VerifyReport:
     """Check metadata, per-image arrays and features.
 
+    Damaged metadata may hide or feign anything else, so then nothing more is looked at.
+
     Args:
         store_path: local path or URL.
         rows: the rows to check; all by default.
@@ -98,18 +100,16 @@ def verify(
     """
     path = str(store_path)
     metadata = _metadata_problems(path)
-    try:
-        store = FeatureStore.open(path)
-        wanted = _mask(rows, len(store))
-        columns, lost = _row_arrays(store)
-    except StoreError:
-        if not metadata:
-            raise
+    if any(problem.level != COPY for problem in metadata):
         return VerifyReport(path, 0, 0, tuple(metadata))
+    store = FeatureStore.open(path)
+    wanted = _mask(rows, len(store))
+    columns, lost = _row_arrays(store)
     ids = columns["id"].tolist()
     found = [*metadata, *lost]
     status = store.readable_status()
-    found += _status_problems(status, columns, wanted, ids)
+    unknown = _mask([p.row for p in lost if p.row is not None], len(store))
+    found += _status_problems(status, columns, wanted & ~unknown, ids)
     read = 0
     shards = list(_shards(store, wanted))
     for done, (level, start, bad, size) in enumerate(_checked(store, shards, status), start=1):

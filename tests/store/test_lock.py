@@ -72,7 +72,7 @@ def test_only_one_of_many_gets_a_stale_lock(tmp_path: Path) -> None:
     dead = holder(path)
     dead.kill()
     dead.communicate()
-    command = [sys.executable, "-c", HOLD, str(path), "4"]
+    command = [sys.executable, "-c", HOLD, str(path), "2.5"]
     rivals = [
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         for _ in range(4)
