@@ -22,8 +22,9 @@ from samcls.encode.base import Encoder
 from samcls.encode.encoder import check_size, encoder_spec, load_encoder, parse_levels
 from samcls.encode.pipeline import Pipeline
 from samcls.encode.precision import PRECISIONS, choose_precision
-from samcls.errors import ConfigError, StoreError
+from samcls.errors import ConfigError
 from samcls.store.feature_store import FeatureStore, RowTable
+from samcls.store.lock import writer_lock
 from samcls.store.schema import DONE, FAILED, Fingerprint, LevelShape
 from samcls.store.writer import ShardWriter
 
@@ -167,12 +168,19 @@ def extract(
         ConfigError: the options cannot be.
         WeightsError: the checkpoint cannot be used.
         FingerprintMismatch: the store was made with other options.
-        StoreError: the store was made from another manifest.
+        StoreError: rows of the store are gone from the manifest or stand elsewhere, or another process
+            is writing.
     """
+    with writer_lock(store_path, log):
+        return _extract(manifest, str(store_path), options, progress or _silent, log)
+
+
+def _extract(
+    manifest: Manifest, path: str, options: ExtractOptions, counted: Progress, log: Log
+) -> ExtractSummary:
     begun = time.monotonic()
-    path = str(store_path)
     encoder = open_encoder(options, path)
-    store = _open_or_create(manifest, path, encoder, options)
+    store = _open_or_create(manifest, path, encoder, options, log)
     before = store.status
     first_batch = time.monotonic()
     pipeline = Pipeline(
@@ -185,7 +193,6 @@ def extract(
         batch=options.batch or default_batch(encoder),
         log=log,
     )
-    counted = progress or _silent
     todo = np.flatnonzero(before != DONE)
     with ShardWriter(store, options.flush_seconds) as writer:
         done, failed = len(before) - len(todo), 0
@@ -278,7 +285,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def _open_or_create(
-    manifest: Manifest, path: str, encoder: Encoder, options: ExtractOptions
+    manifest: Manifest, path: str, encoder: Encoder, options: ExtractOptions, log: Log
 ) -> FeatureStore:
     fingerprint = Fingerprint(
         encoder=options.encoder,
@@ -294,12 +301,6 @@ def _open_or_create(
         precision=encoder.precision,
         preprocessing=PREPROCESSING_VERSION,
     )
-    if FeatureStore.exists(path):
-        store = FeatureStore.open(path, mode="r+")
-        store.require(fingerprint)
-        _require_rows(store, manifest)
-        return store
-    levels = {name: _pooled_shape(encoder, name, options.window) for name in encoder.levels}
     table = RowTable(
         ids=manifest.ids,
         splits=manifest.splits,
@@ -307,6 +308,14 @@ def _open_or_create(
         tasks=manifest.tasks,
         labels=manifest.labels(),
     )
+    if FeatureStore.exists(path):
+        store = FeatureStore.open(path, mode="r+")
+        store.require(fingerprint)
+        change = store.update_table(table)
+        if change.added or change.columns:
+            log(f"{path} follows its manifest: {change}")
+        return store
+    levels = {name: _pooled_shape(encoder, name, options.window) for name in encoder.levels}
     return FeatureStore.create(path, fingerprint, levels, table)
 
 
@@ -314,30 +323,6 @@ def _pooled_shape(encoder: Encoder, level: str, window: int) -> LevelShape:
     whole = encoder.shape(level)
     rows, cols = -(-whole.rows // window), -(-whole.cols // window)
     return LevelShape(whole.channels, rows, cols, whole.patch)
-
-
-def _require_rows(store: FeatureStore, manifest: Manifest) -> None:
-    """Refuse a manifest whose rows are not the store's."""
-    if store.ids == list(manifest.ids):
-        columns = {
-            "splits": store.splits == list(manifest.splits),
-            "groups": store.groups == list(manifest.groups),
-            "labels": store.tasks == manifest.tasks
-            and np.array_equal(store.labels, manifest.labels()),
-        }
-        if changed := [name for name, same in columns.items() if not same]:
-            raise StoreError(
-                f"the {' and '.join(changed)} of {manifest.source} are no longer those that the "
-                f"store {store.path} was made with. Name another store for this manifest"
-            )
-        return
-    here, there = set(manifest.ids), set(store.ids)
-    added, gone = sorted(here - there), sorted(there - here)
-    raise StoreError(
-        f"the store {store.path} was made from another manifest: {len(added)} ids are new "
-        f"({', '.join(added[:3]) or 'none'}), {len(gone)} are gone ({', '.join(gone[:3]) or 'none'})"
-        f"{'' if added or gone else ', and the order differs'}. Name another store for this manifest"
-    )
 
 
 def _summary(

@@ -243,12 +243,42 @@ def test_another_request_on_the_same_store_is_refused(manifest: Manifest, tmp_pa
     with pytest.raises(FingerprintMismatch, match="window"):
         extract(manifest, tmp_path / "s.zarr", replace(SMALL, window=4))
     fewer = replace(manifest, rows=manifest.rows[1:])
-    with pytest.raises(StoreError, match="1 are gone"):
+    with pytest.raises(StoreError, match="cannot follow its new manifest"):
         extract(fewer, tmp_path / "s.zarr", SMALL)
-    moved = (replace(manifest.rows[0], split="test"), *manifest.rows[1:])
-    with pytest.raises(StoreError, match="the splits of"):
-        extract(replace(manifest, rows=moved), tmp_path / "s.zarr", SMALL)
     assert (FeatureStore.open(tmp_path / "s.zarr").status == DONE).all()
+
+
+def test_a_changed_manifest_is_followed(manifest: Manifest, tmp_path: Path) -> None:
+    """New rows at the end are encoded, changed splits are taken over, and nothing is encoded twice."""
+    first = replace(manifest, rows=manifest.rows[:5])
+    extract(first, tmp_path / "s.zarr", SMALL)
+    moved = (replace(manifest.rows[0], split="test"), *manifest.rows[1:])
+    said: list[str] = []
+    grown = replace(manifest, rows=moved)
+    summary = extract(grown, tmp_path / "s.zarr", SMALL, log=said.append)
+    assert (summary.done, summary.skipped) == (9, 5)
+    assert "4" in said[0]
+    store = FeatureStore.open(tmp_path / "s.zarr")
+    assert store.splits == ["test", *manifest.splits[1:]]
+    whole = FeatureStore.open(extract(manifest, tmp_path / "whole.zarr", SMALL).store)
+    for level, values in features(whole).items():
+        np.testing.assert_array_equal(store.read(level), values)
+
+
+def test_a_second_writer_is_refused(manifest: Manifest, tmp_path: Path) -> None:
+    """While one extract writes a store, another says who holds it."""
+    holder = "from samcls.store.lock import writer_lock; import sys, time\n"
+    holder += "with writer_lock(sys.argv[1]): print('held', flush=True); time.sleep(60)"
+    command = [sys.executable, "-c", holder, str(tmp_path / "s.zarr")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        with pytest.raises(StoreError, match=str(child.pid)):
+            extract(manifest, tmp_path / "s.zarr", SMALL)
+        child.kill()
+    said: list[str] = []
+    assert extract(manifest, tmp_path / "s.zarr", SMALL, log=said.append).done == 9
+    assert said
 
 
 def test_options_are_refused_before_anything_is_touched() -> None:
