@@ -10,6 +10,7 @@ import typer
 from samcls import __version__
 from samcls.cli.bench import register as register_bench
 from samcls.cli.inputs import register as register_inputs
+from samcls.cli.learn import register as register_learn
 from samcls.cli.shell import say, settings
 from samcls.cli.stages import register as register_stages
 
@@ -46,6 +47,7 @@ def _options(
 
 register_inputs(app)
 register_stages(app)
+register_learn(app)
 register_bench(app)
 
 

@@ -1,4 +1,4 @@
-"""The two stages and the store between them: extract, train, store; and the demo of it all."""
+"""Stage one and the store that it fills: extract, store; and the demo of it all."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +20,6 @@ _SHOWN_FAILURES = 10
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     app.command("extract")(verb(_extract))
-    app.command("train")(verb(_train))
     app.command("demo")(verb(_demo))
     store = typer.Typer(help="Look after a feature store.", no_args_is_help=True)
     store.command("info")(verb(_store_info))
@@ -165,75 +164,6 @@ def _list_failures(failures: tuple[tuple[str, str], ...]) -> None:
         say(f"failed: {image}: {reason}")
     if len(failures) > _SHOWN_FAILURES:
         say(f"... and {len(failures) - _SHOWN_FAILURES} more; --json lists them all")
-
-
-def _train(
-    store: Annotated[str, typer.Argument(help="Feature store, extracted to the end.")],
-    run: Annotated[Path, typer.Argument(help="Folder to make for the run.")],
-    config: Annotated[
-        Path | None, typer.Option(help="TOML with any setting; options given here win over it.")
-    ] = None,
-    head: Annotated[str | None, typer.Option(help="Kind of head: slca.")] = None,
-    levels: Annotated[
-        str | None, typer.Option(help="Comma-separated; all that the store holds by default.")
-    ] = None,
-    tasks: Annotated[
-        str | None, typer.Option(help="Label columns, comma-separated; all by default.")
-    ] = None,
-    window: Annotated[
-        int | None, typer.Option(help="SLCA's window, a multiple of the store's.")
-    ] = None,
-    gate: Annotated[str | None, typer.Option(help="multiply or residual.")] = None,
-    reduction: Annotated[int | None, typer.Option(help="SLCA's bottleneck.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Most passes over the images.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="AdamW's peak rate.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="AdamW's decay.")] = None,
-    dropout: Annotated[float | None, typer.Option(help="Share of pooled features.")] = None,
-    class_weights: Annotated[str | None, typer.Option(help="none or balanced.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, order and dropout.")] = None,
-) -> Outcome:
-    """Stage two: train one head on cached features; validation chooses, test is scored once."""
-    from samcls.config import TrainConfig, load_toml, parse, to_dict
-
-    base = to_dict(load_toml(TrainConfig, config)) if config else {}
-    given = {
-        "head": head,
-        "levels": _names(levels),
-        "tasks": _names(tasks),
-        "window": window,
-        "gate": gate,
-        "reduction": reduction,
-        "epochs": epochs,
-        "learning_rate": learning_rate,
-        "weight_decay": weight_decay,
-        "dropout": dropout,
-        "class_weights": class_weights,
-        "seed": seed,
-    }
-    chosen = {k: v for k, v in given.items() if v is not None}
-    settings = parse(TrainConfig, {**base, **chosen}, "the options")
-    from samcls.learn.runs import refuse_overwrite
-
-    refuse_overwrite(run)
-    from samcls.learn.train import train
-    from samcls.store.feature_store import FeatureStore
-
-    opened = FeatureStore.open(store)
-    _warn_untrained(opened.fingerprint.encoder)
-    values = train(opened, settings, run, say).to_dict()
-
-    def show() -> None:
-        show_figures(values)
-        typer.echo(
-            f"{run}: {values['parameters']:,} parameters, best of {values['epochs']} epochs is "
-            f"{values['best_epoch']}, {values['seconds']:.1f} s"
-        )
-
-    return Outcome(values, show)
-
-
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",")]
 
 
 def _warn_untrained(encoder: str, random_weights: bool = False) -> None:

@@ -7,15 +7,24 @@ import typer
 
 from samcls.cli.shell import number, show_table
 
-__all__ = ["show_figures"]
+__all__ = ["show_comparison", "show_figures"]
 
-_HEADER = ["test split", "AUC", "95 % interval", "ACC", "95 % interval", "bal. ACC", "val. AUC"]
-_MEANINGS = {"majority": "majority class", "logistic": "logistic regression"}
+_MEANINGS = {
+    "majority": "majority class",
+    "logistic": "logistic regression",
+    "linear": "linear head",
+    "se": "one global window (se)",
+    "slca, shuffled": "slca, shuffled images",
+}
+_COMPARED = ("auc", "average_precision", "accuracy", "balanced_accuracy", "f1", "kappa", "brier")
 
 
 def show_figures(result: Mapping[str, Any]) -> None:
-    """Print the figures of a run, in MedMNIST's sense of AUC and ACC."""
+    """Print the figures of a run, or of several, in MedMNIST's sense of AUC and ACC."""
     tasks = list(result["test"].get("tasks", {})) or [None]
+    several = "runs" in result
+    beside = "std. dev." if several else "95 % interval"
+    header = ["test split", "AUC", beside, "ACC", beside, "bal. ACC", "ECE", "val. AUC"]
     for task in tasks:
         if task is not None:
             typer.echo(f"\n{task}")
@@ -23,12 +32,48 @@ def show_figures(result: Mapping[str, Any]) -> None:
             _row(_MEANINGS.get(name, name), baseline, task)
             for name, baseline in result["baselines"].items()
         ]
-        show_table(_HEADER, [*rows, _row(f"{result['head']} head", result, task)])
+        show_table(header, [*rows, _row(f"{result['head']} head", result, task)])
+    if several:
+        typer.echo(f"\nmean of {len(result['runs'])} runs; models tried: {result['models_tried']}")
+        for pooled in result.get("pooled", []):
+            around = _around(pooled, "auc")
+            typer.echo(f"all folds' images together: AUC {number(pooled['auc'])}, {around}")
+        return
     images = result["images"]
     typer.echo(
         f"\ntrained on {images['train']} images, chosen on {images['val']}, tested once on "
         f"{images['test']}; models tried: {result['models_tried']}"
     )
+
+
+def show_comparison(result: Mapping[str, Any]) -> None:
+    """Print two runs' figures with their differences, for each task."""
+    first, second = result["runs"]
+    typer.echo(f"A: {first}\nB: {second}\n{result['images']} images of split {result['split']}")
+    for task, figures in result["tasks"].items():
+        typer.echo(f"\n{task}")
+        rows = [
+            [name.replace("_", " "), *_compared(figures[name])]
+            for name in _COMPARED
+            if figures[name]["difference"] is not None
+        ]
+        show_table(["figure", "A", "B", "A - B", "95 % interval", "p"], rows)
+        if figures.get("delong", {}).get("p") is not None:
+            test = figures["delong"]
+            typer.echo(
+                f"DeLong's test of the AUCs: z {test['z']:.3f}, p {test['p']:.4f}, "
+                f"95 % interval {_pair(test['difference_interval'])}"
+            )
+
+
+def _compared(figure: Mapping[str, Any]) -> list[str]:
+    return [
+        number(figure["first"]),
+        number(figure["second"]),
+        number(figure["difference"]),
+        _pair(figure["difference_interval"]),
+        number(figure["p"]),
+    ]
 
 
 def _row(name: str, tables: Mapping[str, Any], task: str | None) -> list[str]:
@@ -38,13 +83,20 @@ def _row(name: str, tables: Mapping[str, Any], task: str | None) -> list[str]:
     return [
         name,
         number(test["auc"]),
-        _interval(test.get("auc_interval")),
+        _around(test, "auc"),
         number(test["accuracy"]),
-        _interval(test.get("accuracy_interval")),
+        _around(test, "accuracy"),
         number(test["balanced_accuracy"]),
+        number(test["ece"]),
         number(validation["auc"]),
     ]
 
 
-def _interval(pair: list[float] | None) -> str:
+def _around(table: Mapping[str, Any], figure: str) -> str:
+    """A figure's spread over runs where there is one, else its interval."""
+    spread = table.get(f"{figure}_std")
+    return _pair(table.get(f"{figure}_interval")) if spread is None else f"± {spread:.3f}"
+
+
+def _pair(pair: list[float] | None) -> str:
     return "-" if pair is None else f"{pair[0]:.3f} to {pair[1]:.3f}"

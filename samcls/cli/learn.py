@@ -1,0 +1,166 @@
+"""Stage two on the command line: train a head, compare two runs."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from samcls.cli.shell import Outcome, say, verb
+from samcls.cli.tables import show_comparison, show_figures
+from samcls.errors import ConfigError
+
+__all__ = ["register"]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verbs to the command line."""
+    app.command("train")(verb(_train))
+    app.command("compare")(verb(_compare))
+
+
+def _train(
+    store: Annotated[str, typer.Argument(help="Feature store, extracted to the end.")],
+    run: Annotated[Path, typer.Argument(help="Folder to make for the run.")],
+    config: Annotated[
+        Path | None, typer.Option(help="TOML with any setting; options given here win over it.")
+    ] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(help="slca, linear, se, attention-pool, mlp, knn or logistic."),
+    ] = None,
+    levels: Annotated[
+        str | None, typer.Option(help="Comma-separated; all that the store holds by default.")
+    ] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Label columns, comma-separated; all by default.")
+    ] = None,
+    labels: Annotated[
+        str | None, typer.Option(help="CSV with other labels: id, and a column for each task.")
+    ] = None,
+    ordinal: Annotated[
+        str | None, typer.Option(help="Tasks whose classes are ordered, comma-separated.")
+    ] = None,
+    window: Annotated[
+        int | None, typer.Option(help="SLCA's window, a multiple of the store's.")
+    ] = None,
+    gate: Annotated[str | None, typer.Option(help="multiply or residual.")] = None,
+    upsampling: Annotated[str | None, typer.Option(help="nearest or bilinear.")] = None,
+    reduction: Annotated[int | None, typer.Option(help="SLCA's bottleneck.")] = None,
+    epochs: Annotated[int | None, typer.Option(help="Most passes over the images.")] = None,
+    learning_rate: Annotated[float | None, typer.Option(help="AdamW's peak rate.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(help="AdamW's decay.")] = None,
+    dropout: Annotated[float | None, typer.Option(help="Share of pooled features.")] = None,
+    loss: Annotated[str | None, typer.Option(help="cross_entropy or focal.")] = None,
+    class_weights: Annotated[str | None, typer.Option(help="none or balanced.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, order and dropout.")] = None,
+    seeds: Annotated[
+        int, typer.Option(min=1, help="Train so many seeds; figures are mean and spread.")
+    ] = 1,
+    folds: Annotated[
+        int,
+        typer.Option(min=0, help="Cross-validate over so many group-aware folds of all images."),
+    ] = 0,
+    baselines: Annotated[
+        bool, typer.Option("--baselines", help="Train linear, se and SLCA on shuffled images too.")
+    ] = False,
+    memory: Annotated[
+        int | None, typer.Option(min=1, help="MB for features; above it they are streamed.")
+    ] = None,
+    medmnist: Annotated[
+        str | None, typer.Option(help="Keep predictions as MedMNIST does: breastmnist_64, ...")
+    ] = None,
+) -> Outcome:
+    """Stage two: train one head on cached features; validation chooses, test is scored once."""
+    given = {
+        "head": head,
+        "levels": _names(levels),
+        "tasks": _names(tasks),
+        "labels": labels,
+        "ordinal": _names(ordinal),
+        "window": window,
+        "gate": gate,
+        "upsampling": upsampling,
+        "reduction": reduction,
+        "epochs": epochs,
+        "learning_rate": learning_rate,
+        "weight_decay": weight_decay,
+        "dropout": dropout,
+        "loss": loss,
+        "class_weights": class_weights,
+        "seed": seed,
+    }
+    settings = _settings(config, {k: v for k, v in given.items() if v is not None})
+    options: dict[str, Any] = {
+        "every_baseline": baselines,
+        "memory": None if memory is None else memory * 1_000_000,
+        "medmnist": medmnist,
+    }
+    if folds == 1:
+        raise ConfigError("--folds is 1; expected 0 (the stored splits) or at least 2")
+    if seeds > 1 or folds:
+        values = _several(store, run, settings, {"seeds": seeds, "folds": folds, **options})
+    else:
+        values = _one(store, run, settings, options)
+
+    def show() -> None:
+        show_figures(values)
+        best = f", best of {values['epochs']} epochs is {values['best_epoch']}"
+        typer.echo(
+            f"{run}: {values['parameters']:,} parameters"
+            f"{best if 'best_epoch' in values else ''}, {values['seconds']:.1f} s"
+        )
+
+    return Outcome(values, show)
+
+
+def _one(store: str, run: Path, settings: Any, options: dict[str, Any]) -> dict[str, Any]:
+    from samcls.learn.runs import refuse_overwrite
+
+    refuse_overwrite(run)
+    from samcls.learn.train import train
+
+    return train(_opened(store), settings, run, say, **options).to_dict()
+
+
+def _several(store: str, run: Path, settings: Any, options: dict[str, Any]) -> dict[str, Any]:
+    from samcls.learn.several import train_several
+
+    return train_several(_opened(store), settings, run, say, **options)
+
+
+def _opened(store: str) -> Any:
+    from samcls.store.feature_store import FeatureStore
+
+    opened = FeatureStore.open(store)
+    if opened.fingerprint.encoder == "vit_t":
+        say("vit_t is UNTRAINED: seeded random weights, for trying things out and for controls")
+    return opened
+
+
+def _settings(path: Path | None, given: dict[str, Any]) -> Any:
+    """The file's settings with those given on the command line in their place."""
+    from samcls.config import TrainConfig, load_toml, parse, to_dict
+
+    base = to_dict(load_toml(TrainConfig, path)) if path else {}
+    return parse(TrainConfig, {**base, **given}, "the options")
+
+
+def _names(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",")]
+
+
+def _compare(
+    run_a: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    run_b: Annotated[Path, typer.Argument(help="Folder of another, on the same images.")],
+    split: Annotated[str, typer.Option(help="test or val.")] = "test",
+    resamples: Annotated[int, typer.Option(min=100, help="Paired resamples.")] = 1000,
+    seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
+) -> Outcome:
+    """Differences of two runs' figures: paired bootstrap, and DeLong's test of the AUCs."""
+    if split not in {"test", "val"}:
+        raise ConfigError(f"--split is {split!r}; expected test or val")
+    from samcls.learn.compare import compare_runs
+    from samcls.learn.runs import load_run
+
+    values = compare_runs(load_run(run_a), load_run(run_b), split, resamples, seed)
+    return Outcome(values, lambda: show_comparison(values))
