@@ -60,6 +60,12 @@ def _extract(
     ] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
     batch: Annotated[int | None, typer.Option(help="Images encoded together.")] = None,
+    workers: Annotated[
+        int, typer.Option(help="Processes side by side: a local Dask cluster, or one for each GPU.")
+    ] = 1,
+    dask: Annotated[
+        str | None, typer.Option(help="Address of a running Dask scheduler; paths must be shared.")
+    ] = None,
     random_weights: Annotated[
         bool, typer.Option("--random-weights", help="Draw the weights: a control.")
     ] = False,
@@ -94,6 +100,8 @@ def _extract(
         precision=precision,
         device=device,
         batch=batch,
+        workers=workers,
+        dask=dask,
         random_weights=random_weights,
         seed=seed,
     )

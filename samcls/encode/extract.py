@@ -8,12 +8,12 @@ image costs its own row. `samcls bench encoder` shows how much of the time is th
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 
 from samcls.data.images import PREPROCESSING_VERSION, Resize
 from samcls.data.manifest import Manifest
@@ -23,9 +23,9 @@ from samcls.encode.encoder import check_size, encoder_spec, load_encoder, parse_
 from samcls.encode.pipeline import Pipeline
 from samcls.encode.precision import PRECISIONS, choose_precision
 from samcls.errors import ConfigError
-from samcls.store.feature_store import FeatureStore, RowTable
+from samcls.store.feature_store import FeatureStore, RowBatch, RowTable
 from samcls.store.lock import writer_lock
-from samcls.store.schema import DONE, FAILED, Fingerprint, LevelShape
+from samcls.store.schema import DONE, FAILED, Fingerprint, LevelShape, Partition
 from samcls.store.writer import ShardWriter
 
 __all__ = [
@@ -61,6 +61,9 @@ class ExtractOptions:
         device: `auto`, `cpu`, `cuda` or any name that torch knows.
         batch: images encoded together; chosen from the input size and free memory by default.
         flush_seconds: results are written at least this often while writing is cheap.
+        workers: processes that encode whole shards side by side; more than one starts a local Dask
+            cluster, which shares this machine's threads out.
+        dask: address of a running Dask scheduler to use instead.
         random_weights: draw the weights, as a control: for SAM's sizes and timm's models.
         seed: of drawn weights.
     """
@@ -77,6 +80,8 @@ class ExtractOptions:
     device: str = "auto"
     batch: int | None = None
     flush_seconds: float = 10.0
+    workers: int = 1
+    dask: str | None = None
     random_weights: bool = False
     seed: int = 0
 
@@ -103,7 +108,7 @@ class ExtractOptions:
                 raise ConfigError(
                     f"{name} is {getattr(self, name)!r}; expected {' or '.join(allowed)}"
                 )
-        for name in ("window", "batch"):
+        for name in ("window", "batch", "workers"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}; expected at least 1")
@@ -183,6 +188,37 @@ def _extract(
     store = _open_or_create(manifest, path, encoder, options, log)
     before = store.status
     first_batch = time.monotonic()
+    todo = np.flatnonzero(before != DONE)
+    done, failed, row_bytes = len(before) - len(todo), 0, store.payload_bytes // len(store)
+
+    def count(batch: RowBatch) -> None:
+        nonlocal done, failed
+        done += len(batch)
+        failed += int((batch.status == FAILED).sum())
+        counted(done, len(before), failed, done * row_bytes)
+
+    counted(done, len(before), failed, done * row_bytes)
+    settled = replace(
+        options, batch=options.batch or default_batch(encoder), precision=encoder.precision
+    )
+    if not len(todo):
+        pass
+    elif options.workers > 1 or options.dask:
+        _run_on_cluster(manifest, store, todo, settled, count)
+    else:
+        _run_here(manifest, store, todo, encoder, settled, count, log)
+    return _summary(store, before, begun, first_batch)
+
+
+def _run_here(
+    manifest: Manifest,
+    store: FeatureStore,
+    todo: Int[np.ndarray, " image"],
+    encoder: Encoder,
+    options: ExtractOptions,
+    count: Callable[[RowBatch], None],
+    log: Log,
+) -> None:
     pipeline = Pipeline(
         manifest.rows,
         encoder,
@@ -190,20 +226,27 @@ def _extract(
         views=view_names(options.views),
         resize=options.resize,
         storage=options.storage,
-        batch=options.batch or default_batch(encoder),
+        batch=options.batch or 1,
         log=log,
     )
-    todo = np.flatnonzero(before != DONE)
     with ShardWriter(store, options.flush_seconds) as writer:
-        done, failed = len(before) - len(todo), 0
-        row_bytes = store.payload_bytes // len(store)
-        counted(done, len(before), failed, done * row_bytes)
         for batch in pipeline.run(todo, _finished(store), writer.features):
             writer.add(batch)
-            done += len(batch)
-            failed += int((batch.status == FAILED).sum())
-            counted(done, len(before), failed, done * row_bytes)
-    return _summary(store, before, begun, first_batch)
+            count(batch)
+
+
+def _run_on_cluster(
+    manifest: Manifest,
+    store: FeatureStore,
+    todo: Int[np.ndarray, " image"],
+    options: ExtractOptions,
+    count: Callable[[RowBatch], None],
+) -> None:
+    from samcls.encode.distributed import client_for, encode_shards
+
+    threads = 0 if options.dask else max(1, torch.get_num_threads() // options.workers)
+    with client_for(options.workers, options.dask) as client:
+        encode_shards(client, manifest, store, todo, options, threads, count)
 
 
 def open_encoder(options: ExtractOptions, store_path: str | None = None) -> Encoder:
@@ -316,7 +359,12 @@ def _open_or_create(
             log(f"{path} follows its manifest: {change}")
         return store
     levels = {name: _pooled_shape(encoder, name, options.window) for name in encoder.levels}
-    return FeatureStore.create(path, fingerprint, levels, table)
+    partition = None
+    if options.workers > 1 or options.dask:  # some shards for each worker, however few the images
+        most = max(1, len(manifest) // (4 * max(options.workers, 2)))
+        views = len(fingerprint.views)
+        partition = Partition.for_levels(levels, views, fingerprint.storage, most)
+    return FeatureStore.create(path, fingerprint, levels, table, partition=partition)
 
 
 def _pooled_shape(encoder: Encoder, level: str, window: int) -> LevelShape:

@@ -7,7 +7,7 @@ finished one takes its features and is not encoded again.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -57,7 +57,7 @@ class Pipeline:
     """Encodes rows of a manifest in batches of a fixed shape.
 
     Args:
-        rows: of the manifest.
+        rows: of the manifest, by their number.
         encoder: on its device.
         window: side of the pooling window, in map cells.
         views: transforms under which each image is encoded.
@@ -69,7 +69,7 @@ class Pipeline:
 
     def __init__(
         self,
-        rows: Sequence[Row],
+        rows: Sequence[Row] | Mapping[int, Row],
         encoder: Encoder,
         *,
         window: int,
@@ -105,7 +105,9 @@ class Pipeline:
         try:
             for rows in [*self._batches(todo), None]:
                 if rows is not None:
-                    ahead.append((rows, [pool.submit(self._decode, self._rows[r]) for r in rows]))
+                    ahead.append(
+                        (rows, [pool.submit(self._decode, self._rows[int(r)]) for r in rows])
+                    )
                 while ahead and (rows is None or len(ahead) > _BATCHES_AHEAD):
                     current = self._launch(*ahead.popleft(), finished)
                     if launched is not None:

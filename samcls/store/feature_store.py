@@ -177,14 +177,31 @@ class FeatureStore(StoreReader):
             StoreError: the store was opened for reading, or a chunk to be completed is damaged.
             RunError: the disk is full or refuses the write; the rows stay as they were marked.
         """
+        self.write_features(batch)
+        self.write_marks(batch)
+
+    def write_features(self, batch: RowBatch) -> None:
+        """Write rows' features alone; safe from several processes that share no shard.
+
+        Raises:
+            As `write`.
+        """
         self._require_writable()
-        if not len(batch):
-            return
-        error = np.array(list(batch.error), dtype=object)
         with _writing(self.path), self._reading("what is there"):
             for rows, part in batch.runs():
                 for level, values in batch.features.items():
                     self._features(level)[rows] = self._rounded(values[part])
+
+    def write_marks(self, batch: RowBatch) -> None:
+        """Write what else is known of rows, their status last; one process at a time.
+
+        Raises:
+            As `write`.
+        """
+        self._require_writable()
+        error = np.array(list(batch.error), dtype=object)
+        with _writing(self.path), self._reading("what is there"):
+            for rows, part in batch.runs():
                 self._array("valid")[rows] = batch.valid[part]
                 self._array("sha256")[rows] = batch.sha256[part]
                 self._array("error")[rows] = error[part]

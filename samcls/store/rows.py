@@ -87,6 +87,8 @@ class RowBatch:
 
     def runs(self) -> Iterator[tuple[slice, slice]]:
         """Yield stretches of consecutive rows, as (rows in the store, positions in this batch)."""
+        if not len(self.rows):
+            return
         breaks = np.flatnonzero(np.diff(self.rows) != 1) + 1
         for part in np.split(np.arange(len(self)), breaks):
             first, last = int(part[0]), int(part[-1])

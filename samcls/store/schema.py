@@ -157,12 +157,26 @@ class Partition:
     shard_rows: int
 
     @classmethod
-    def for_levels(cls, levels: Mapping[str, LevelShape], views: int, storage: str) -> "Partition":
-        """Choose sizes from the largest level, as powers of two so that batches divide them."""
+    def for_levels(
+        cls,
+        levels: Mapping[str, LevelShape],
+        views: int,
+        storage: str,
+        most_rows: int | None = None,
+    ) -> "Partition":
+        """Choose sizes from the largest level, as powers of two so that batches divide them.
+
+        Args:
+            levels: shape of each level's pooled map.
+            views: number of views.
+            storage: type of a value.
+            most_rows: a shard holds at most about so many, so that several workers find shards.
+        """
         row_bytes = max(shape.values for shape in levels.values()) * views * _ITEM_BYTES[storage]
         chunk = max(1, _CHUNK_BYTES // row_bytes)
-        shard = max(1, _SHARD_BYTES // row_bytes)
-        return cls(1 << (chunk.bit_length() - 1), 1 << (shard.bit_length() - 1))
+        shard = max(1, min(_SHARD_BYTES // row_bytes, most_rows or _SHARD_BYTES))
+        shard = 1 << (shard.bit_length() - 1)
+        return cls(min(shard, 1 << (chunk.bit_length() - 1)), shard)
 
 
 def array_name(level: str) -> str:

@@ -22,7 +22,7 @@ from samcls.encode.base import LEVELS
 from samcls.encode.encoder import load_encoder
 from samcls.encode.extract import ExtractOptions, extract
 from samcls.encode.pipeline import Pipeline
-from samcls.errors import ConfigError, FingerprintMismatch, StoreError
+from samcls.errors import ConfigError, FingerprintMismatch, RunError, StoreError
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, FAILED
 
@@ -263,6 +263,56 @@ def test_a_changed_manifest_is_followed(manifest: Manifest, tmp_path: Path) -> N
     whole = FeatureStore.open(extract(manifest, tmp_path / "whole.zarr", SMALL).store)
     for level, values in features(whole).items():
         np.testing.assert_array_equal(store.read(level), values)
+
+
+def test_two_workers_give_the_result_of_one(manifest: Manifest, tmp_path: Path) -> None:
+    """A local cluster of two processes writes the arrays that one process writes, bit for bit."""
+    options = replace(SMALL, levels="early,neck", batch=1)
+    (tmp_path / "4.png").write_bytes(b"")
+    one = FeatureStore.open(extract(manifest, tmp_path / "one.zarr", options).store)
+    summary = extract(manifest, tmp_path / "two.zarr", replace(options, workers=2))
+    two = FeatureStore.open(summary.store)
+    assert (summary.done, summary.failed) == (8, 1)
+    assert two.partition.shard_rows == 1
+    assert two.errors == one.errors
+    np.testing.assert_array_equal(two.sha256, one.sha256)
+    np.testing.assert_array_equal(two.valid, one.valid)
+    for level, values in features(one).items():
+        np.testing.assert_array_equal(two.read(level), values)
+
+
+def test_a_worker_that_dies_is_replaced(manifest: Manifest, tmp_path: Path) -> None:
+    """Killing a worker in the middle costs its shard a second try, and nothing else."""
+    from distributed import Client, LocalCluster
+
+    whole = FeatureStore.open(extract(manifest, tmp_path / "whole.zarr", SMALL).store)
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        victims = list(client.run(os.getpid).values())
+        killed: list[int] = []
+
+        def kill_one(done: int, _total: int, _failed: int, _written: int) -> None:
+            if done and not killed:
+                killed.append(victims[0])
+                os.kill(victims[0], signal.SIGKILL)
+
+        options = replace(SMALL, dask=cluster.scheduler_address, batch=4)
+        summary = extract(manifest, tmp_path / "s.zarr", options, kill_one)
+    assert killed
+    assert summary.done == 9
+    store = FeatureStore.open(summary.store)
+    for level, values in features(whole).items():
+        np.testing.assert_array_equal(store.read(level), values)
+
+
+def test_a_scheduler_that_is_not_there_is_said(manifest: Manifest, tmp_path: Path) -> None:
+    """An address without a scheduler says how to start one."""
+    with pytest.raises(RunError, match="dask scheduler"):
+        extract(manifest, tmp_path / "s.zarr", replace(SMALL, dask="tcp://127.0.0.1:9"))
 
 
 def test_a_second_writer_is_refused(manifest: Manifest, tmp_path: Path) -> None:

@@ -1,0 +1,182 @@
+"""Stage one on several processes or machines, through Dask.
+
+Each task encodes one shard's rows and writes that shard's features; marks are written by the process
+that started, so that no two ever touch one file. A worker that dies is replaced by Dask and its shard
+done again. Batches start at the rows at which they always start, so the result is that of one process.
+
+    samcls extract M.csv S.zarr --workers 2                        # a local cluster
+    samcls extract M.csv S.zarr --dask tcp://scheduler:8786        # any scheduler; paths must be shared
+"""
+
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Int
+
+from samcls.data.manifest import Manifest, Row
+from samcls.data.views import view_names
+from samcls.encode.base import Encoder
+from samcls.encode.pipeline import Pipeline
+from samcls.errors import RunError
+from samcls.store.feature_store import FeatureStore, RowBatch
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+__all__ = ["client_for", "encode_shards"]
+
+_RETRIES = 3  # of a shard whose worker died or failed
+
+
+@dataclass(frozen=True)
+class _Shard:
+    """What a worker needs to know to encode one shard's rows.
+
+    Attributes:
+        path: of the store.
+        rows: manifest rows by their number.
+        options: of the extract, with batch and precision settled.
+        threads: of arithmetic in each process; 0 leaves them as they are.
+    """
+
+    path: str
+    rows: Mapping[int, Row]
+    options: Any
+    threads: int
+
+
+@contextmanager
+def client_for(workers: int, address: str | None) -> Iterator["Client"]:
+    """Connect to a scheduler, or start a local cluster that ends with this block.
+
+    Args:
+        workers: processes of the local cluster.
+        address: of a scheduler that is running; wins over `workers`.
+
+    Raises:
+        RunError: no scheduler answers.
+    """
+    from distributed import Client, LocalCluster
+
+    if address:
+        try:
+            client = Client(address, timeout="15s")
+        except OSError as error:
+            raise RunError(
+                f"no Dask scheduler answers at {address}: {error}. Start one with: dask scheduler"
+            ) from error
+        with client:
+            yield client
+        return
+    with (
+        LocalCluster(
+            n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=50
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def encode_shards(
+    client: "Client",
+    manifest: Manifest,
+    store: FeatureStore,
+    todo: Int[np.ndarray, " image"],
+    options: Any,
+    threads: int,
+    done: Callable[[RowBatch], None],
+) -> None:
+    """Encode rows shard by shard on a cluster's workers, and mark them as they are done.
+
+    Args:
+        client: of the cluster.
+        manifest: of the store.
+        store: opened for writing by this process, which alone writes marks.
+        todo: rows to encode, ascending.
+        options: of the extract, with batch and precision settled.
+        threads: of arithmetic in each process; 0 leaves them as they are.
+        done: called with each finished shard's rows.
+
+    Raises:
+        RunError: a shard failed again and again, with the last reason.
+    """
+    from distributed import as_completed
+
+    breaks = np.flatnonzero(np.diff(todo // store.partition.shard_rows)) + 1
+    shards = [
+        _Shard(store.path, {int(r): manifest.rows[r] for r in rows}, options, threads)
+        for rows in np.split(todo, breaks)
+        if len(rows)
+    ]
+    futures = client.map(_encode_shard, shards, pure=False, retries=_RETRIES)
+    try:
+        for future in as_completed(futures):
+            if future.status != "finished":
+                raise RunError(
+                    f"a shard failed {_RETRIES + 1} times: {future.exception()}. What is done is kept; "
+                    "run the same command again"
+                )
+            batch = future.result()
+            store.write_marks(batch)
+            done(batch)
+    finally:
+        client.cancel(futures, force=True)
+
+
+def _encode_shard(shard: _Shard) -> RowBatch:
+    """Encode and write one shard's features; return its marks."""
+    if shard.threads:
+        torch.set_num_threads(shard.threads)
+    options = shard.options
+    encoder = _encoder(replace(options, device=_device(options.device)))
+    pipeline = Pipeline(
+        shard.rows,
+        encoder,
+        window=options.window,
+        views=view_names(options.views),
+        resize=options.resize,
+        storage=options.storage,
+        batch=options.batch,
+        log=print,
+    )
+    store = FeatureStore.open(shard.path, mode="r+")
+    batches: list[RowBatch] = []
+
+    def recall(row: int) -> dict[str, np.ndarray]:
+        for batch in batches:
+            found = np.flatnonzero(batch.rows == row)
+            if len(found):
+                return {level: x[found[0]] for level, x in batch.features.items()}
+        raise KeyError(row)
+
+    todo = np.array(sorted(shard.rows))
+    for batch in pipeline.run(todo, {}, recall):
+        batches.append(batch)  # noqa: PERF402 - recall looks at what is there so far
+    whole = RowBatch.concatenate(batches)
+    store.write_features(whole)
+    return replace(whole, features={})
+
+
+@lru_cache(maxsize=1)
+def _encoder(options: Any) -> Encoder:
+    """Build a worker's encoder once."""
+    from samcls.encode.extract import open_encoder
+
+    return open_encoder(options)
+
+
+def _device(asked: str) -> str:
+    """Give each local process its own GPU, in turn."""
+    if asked != "auto" or not torch.cuda.is_available():
+        return asked
+    from distributed import get_worker
+
+    name = str(get_worker().name)
+    number = int(name) if name.isdecimal() else os.getpid()
+    return f"cuda:{number % torch.cuda.device_count()}"
