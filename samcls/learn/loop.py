@@ -23,6 +23,7 @@ from samcls.errors import RunError
 from samcls.learn.adamw import FlatAdamW
 from samcls.learn.features import Features
 from samcls.learn.heads import ClosedHead, Head, Shape, build_head
+from samcls.learn.layers import SMALLEST
 from samcls.learn.losses import Criterion
 from samcls.learn.metrics import auc
 from samcls.learn.model import predict_logits, select, to_probabilities
@@ -171,13 +172,18 @@ def _means(head: ClosedHead, features: Features, rows: Tensor) -> Float[Tensor, 
     return torch.cat([head.means(*select(features, part)) for part in parts])
 
 
-def _judge(features: Features, val: Tensor, task: int) -> Callable[[np.ndarray], float | None]:
-    """A function from probabilities of validation images under each view to their AUC."""
-    labels = features.labels[val, task : task + 1].numpy()
+def _judge(
+    features: Features, val: Tensor, task: int
+) -> Callable[[np.ndarray], tuple[float, float]]:
+    """A function from probabilities of validation images under each view to their rank."""
+    labels = features.labels[val, task].numpy()
+    known = labels >= 0
 
-    def judge(probabilities: np.ndarray) -> float | None:
+    def judge(probabilities: np.ndarray) -> tuple[float, float]:
         means = probabilities.reshape(-1, features.views, probabilities.shape[1]).mean(1)
-        return auc(labels, {"task": means})
+        found = auc(labels[:, None], {"task": means})
+        surprises = np.log(np.clip(means[known, labels[known]], SMALLEST, 1))
+        return -1.0 if found is None else found, float(surprises.mean()) if known.any() else 0.0
 
     return judge
 

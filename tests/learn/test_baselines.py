@@ -71,14 +71,12 @@ def test_each_task_has_its_own_regression(make_store: MakeStore) -> None:
         np.testing.assert_allclose(values.sum(1), 1, atol=1e-6)
 
 
-def test_validation_without_an_auc_takes_the_strongest_regularisation(
-    make_store: MakeStore,
-) -> None:
-    """Where no C can be told from another, the first of the grid is taken."""
+def test_validation_without_an_auc_chooses_by_loss(make_store: MakeStore) -> None:
+    """Where validation has one class only, the C with the lowest validation loss is taken."""
     splits = ["train"] * 40 + ["val"] * 5 + ["test"] * 5
     labels = np.array([0, 1] * 20 + [1] * 10)[:, None]
-    features = load_features(make_store(50, splits=splits, labels=labels))
-    assert regression(features).chosen == {"malignancy": GRID[0]}
+    features = load_features(make_store(50, splits=splits, labels=labels, strength=12.0))
+    assert regression(features).chosen == {"malignancy": GRID[-1]}
 
 
 def test_regression_leaves_features_and_threads_alone(make_store: MakeStore) -> None:

@@ -1,7 +1,7 @@
 """Heads that are solved rather than descended to: scikit-learn's regression and neighbours.
 
 Both see each image's mean over valid cells, every feature standardised on the training images, and
-choose one number, for each task, by validation AUC. What is kept are tensors, so that a run holds no
+choose one number, for each task, by validation AUC and then loss. What is kept are tensors, so that a run holds no
 pickle: a regression is a linear layer, neighbours are their positions. On 546 images of 1,280
 features the regression's grid takes 0.1 s on one CPU core, the neighbours' 0.02 s.
 """
@@ -27,7 +27,7 @@ NEIGHBOURS = (1, 3, 5, 10, 20, 50, 100)
 ITERATIONS = 5000
 NEVER = -1e9  # logit of a class that training has not seen: its probability is exactly 0
 
-Judge = Callable[[np.ndarray], float | None]
+Judge = Callable[[np.ndarray], tuple[float, float]]
 Labels = Int[np.ndarray, "image task"]
 X = Float[np.ndarray, "image feature"]
 Val = Float[np.ndarray, "view feature"]
@@ -78,7 +78,7 @@ class ClosedHead(Head):
             train: Means of the training images.
             labels: Their class indices; -1 where a label is missing.
             val: Means of the validation images.
-            judges: For each task's column, what gives validation probabilities their AUC.
+            judges: For each task's column, what ranks validation probabilities: AUC, then loss.
 
         Returns:
             The number chosen for each task: the first of equals.
@@ -96,7 +96,7 @@ class ClosedHead(Head):
 
     @property
     @abstractmethod
-    def grid(self) -> tuple[float, ...]:
+    def grid(self) -> tuple[float | int, ...]:
         """The numbers tried."""
 
     @abstractmethod
@@ -121,7 +121,7 @@ class LogisticHead(ClosedHead):
         self.bias: Tensor
 
     @property
-    def grid(self) -> tuple[float, ...]:
+    def grid(self) -> tuple[float | int, ...]:
         """Values of C."""
         return GRID
 
@@ -137,14 +137,14 @@ class LogisticHead(ClosedHead):
     ) -> float:
         weights = "balanced" if self.balanced else None
         model = LogisticRegression(max_iter=ITERATIONS, warm_start=True, class_weight=weights)
-        best, chosen = -np.inf, GRID[0]
+        best, chosen = (-np.inf, -np.inf), GRID[0]
         for C in GRID:
             model.set_params(C=C).fit(x, y)
             probabilities = np.zeros((len(val), self.classes[task]))
             probabilities[:, model.classes_] = model.predict_proba(val)
-            area = judge(probabilities)
-            if (-1.0 if area is None else area) > best:
-                best, chosen = -1.0 if area is None else area, C
+            rank = judge(probabilities)
+            if rank > best:
+                best, chosen = rank, C
                 self._keep(task, model)
         return chosen
 
@@ -184,7 +184,7 @@ class KNNHead(ClosedHead):
         self.k: Tensor
 
     @property
-    def grid(self) -> tuple[float, ...]:
+    def grid(self) -> tuple[float | int, ...]:
         """Numbers of neighbours."""
         return NEIGHBOURS
 
@@ -231,10 +231,9 @@ class KNNHead(ClosedHead):
             torch.from_numpy(val), torch.from_numpy(x), torch.from_numpy(y), self.classes[task]
         )
         allowed = [k for k in NEIGHBOURS if k <= len(x)]
-        areas = [judge(votes(k).double().numpy()) for k in allowed]
-        best = int(np.argmax([-1.0 if area is None else area for area in areas]))
-        self.k[task] = allowed[best]
-        return float(allowed[best])
+        best = max(allowed, key=lambda k: judge(votes(k).double().numpy()))
+        self.k[task] = best
+        return float(best)
 
     def _rescale(self, mean: Tensor, std: Tensor) -> None:
         self.mean.copy_(mean)
