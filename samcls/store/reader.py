@@ -300,6 +300,11 @@ class StoreReader:
             array = self._group[name]
         except KeyError as error:
             raise StoreError(f"{self.path} lacks the array {name}; it is damaged") from error
+        except (ValueError, TypeError) as error:
+            raise StoreError(
+                f"{self.path}: the metadata of {name} are damaged: {error}. samcls store repair "
+                "restores them from their copy"
+            ) from error
         if not isinstance(array, zarr.Array):
             raise StoreError(f"{self.path}: {name} is a group where an array was expected")
         return array

@@ -170,7 +170,7 @@ def test_every_flip_in_the_metadata_is_found_and_undone(tmp_path: Path) -> None:
     files = sorted(path.rglob("*.json"))
     before = {file: json.loads(file.read_bytes()) for file in files}
     rng = np.random.default_rng(0)
-    for _ in range(60):
+    for _ in range(30):
         file = files[rng.integers(len(files))]
         content = file.read_bytes()
         flip(file, int(rng.integers(len(content))))
@@ -246,10 +246,8 @@ def test_what_cannot_be_verified_says_so(tmp_path: Path) -> None:
     make(path)
     flip(path / "zarr.json", 3)
     (path / "id/metadata.json").unlink()
-    report = verify(path)
-    assert not report.ok
-    with pytest.raises(StoreError, match="both damaged"):
-        prepare_repair(path, report)
+    with pytest.raises(StoreError, match="its metadata is damaged"):
+        verify(path)
 
 
 def test_damage_is_found_at_random(sound: tuple[Path, RowBatch], tmp_path: Path) -> None:

@@ -1,0 +1,116 @@
+"""Look after a feature store: what it holds, whether it is sound, and how it is made whole again."""
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from samcls.cli.shell import Outcome, progress_bar, say, show_table, verb
+
+if TYPE_CHECKING:
+    from samcls.store.verify import VerifyReport
+
+__all__ = ["register"]
+
+_SHOWN = 10
+
+
+def register(app: typer.Typer) -> typer.Typer:
+    """Add the verbs to the command line; return the group, which `repair` joins."""
+    store = typer.Typer(help="Look after a feature store.", no_args_is_help=True)
+    store.command("info")(verb(_info))
+    store.command("verify")(verb(_verify))
+    app.add_typer(store, name="store")
+    return store
+
+
+_Store = Annotated[str, typer.Argument(help="Feature store: a folder or a URL.")]
+
+
+def _info(store: _Store) -> Outcome:
+    """Say what a store holds and what made it."""
+    import numpy as np
+
+    from samcls.store.feature_store import FeatureStore
+    from samcls.store.schema import DONE, FAILED
+
+    opened = FeatureStore.open(store)
+    status = opened.status
+    splits, counts = np.unique(opened.splits, return_counts=True)
+    values: dict[str, Any] = {
+        "store": opened.path,
+        "images": len(opened),
+        "done": int((status == DONE).sum()),
+        "failed": int((status == FAILED).sum()),
+        "splits": {str(k): int(n) for k, n in zip(splits, counts, strict=True)},
+        "tasks": {name: list(classes) for name, classes in opened.tasks.items()},
+        "levels": {name: list(asdict(shape).values()) for name, shape in opened.levels.items()},
+        "fingerprint": opened.fingerprint.to_dict(),
+        "payload_bytes": opened.payload_bytes,
+        "bytes": opened.stored_bytes,
+    }
+    failed = np.flatnonzero(status == FAILED).tolist()
+    ids, errors = (opened.ids, opened.errors) if failed else ([], [])
+
+    def show() -> None:
+        pending = values["images"] - values["done"] - values["failed"]
+        typer.echo(
+            f"{opened.path}: {len(opened)} images: {values['done']} done, {values['failed']} "
+            f"failed, {pending} pending"
+        )
+        typer.echo("splits: " + ", ".join(f"{k} {n}" for k, n in values["splits"].items()))
+        for name, classes in opened.tasks.items():
+            typer.echo(f"task {name}: {', '.join(classes)}")
+        typer.echo(f"size: {values['bytes'] / 1e6:.1f} MB for {opened.payload_bytes / 1e6:.1f}")
+        show_table(
+            ["level", "channels", "rows", "cols", "patch"],
+            [[k, *map(str, asdict(v).values())] for k, v in opened.levels.items()],
+        )
+        for name, value in opened.fingerprint.to_dict().items():
+            typer.echo(f"{name}: {value}")
+        _list([f"failed: {ids[row]}: {errors[row]}" for row in failed], "samcls extract --json")
+
+    return Outcome(values, show)
+
+
+def _verify(store: _Store) -> Outcome:
+    """Name every image that is damaged, lost or not what it should be; exit 1 if there is one."""
+    from samcls.store.verify import verify
+
+    with progress_bar("verify", "shards") as progress:
+        report = verify(store, progress=progress)
+    values = {
+        "store": report.store,
+        "ok": report.ok,
+        "checked": report.checked,
+        "bytes": report.bytes,
+        "problems": [asdict(problem) for problem in report.problems],
+    }
+    return Outcome(values, lambda: _show(report), exit_status=0 if report.ok else 1)
+
+
+def _show(report: "VerifyReport") -> None:
+    if report.ok:
+        typer.echo(f"{report.store}: {report.checked} images checked, all sound")
+        return
+    typer.echo(
+        f"{report.store}: {report.checked} images checked, {len(report.rows)} hit, "
+        f"{len(report.problems)} problems"
+    )
+    _list(
+        [
+            f"{problem.kind}: {problem.level}"
+            + (f", row {problem.row} ({problem.id})" if problem.row is not None else "")
+            + (f": {problem.detail}" if problem.detail else "")
+            for problem in report.problems
+        ],
+        "--json",
+    )
+    typer.echo(f"To encode these images again: samcls store repair {report.store} --manifest M.csv")
+
+
+def _list(lines: list[str], everything: str) -> None:
+    for line in lines[:_SHOWN]:
+        say(line)
+    if len(lines) > _SHOWN:
+        say(f"... and {len(lines) - _SHOWN} more; {everything} lists them all")

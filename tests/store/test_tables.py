@@ -1,0 +1,143 @@
+"""A data set that changes: labels in place, rows at the end, and nothing else unasked."""
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+from stores import LEVELS, batch, make, table
+
+from samcls.errors import StoreError
+from samcls.store.feature_store import FeatureStore, RowTable
+from samcls.store.schema import DONE, PENDING
+from samcls.store.verify import verify
+
+TESTS = Path(__file__).parent.parent
+
+
+def changed(images: int) -> RowTable:
+    return replace(
+        table(images),
+        splits=["test"] * images,
+        groups=[f"patient-{i // 2}" for i in range(images)],
+        tasks={"label": ("no", "yes"), "age": ("young", "old", "older")},
+        labels=np.arange(2 * images, dtype=np.int16).reshape(images, 2) % 3 - 1,
+    )
+
+
+def holds(path: Path, expected: RowTable, done: int) -> None:
+    store = FeatureStore.open(path)
+    assert store.ids == list(expected.ids)
+    assert store.splits == list(expected.splits)
+    assert store.groups == list(expected.groups)
+    assert store.tasks == dict(expected.tasks)
+    np.testing.assert_array_equal(store.labels, expected.labels)
+    assert store.status.tolist() == [DONE] * done + [PENDING] * (len(expected.ids) - done)
+    for level in LEVELS:
+        np.testing.assert_array_equal(store.read(level)[:done], batch(0, done).features[level])
+        assert not store.read(level)[done:].any()
+    assert verify(path).ok
+
+
+def test_labels_change_in_place(tmp_path: Path) -> None:
+    """Splits, groups, tasks and labels are the new ones; features are not touched."""
+    path = tmp_path / "s.zarr"
+    make(path).write(batch(0, 9))
+    shards = {f: f.stat().st_mtime_ns for f in (path / "features").rglob("*/c/*") if f.is_file()}
+    change = FeatureStore.open(path, mode="r+").update_table(changed(9))
+    assert change.columns == ("splits", "groups", "tasks")
+    assert not change.added
+    holds(path, changed(9), done=9)
+    assert all(f.stat().st_mtime_ns == then for f, then in shards.items())
+
+
+def test_rows_are_appended_as_pending(tmp_path: Path) -> None:
+    """New rows stand at the end, pending, and can then be written."""
+    path = tmp_path / "s.zarr"
+    make(path).write(batch(0, 9))
+    store = FeatureStore.open(path, mode="r+")
+    assert store.update_table(table(14)).added == tuple(table(14).ids[9:])
+    assert len(store) == 14
+    holds(path, table(14), done=9)
+    store.write(batch(9, 5))
+    assert FeatureStore.open(path).status.all()
+    np.testing.assert_array_equal(store.read("neck", slice(9, 14)), batch(9, 5).features["neck"])
+
+
+def test_the_same_table_writes_nothing(tmp_path: Path) -> None:
+    """A table that says the same leaves every file alone."""
+    path = tmp_path / "s.zarr"
+    store = make(path)
+    before = {f: f.stat().st_mtime_ns for f in path.rglob("*") if f.is_file()}
+    assert str(store.update_table(table(9))) == "nothing changed"
+    assert {f: f.stat().st_mtime_ns for f in path.rglob("*") if f.is_file()} == before
+
+
+def test_ids_that_are_gone_or_moved_are_reported(tmp_path: Path) -> None:
+    """A removed and a moved id are refused, counted and named; the store is as it was."""
+    path = tmp_path / "s.zarr"
+    store = make(path)
+    whole = table(9)
+    fewer = replace(table(7), ids=list(whole.ids[2:]))
+    with pytest.raises(
+        StoreError, match=r"2 ids are gone \(image-0-é, image-1-é\); 7 ids stand in"
+    ):
+        store.update_table(fewer)
+    moved = replace(whole, ids=[*whole.ids[1:], whole.ids[0]])
+    with pytest.raises(StoreError, match=r"9 ids stand in other rows \(image-1-é, .*, \.\.\.\)"):
+        store.update_table(moved)
+    assert FeatureStore.open(path).ids == list(whole.ids)
+
+
+UPDATE = """
+import os, sys
+sys.path.insert(0, sys.argv[2])
+from samcls.store import keys
+from samcls.store.feature_store import FeatureStore
+from store.test_tables import changed
+store = FeatureStore.open(sys.argv[1], mode="r+")
+real, left = keys._replace, [int(sys.argv[3])]
+def dying(path, value):
+    if not left[0]:
+        os._exit(9)
+    left[0] -= 1
+    real(path, value)
+keys._replace = dying
+store.update_table(changed(12))
+"""
+
+
+@pytest.mark.parametrize("writes", [0, 1, 2, 4, 8, 12, 16, 18, 100])
+def test_an_update_cut_off_is_never_taken_for_a_store(tmp_path: Path, writes: int) -> None:
+    """Killed after any number of files: the old table, the new one, or a refusal; again mends it."""
+    path = tmp_path / "s.zarr"
+    make(path).write(batch(0, 9))
+    command = [sys.executable, "-c", UPDATE, str(path), str(TESTS), str(writes)]
+    killed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert killed.returncode == (0 if writes == 100 else 9), killed.stderr
+    try:
+        opened = FeatureStore.open(path)
+    except StoreError as error:
+        refusal = str(error)
+        with pytest.raises(StoreError, match="call update_table first"):
+            FeatureStore.open(path, mode="r+").write(batch(0, 1))
+        assert "run samcls extract" in refusal
+    else:
+        assert (opened.splits == list(changed(12).splits)) == (writes == 100)
+        assert len(opened) == (12 if writes == 100 else 9)
+    FeatureStore.open(path, mode="r+").update_table(changed(12))
+    holds(path, changed(12), done=9)
+
+
+def test_an_update_cut_off_can_be_taken_back(tmp_path: Path) -> None:
+    """After a cut-off append the old table still fits, and makes the store what it was."""
+    path = tmp_path / "s.zarr"
+    make(path).write(batch(0, 9))
+    command = [sys.executable, "-c", UPDATE, str(path), str(TESTS), "12"]
+    assert subprocess.run(command, check=False).returncode == 9
+    FeatureStore.open(path, mode="r+").update_table(table(9))
+    holds(path, table(9), done=9)
+    assert zarr.open_array(path, path="features/neck", mode="r").shape[0] == 9
