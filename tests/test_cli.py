@@ -72,6 +72,14 @@ def test_json_is_one_object_with_the_promised_keys(store: Path, tmp_path: Path) 
     assert info["levels"] == {"early": [192, 2, 2, 16], "neck": [256, 2, 2, 16]}
 
 
+def test_several_seeds_are_shown_as_mean_and_spread(store: Path, tmp_path: Path) -> None:
+    """`--seeds` ends with a table of means, keeps each run, and exits with 0."""
+    done = samcls("train", store, tmp_path / "runs", "--seeds", "2", "--epochs", "2")
+    assert done.returncode == 0, done.stderr
+    assert "mean of 2 runs" in done.stdout
+    assert len(list((tmp_path / "runs").glob("*/COMPLETE"))) == 2
+
+
 def test_a_folder_source_names_what_it_leaves_out(pictures: Path, tmp_path: Path) -> None:
     """Files that are no images are counted and named by suffix."""
     shown = samcls("manifest", "folder", pictures, tmp_path / "m.csv").stdout

@@ -104,11 +104,10 @@ def _train(
 
     def show() -> None:
         show_figures(values)
-        best = f", best of {values['epochs']} epochs is {values['best_epoch']}"
-        typer.echo(
-            f"{run}: {values['parameters']:,} parameters"
-            f"{best if 'best_epoch' in values else ''}, {values['seconds']:.1f} s"
-        )
+        best = ""
+        if "best_epoch" in values:
+            best = f", best of {values['epochs']} epochs is {values['best_epoch']}"
+        typer.echo(f"{run}: {values['parameters']:,} parameters{best}, {values['seconds']:.1f} s")
 
     return Outcome(values, show)
 
