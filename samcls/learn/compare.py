@@ -136,7 +136,9 @@ def delong(positive: Bool[np.ndarray, " image"], first: Scores, second: Scores) 
     }
 
 
-def _placements(positive: Bool[np.ndarray, " image"], scores: Scores) -> tuple[Scores, Scores]:
+def _placements(
+    positive: Bool[np.ndarray, " image"], scores: Scores
+) -> tuple[Float[np.ndarray, " positive"], Float[np.ndarray, " negative"]]:
     """For each positive the share of negatives below it; for each negative of positives above."""
     up, down = scores[positive], scores[~positive]
     ranks = rankdata(np.concatenate([up, down]))

@@ -142,7 +142,8 @@ class SLCAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
             )
         probabilities = self.model_.probabilities(features.tokens, features.counts)[TASK]
         doubled = probabilities.astype(np.float64)
-        return doubled / doubled.sum(1, keepdims=True)
+        shares: np.ndarray = doubled / doubled.sum(1, keepdims=True)
+        return shares
 
     def predict(self, X: Any) -> np.ndarray:
         """The most probable label of each image.

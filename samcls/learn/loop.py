@@ -28,7 +28,15 @@ from samcls.learn.losses import Criterion
 from samcls.learn.metrics import auc
 from samcls.learn.model import predict_logits, select, to_probabilities
 
-__all__ = ["Epoch", "Fitted", "fit", "learning_rate", "shape_of", "steady_threads"]
+__all__ = [
+    "Epoch",
+    "Fitted",
+    "fit",
+    "learning_rate",
+    "shape_of",
+    "steady_threads",
+    "train_pass",
+]
 
 Log = Callable[[str], None]
 
@@ -118,6 +126,19 @@ def _descend(trainer: "_Trainer", config: TrainConfig, log: Log) -> Fitted:
     trainer.optimizer.restore(chosen)
     trainer.optimizer.release()
     return Fitted(trainer.head, best or history[0], tuple(history), 1, {})
+
+
+def train_pass(features: Features, config: TrainConfig) -> Callable[[], object]:
+    """A function that trains for one pass without a look at validation, to be timed.
+
+    Args:
+        features: Standardised features with rows in `train`.
+        config: How to train.
+    """
+    initial, *streams = _generators(config.seed)
+    head = build_head(config, shape_of(features), initial)
+    trainer = _Trainer(head, features, config, *streams)
+    return lambda: trainer.training_pass(1)
 
 
 def shape_of(features: Features) -> Shape:
@@ -210,14 +231,7 @@ class _Trainer:
 
     def epoch(self, number: int) -> Epoch:
         """One pass over the training split in a fresh order, then a look at validation."""
-        shuffled = self.train[torch.randperm(len(self.train), generator=self.order)]
-        total = torch.zeros(())
-        rate = 0.0
-        # Parts of nearly equal size: a last batch of three images would be a noisy step.
-        for step, rows in enumerate(torch.tensor_split(shuffled, self.steps)):
-            rate = learning_rate(self.config, (number - 1) * self.steps + step, self.steps)
-            total += self.step(rows, rate) * len(rows)
-        train_loss = total.item() / len(self.train)
+        train_loss, rate = self.training_pass(number)
         logits = predict_logits(self.head, self.features, self.val)
         labels = self.features.labels[self.val]
         val_loss = self.criterion(logits, labels).item()
@@ -229,6 +243,17 @@ class _Trainer:
             )
         probabilities = to_probabilities(logits, self.features.tasks)
         return Epoch(number, rate, train_loss, val_loss, auc(labels.numpy(), probabilities))
+
+    def training_pass(self, number: int) -> tuple[float, float]:
+        """One pass over the training split: its mean loss and its last learning rate."""
+        shuffled = self.train[torch.randperm(len(self.train), generator=self.order)]
+        total = torch.zeros(())
+        rate = 0.0
+        # Parts of nearly equal size: a last batch of three images would be a noisy step.
+        for step, rows in enumerate(torch.tensor_split(shuffled, self.steps)):
+            rate = learning_rate(self.config, (number - 1) * self.steps + step, self.steps)
+            total += self.step(rows, rate) * len(rows)
+        return total.item() / len(self.train), rate
 
     def step(self, rows: Int64[Tensor, " row"], rate: float) -> Float[Tensor, ""]:
         """One step on some images, each under one of its views."""

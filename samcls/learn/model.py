@@ -25,6 +25,7 @@ from samcls.config import TrainConfig, parse, to_dict
 from samcls.errors import InputError
 from samcls.learn.features import Features, Standardiser
 from samcls.learn.heads import Head, Shape, build_head, split_logits
+from samcls.learn.spill import Spilled
 
 __all__ = ["Model", "load_model", "model_files", "predict_logits", "select", "to_probabilities"]
 
@@ -57,20 +58,20 @@ class Model:
 
     def probabilities(
         self,
-        tokens: Mapping[str, Float[Tensor, "view _token _channel"]],
+        tokens: Mapping[str, Tensor | Spilled],
         counts: Mapping[str, Float[Tensor, "view _token"]],
         views: int = 1,
     ) -> dict[str, Float[np.ndarray, "image _class"]]:
         """Probabilities of each task's classes, in [0, 1]; each row sums to 1.
 
         Args:
-            tokens: For each level, window means as cached, not standardised; an image's views lie
-                one after another.
+            tokens: For each level, window means as cached, not standardised, "view token channel";
+                an image's views lie one after another.
             counts: For each level, number of valid map cells under each token.
             views: Views of each image, over which probabilities are averaged.
         """
         standard = self.standardiser.apply(tokens)
-        rows = torch.arange(len(next(iter(tokens.values()))))
+        rows = torch.arange(next(iter(tokens.values())).shape[0])
         logits = _in_batches(self.head, standard, counts, rows)
         merged = _merge_views(logits, views, list(self.shape.classes.values()))
         return to_probabilities(merged, self.tasks)

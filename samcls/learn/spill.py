@@ -12,8 +12,8 @@ and standardised in 2 ms from the page cache.
 
 import os
 import tempfile
+import weakref
 from collections.abc import Iterator
-from typing import IO
 
 import numpy as np
 import torch
@@ -25,11 +25,19 @@ from samcls.errors import RunError
 __all__ = ["Spilled"]
 
 
+class _Scratch:
+    """A file without a name, closed with the last of those who read it."""
+
+    def __init__(self) -> None:
+        self.file = tempfile.TemporaryFile()  # noqa: SIM115 - closed below
+        weakref.finalize(self, self.file.close)
+
+
 class Spilled:
     """Tokens of one level in a scratch file, "row token channel".
 
     Args:
-        file: The scratch file.
+        scratch: The file.
         shape: Rows, tokens and channels.
         dtype: Of the values in the file.
         mean: For each channel, subtracted from what is read; None leaves values as they are.
@@ -38,13 +46,13 @@ class Spilled:
 
     def __init__(
         self,
-        file: IO[bytes],
+        scratch: _Scratch,
         shape: torch.Size,
         dtype: np.dtype[np.floating],
         mean: Float[Tensor, " channel"] | None = None,
         std: Float[Tensor, " channel"] | None = None,
     ) -> None:
-        self.file = file
+        self.scratch = scratch
         self.shape = shape
         self.dtype = dtype
         self.mean = mean
@@ -59,9 +67,9 @@ class Spilled:
         Raises:
             RunError: where there is no room for it.
         """
-        file = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the tokens do
-        spilled = cls(file, torch.Size((rows, tokens, channels)), dtype)
-        room = os.statvfs(file.fileno())
+        scratch = _Scratch()
+        spilled = cls(scratch, torch.Size((rows, tokens, channels)), dtype)
+        room = os.statvfs(scratch.file.fileno())
         free, needed = room.f_bavail * room.f_frsize, rows * spilled.row_bytes
         if free < needed:
             raise RunError(
@@ -77,14 +85,14 @@ class Spilled:
 
     def append(self, block: Float[Tensor, "row token channel"]) -> None:
         """Write the next rows."""
-        self.file.write(block.numpy().astype(self.dtype).tobytes())
-        self.file.flush()
+        self.scratch.file.write(block.numpy().astype(self.dtype).tobytes())
+        self.scratch.file.flush()
 
     def standardised(
         self, mean: Float[Tensor, " channel"], std: Float[Tensor, " channel"]
     ) -> "Spilled":
         """The same file, standardised as it is read."""
-        return Spilled(self.file, self.shape, self.dtype, mean, std)
+        return Spilled(self.scratch, self.shape, self.dtype, mean, std)
 
     def index_select(
         self, dim: int, index: Int64[Tensor, " row"]
@@ -98,7 +106,11 @@ class Spilled:
         del dim
         raw = np.empty((len(index), *self.shape[1:]), self.dtype)
         for place, start, count in _stretches(index.tolist()):
-            os.preadv(self.file.fileno(), [raw[place : place + count].data], start * self.row_bytes)
+            os.preadv(
+                self.scratch.file.fileno(),
+                [raw[place : place + count].data],
+                start * self.row_bytes,
+            )
         values = torch.from_numpy(raw.astype(np.float32, copy=False))
         if self.mean is None or self.std is None:
             return values

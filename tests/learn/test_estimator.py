@@ -91,5 +91,5 @@ def test_wrong_input_is_refused_in_words() -> None:
     x[3, 0, 0, 0] = np.nan
     with pytest.raises(ValueError, match="NaN"):
         model.predict(x)
-    with pytest.raises(ConfigError, match="dropout: got 1.5, expected at least 0 and below 1"):
+    with pytest.raises(ConfigError, match=r"dropout: got 1\.5, expected at least 0 and below 1"):
         SLCAClassifier(dropout=1.5).fit(*maps(20))
