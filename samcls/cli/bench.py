@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
     bench = typer.Typer(help="Measure on this machine, side by side.", no_args_is_help=True)
     bench.command("encoder")(verb(_encoder))
     bench.command("extract")(verb(_extract))
+    bench.command("train")(verb(_train))
     app.add_typer(bench, name="bench")
 
 
@@ -76,3 +77,18 @@ def _extract(
         encoder=encoder, precision=precision, device=device, random_weights=True
     )
     return shown(bench_extract(replace(rows, rows=rows.rows[:images]), options))
+
+
+def _train(
+    side: Annotated[int, typer.Option(min=1, help="Rows and columns of the full maps.")] = 64,
+    channels: Annotated[int, typer.Option(min=1, help="Channels of the maps.")] = 256,
+    images: Annotated[int, typer.Option(min=1, help="Images in the training split.")] = 546,
+    window: Annotated[int, typer.Option(min=1, help="SLCA's window, a divisor of side.")] = 4,
+    encoder_rate: Annotated[
+        float | None, typer.Option(help="Encoder's images a second; by default vit_t's, measured.")
+    ] = None,
+) -> Outcome:
+    """An epoch of SLCA on full maps, pooled, streamed, and with the encoder in the loop."""
+    from samcls.bench.train import bench_train
+
+    return shown(bench_train(side, channels, images, window, encoder_rate, say))
