@@ -13,6 +13,7 @@ from samcls.cli.inputs import register as register_inputs
 from samcls.cli.learn import register as register_learn
 from samcls.cli.shell import say, settings
 from samcls.cli.stages import register as register_stages
+from samcls.cli.store import register as register_store
 
 __all__ = ["app", "main"]
 
@@ -47,6 +48,7 @@ def _options(
 
 register_inputs(app)
 register_stages(app)
+register_store(app)
 register_learn(app)
 register_bench(app)
 

@@ -21,9 +21,6 @@ def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     app.command("extract")(verb(_extract))
     app.command("demo")(verb(_demo))
-    store = typer.Typer(help="Look after a feature store.", no_args_is_help=True)
-    store.command("info")(verb(_store_info))
-    app.add_typer(store, name="store")
 
 
 def _extract(
@@ -55,6 +52,9 @@ def _extract(
         "longest"
     ),
     storage: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
+    keep_bits: Annotated[
+        int | None, typer.Option(help="Round stored values to so many mantissa bits; compresses.")
+    ] = None,
     precision: Annotated[
         str, typer.Option(help="auto, float32, bfloat16 or float16: of the encoder's arithmetic.")
     ] = "auto",
@@ -97,6 +97,7 @@ def _extract(
         size=size,
         resize=resize,  # type: ignore[arg-type]  # the options check it
         storage=storage,
+        keep_bits=keep_bits,
         precision=precision,
         device=device,
         batch=batch,
@@ -217,50 +218,3 @@ def _demo(
 def _as_json(summary: "ExtractSummary") -> dict[str, Any]:
     failures = [{"id": image, "reason": reason} for image, reason in summary.failures]
     return {**asdict(summary), "failures": failures}
-
-
-def _store_info(
-    store: Annotated[str, typer.Argument(help="Feature store.")],
-) -> Outcome:
-    """Say what a store holds and what made it."""
-    import numpy as np
-
-    from samcls.store.feature_store import FeatureStore
-    from samcls.store.schema import DONE, FAILED
-
-    opened = FeatureStore.open(store)
-    status = opened.status
-    splits, counts = np.unique(opened.splits, return_counts=True)
-    values: dict[str, Any] = {
-        "store": opened.path,
-        "images": len(opened),
-        "done": int((status == DONE).sum()),
-        "failed": int((status == FAILED).sum()),
-        "splits": {str(k): int(n) for k, n in zip(splits, counts, strict=True)},
-        "tasks": {name: list(classes) for name, classes in opened.tasks.items()},
-        "levels": {name: list(asdict(shape).values()) for name, shape in opened.levels.items()},
-        "fingerprint": opened.fingerprint.to_dict(),
-        "payload_bytes": opened.payload_bytes,
-        "bytes": opened.stored_bytes,
-    }
-    failures = tuple((opened.ids[r], opened.errors[r]) for r in np.flatnonzero(status == FAILED))
-
-    def show() -> None:
-        pending = values["images"] - values["done"] - values["failed"]
-        typer.echo(
-            f"{opened.path}: {len(opened)} images: {values['done']} done, {values['failed']} "
-            f"failed, {pending} pending"
-        )
-        typer.echo("splits: " + ", ".join(f"{k} {n}" for k, n in values["splits"].items()))
-        for name, classes in opened.tasks.items():
-            typer.echo(f"task {name}: {', '.join(classes)}")
-        typer.echo(f"size: {opened.stored_bytes / 1e6:.1f} MB for {opened.payload_bytes / 1e6:.1f}")
-        show_table(
-            ["level", "channels", "rows", "cols", "patch"],
-            [[k, *map(str, asdict(v).values())] for k, v in opened.levels.items()],
-        )
-        for name, value in opened.fingerprint.to_dict().items():
-            typer.echo(f"{name}: {value}")
-        _list_failures(failures)
-
-    return Outcome(values, show)

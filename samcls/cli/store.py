@@ -1,6 +1,7 @@
 """Look after a feature store: what it holds, whether it is sound, and how it is made whole again."""
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,6 +21,7 @@ def register(app: typer.Typer) -> typer.Typer:
     store = typer.Typer(help="Look after a feature store.", no_args_is_help=True)
     store.command("info")(verb(_info))
     store.command("verify")(verb(_verify))
+    store.command("repair")(verb(_repair))
     app.add_typer(store, name="store")
     return store
 
@@ -87,6 +89,44 @@ def _verify(store: _Store) -> Outcome:
         "problems": [asdict(problem) for problem in report.problems],
     }
     return Outcome(values, lambda: _show(report), exit_status=0 if report.ok else 1)
+
+
+def _repair(
+    store: _Store,
+    manifest: Annotated[Path, typer.Option(help="The manifest that the store was made from.")],
+    root: Annotated[
+        Path | None, typer.Option(help="Folder that the manifest's relative paths start from.")
+    ] = None,
+    checkpoint: Annotated[Path | None, typer.Option(help="As for extract.")] = None,
+    device: Annotated[str, typer.Option(help="As for extract.")] = "auto",
+    random_weights: Annotated[
+        bool, typer.Option("--random-weights", help="As for extract.")
+    ] = False,
+    seed: Annotated[int, typer.Option(help="As for extract.")] = 0,
+) -> Outcome:
+    """Restore what can be restored, and encode exactly the images that are lost again."""
+    from samcls.data.manifest import read_manifest
+
+    rows = read_manifest(manifest, root)
+    from samcls.encode.repair import repair
+
+    file = str(checkpoint) if checkpoint else None
+    with progress_bar("encode") as progress:
+        summary = repair(rows, store, file, device, random_weights, seed, progress, say)
+    values = {
+        "store": summary.after.store,
+        "ok": summary.after.ok,
+        "problems": [asdict(problem) for problem in summary.before.problems],
+        "encoded": [rows.ids[row] for row in summary.encoded],
+        "remaining": [asdict(problem) for problem in summary.after.problems],
+    }
+
+    def show() -> None:
+        _show(summary.before)
+        typer.echo(f"encoded again: {len(summary.encoded)} images")
+        _show(summary.after)
+
+    return Outcome(values, show, exit_status=0 if summary.after.ok else 1)
 
 
 def _show(report: "VerifyReport") -> None:

@@ -56,6 +56,7 @@ class ExtractOptions:
         size: side of the encoder input in pixels; the encoder's own by default.
         resize: `longest` keeps the aspect and pads; `stretch` does not.
         storage: `float16` or `float32`.
+        keep_bits: mantissa bits that stored values are rounded to, which compresses; all by default.
         precision: of the encoder's arithmetic: `auto`, `float32`, `bfloat16` or `float16`. `auto` takes
             what an existing store was made with, else bfloat16 where the hardware multiplies it.
         device: `auto`, `cpu`, `cuda` or any name that torch knows.
@@ -76,6 +77,7 @@ class ExtractOptions:
     size: int | None = None
     resize: Resize = "longest"
     storage: str = "float16"
+    keep_bits: int | None = None
     precision: str = "auto"
     device: str = "auto"
     batch: int | None = None
@@ -343,6 +345,7 @@ def _open_or_create(
         storage=options.storage,
         precision=encoder.precision,
         preprocessing=PREPROCESSING_VERSION,
+        keep_bits=options.keep_bits,
     )
     table = RowTable(
         ids=manifest.ids,

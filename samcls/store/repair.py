@@ -159,4 +159,6 @@ def _rewrite_shards(store: FeatureStore, level: str, problems: Sequence[Problem]
             if first // chunk not in torn:
                 part = slice(first, min(first + chunk, rows.stop))
                 values[first - rows.start :][: part.stop - first] = store.read(level, part)
+        # Zarr would complete the last chunk from the damaged one; a kill here costs the shard's rows
+        keys.delete(shard_key(level, shard))
         store.write_level(level, rows, values)
