@@ -93,7 +93,7 @@ class SLCA(nn.Module):
         """The mean over valid cells of the gated maps, from their pooled form.
 
         In training, on plain data, this runs with a backward pass of its own that keeps no
-        intermediate and allocates none: 2.4 times faster than what autograd records.
+        intermediate but the gate: 1.3 times faster than what autograd records.
 
         Args:
             tokens: Window means, token-major.
