@@ -10,7 +10,6 @@ import numpy as np
 from jaxtyping import Float
 
 from samcls.data.manifest import Manifest
-from samcls.data.views import view_names
 from samcls.encode.extract import ExtractOptions, open_encoder
 from samcls.encode.pipeline import Pipeline
 from samcls.errors import ConfigError
@@ -77,16 +76,8 @@ def _encode(
     manifest: Manifest, rows: np.ndarray, options: ExtractOptions
 ) -> dict[str, Float[np.ndarray, "image view channel row col"]]:
     """Encode rows in float32 storage, each on its own."""
-    pipeline = Pipeline(
-        manifest.rows,
-        open_encoder(options),
-        window=options.window,
-        views=view_names(options.views),
-        resize=options.resize,
-        storage="float32",
-        batch=1,
-        log=lambda _: None,
-    )
+    alone = replace(options, storage="float32", batch=1)
+    pipeline = Pipeline(manifest.rows, open_encoder(options), alone, lambda _: None)
     parts: dict[int, dict[str, np.ndarray]] = {}
     for batch in pipeline.run(rows, {}, lambda row: parts[row]):
         parts[int(batch.rows[0])] = {level: x[0] for level, x in batch.features.items()}

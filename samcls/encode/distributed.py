@@ -13,15 +13,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from jaxtyping import Int
 
 from samcls.data.manifest import Manifest, Row
-from samcls.data.views import view_names
 from samcls.encode.base import Encoder
+from samcls.encode.options import ExtractOptions
 from samcls.encode.pipeline import Pipeline
 from samcls.errors import RunError
 from samcls.store.feature_store import FeatureStore, RowBatch
@@ -47,7 +47,7 @@ class _Shard:
 
     path: str
     rows: Mapping[int, Row]
-    options: Any
+    options: ExtractOptions
     threads: int
 
 
@@ -88,7 +88,7 @@ def encode_shards(
     manifest: Manifest,
     store: FeatureStore,
     todo: Int[np.ndarray, " image"],
-    options: Any,
+    options: ExtractOptions,
     threads: int,
     done: Callable[[RowBatch], None],
 ) -> None:
@@ -135,16 +135,7 @@ def _encode_shard(shard: _Shard) -> RowBatch:
         torch.set_num_threads(shard.threads)
     options = shard.options
     encoder = _encoder(replace(options, device=_device(options.device)))
-    pipeline = Pipeline(
-        shard.rows,
-        encoder,
-        window=options.window,
-        views=view_names(options.views),
-        resize=options.resize,
-        storage=options.storage,
-        batch=options.batch,
-        log=print,
-    )
+    pipeline = Pipeline(shard.rows, encoder, options, print)
     store = FeatureStore.open(shard.path, mode="r+")
     batches: list[RowBatch] = []
 
@@ -164,7 +155,7 @@ def _encode_shard(shard: _Shard) -> RowBatch:
 
 
 @lru_cache(maxsize=1)
-def _encoder(options: Any) -> Encoder:
+def _encoder(options: ExtractOptions) -> Encoder:
     """Build a worker's encoder once."""
     from samcls.encode.extract import open_encoder
 

@@ -16,10 +16,11 @@ import torch
 from jaxtyping import Int, UInt8
 from torch import Tensor
 
-from samcls.data.images import Frame, Resize, make_frame, pixel_digest, read_image
+from samcls.data.images import Frame, make_frame, pixel_digest, read_image
 from samcls.data.manifest import Row
-from samcls.data.views import transform
+from samcls.data.views import transform, view_names
 from samcls.encode.base import Encoder
+from samcls.encode.options import ExtractOptions
 from samcls.encode.pooling import pool_valid, valid_cells
 from samcls.errors import ImageError, RunError
 from samcls.store.feature_store import RowBatch
@@ -59,11 +60,7 @@ class Pipeline:
     Args:
         rows: of the manifest, by their number.
         encoder: on its device.
-        window: side of the pooling window, in map cells.
-        views: transforms under which each image is encoded.
-        resize: `longest` or `stretch`.
-        storage: `float16` or `float32`.
-        batch: images encoded together.
+        options: of the extract, the batch settled.
         log: called with a sentence when the device ran out of memory and less is tried.
     """
 
@@ -71,22 +68,17 @@ class Pipeline:
         self,
         rows: Sequence[Row] | Mapping[int, Row],
         encoder: Encoder,
-        *,
-        window: int,
-        views: Sequence[str],
-        resize: Resize,
-        storage: str,
-        batch: int,
+        options: ExtractOptions,
         log: Callable[[str], None],
     ) -> None:
         self._rows = rows
         self._encoder = encoder
-        self._window = window
-        self._views = tuple(views)
-        self._resize: Resize = resize
-        self._dtype: torch.dtype = getattr(torch, storage)
-        self._batch = batch
-        self._chunk = batch  # images the device takes at once; halved when its memory runs out
+        self._window = options.window
+        self._views = view_names(options.views)
+        self._resize = options.resize
+        self._dtype: torch.dtype = getattr(torch, options.storage)
+        self._batch = options.batch or 1
+        self._chunk = self._batch  # images the device takes at once; halved when memory runs out
         self._log = log
 
     def run(

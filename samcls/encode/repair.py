@@ -10,11 +10,10 @@ from dataclasses import dataclass
 
 from samcls.data.manifest import Manifest
 from samcls.data.views import VIEW_SETS
-from samcls.encode.extract import ExtractOptions, ExtractSummary, Progress, extract
+from samcls.encode.extract import ExtractOptions, ExtractSummary, Progress, extract, table_of
 from samcls.errors import StoreError
 from samcls.store.feature_store import FeatureStore
 from samcls.store.repair import prepare_repair
-from samcls.store.rows import RowTable
 from samcls.store.verify import VerifyReport, verify
 
 __all__ = ["RepairSummary", "options_of", "repair"]
@@ -66,14 +65,7 @@ def repair(
     before = verify(store_path)
     if before.ok:
         return RepairSummary(before, (), before, None)
-    table = RowTable(
-        ids=manifest.ids,
-        splits=manifest.splits,
-        groups=manifest.groups,
-        tasks=manifest.tasks,
-        labels=manifest.labels(),
-    )
-    rows = tuple(int(row) for row in prepare_repair(store_path, before, table, log))
+    rows = tuple(int(row) for row in prepare_repair(store_path, before, table_of(manifest), log))
     log(f"{len(before.problems)} problems; {len(rows)} images are encoded again")
     summary = None
     if rows:

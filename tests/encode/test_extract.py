@@ -157,16 +157,7 @@ def test_identical_images_are_encoded_once(manifest: Manifest, tmp_path: Path) -
     options = replace(SMALL, levels="neck")
     encoder = load_encoder("vit_t", levels=("neck",), input_size=64)
     encoder.register_forward_hook(lambda _m, args, _o: encoded.extend(args[1]))
-    pipeline = Pipeline(
-        manifest.rows,
-        encoder,
-        window=2,
-        views=("identity",),
-        resize="longest",
-        storage="float16",
-        batch=4,
-        log=print,
-    )
+    pipeline = Pipeline(manifest.rows, encoder, SMALL, print)
     done: dict[int, dict[str, np.ndarray]] = {}
     for batch in pipeline.run(np.arange(9), {}, done.__getitem__):
         for i, row in enumerate(batch.rows):
@@ -191,16 +182,7 @@ def test_running_out_of_memory_halves_what_is_encoded_at_once(
 
     encoder.register_forward_pre_hook(small_device)
     said: list[str] = []
-    pipeline = Pipeline(
-        manifest.rows,
-        encoder,
-        window=2,
-        views=("identity",),
-        resize="longest",
-        storage="float16",
-        batch=4,
-        log=said.append,
-    )
+    pipeline = Pipeline(manifest.rows, encoder, SMALL, said.append)
     for batch in pipeline.run(np.arange(9), {}, lambda _: {}):
         for level, values in batch.features.items():
             reference = whole.read(level, batch.rows)

@@ -1,0 +1,98 @@
+"""How images become features: every option of stage one, checked before any file is touched."""
+
+from dataclasses import dataclass
+
+from samcls.data.images import Resize
+from samcls.data.views import view_names
+from samcls.encode.encoder import check_size, encoder_spec, parse_levels
+from samcls.encode.precision import PRECISIONS
+from samcls.errors import ConfigError
+
+__all__ = ["TIMM_PREFIX", "ExtractOptions"]
+
+TIMM_PREFIX = "timm:"
+
+
+@dataclass(frozen=True)
+class ExtractOptions:
+    """How images become features.
+
+    Attributes:
+        encoder: `vit_t`, `vit_b`, `vit_l`, `vit_h`, or `timm:` and a model that timm knows.
+        checkpoint: official SAM checkpoint, by default the one fetched; none for the others.
+        levels: comma-separated names, or `all` for the five.
+        window: side of the pooling window, in map cells; 1 keeps the whole map.
+        views: `none`, `flip` (as it is, and mirrored) or `d4` (all eight symmetries).
+        size: side of the encoder input in pixels; the encoder's own by default.
+        resize: `longest` keeps the aspect and pads; `stretch` does not.
+        storage: `float16` or `float32`.
+        keep_bits: mantissa bits that stored values are rounded to, which compresses; all by default.
+        precision: of the encoder's arithmetic: `auto`, `float32`, `bfloat16` or `float16`. `auto` takes
+            what an existing store was made with, else bfloat16 where the hardware multiplies it.
+        device: `auto`, `cpu`, `cuda` or any name that torch knows.
+        batch: images encoded together; chosen from the input size and free memory by default.
+        flush_seconds: results are written at least this often while writing is cheap.
+        workers: processes that encode whole shards side by side; more than one starts a local Dask
+            cluster, which shares this machine's threads out.
+        dask: address of a running Dask scheduler to use instead.
+        random_weights: draw the weights, as a control: for SAM's sizes and timm's models.
+        seed: of drawn weights.
+    """
+
+    encoder: str = "vit_t"
+    checkpoint: str | None = None
+    levels: str = "all"
+    window: int = 4
+    views: str = "none"
+    size: int | None = None
+    resize: Resize = "longest"
+    storage: str = "float16"
+    keep_bits: int | None = None
+    precision: str = "auto"
+    device: str = "auto"
+    batch: int | None = None
+    flush_seconds: float = 10.0
+    workers: int = 1
+    dask: str | None = None
+    random_weights: bool = False
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse options that cannot be, before any file is touched.
+
+        Raises:
+            ConfigError: naming the option, what was got and what was expected.
+        """
+        view_names(self.views)
+        if not self.encoder.startswith(TIMM_PREFIX):
+            self._check_sam()
+        elif self.checkpoint:
+            raise ConfigError(
+                f"{self.encoder} gets its weights from timm; leave --checkpoint {self.checkpoint} out"
+            )
+        choices = {
+            "resize": ("longest", "stretch"),
+            "storage": ("float16", "float32"),
+            "precision": ("auto", *PRECISIONS),
+        }
+        for name, allowed in choices.items():
+            if getattr(self, name) not in allowed:
+                raise ConfigError(
+                    f"{name} is {getattr(self, name)!r}; expected {' or '.join(allowed)}"
+                )
+        for name in ("window", "batch", "workers"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ConfigError(f"{name} is {value}; expected at least 1")
+
+    def _check_sam(self) -> None:
+        spec = encoder_spec(self.encoder)
+        parse_levels(self.levels, spec)
+        if self.size is not None:
+            check_size(self.size)
+        side = (self.size or spec.input_size) // 16
+        if not 1 <= self.window <= side:
+            raise ConfigError(
+                f"window is {self.window}; expected 1 to {side}, the side of the map at "
+                f"{side * 16} pixels"
+            )
