@@ -145,10 +145,15 @@ def _one_file(path: Path) -> _Format:
 
 
 def _ours(path: Path, codec: str) -> _Format:
-    def read(rows: Int[np.ndarray, " image"] | None = None) -> np.ndarray:
-        return FeatureStore.open(path).read("late", rows)
+    opened: list[FeatureStore] = []
 
-    return _Format(lambda x: _store(path, x, codec), read, read)
+    def write(features: Features) -> None:
+        opened[:] = [_store(path, features, codec)]
+
+    def read(rows: Int[np.ndarray, " image"] | None = None) -> np.ndarray:
+        return opened[0].read("late", rows)
+
+    return _Format(write, read, read)
 
 
 def _store(path: Path, features: Features, codec: str) -> FeatureStore:

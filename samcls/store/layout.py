@@ -2,7 +2,7 @@
 
 Feature maps are sharded; each chunk carries a CRC-32C. Every chunk that was ever written is kept, even
 one that holds nothing but the fill value, so an absent one always means pending or lost, never zeros.
-`samcls bench store` measures the codecs; the default reads fastest of those that compress.
+`samcls bench store` measures the codecs; the default reads fastest of those that gain 5 % or more.
 """
 
 from collections.abc import Mapping
@@ -29,7 +29,7 @@ CODECS: Mapping[str, Mapping[str, Any] | None] = {
     "zstd-5-bit": {"cname": "zstd", "clevel": 5, "shuffle": "bitshuffle"},
     "blosclz": {"cname": "blosclz", "clevel": 1, "shuffle": "shuffle"},
 }
-DEFAULT_CODEC = "zstd-1-bit"
+DEFAULT_CODEC = "lz4-bit"  # reads twice as fast as zstd here, for a tenth more disk
 
 COLUMNS = ("id", "split", "group", "label")  # copied from the table
 RESULTS = ("valid", "sha256", "error", "status")  # written with the features, the mark last

@@ -29,7 +29,7 @@ from samcls.store.schema import (
     Partition,
     array_name,
 )
-from samcls.store.shards import LocalShard, shard_key
+from samcls.store.shards import CAN_READ_PARTS, LocalShard, shard_key
 
 if TYPE_CHECKING:
     import dask.array
@@ -153,7 +153,8 @@ class StoreReader:
         """
         array = self._features(level)
         numbers = self._numbers(rows)
-        root, shard_rows = local_path(self.path), self.partition.shard_rows
+        root = local_path(self.path) if CAN_READ_PARTS else None
+        shard_rows = self.partition.shard_rows
         shard = numbers // shard_rows
         out = np.empty((len(numbers), *array.shape[1:]), dtype=array.dtype)
         with self._reading(level):

@@ -9,6 +9,7 @@ every chunk is checked before it is decoded. Only chunks that hold a wanted row 
 """
 
 import os
+import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,15 +18,17 @@ from types import TracebackType
 
 import numpy as np
 from google_crc32c import value as crc32c
-from jaxtyping import Bool, Int, UInt64
+from jaxtyping import Bool, Int, UInt8, UInt64
 from numcodecs import blosc
 
 from samcls.store.keys import Keys
 from samcls.store.schema import Partition, array_name
 
-__all__ = ["LocalShard", "ShardIndex", "read_index", "shard_key"]
+__all__ = ["CAN_READ_PARTS", "LocalShard", "ShardIndex", "read_index", "shard_key"]
 
 _ABSENT = 2**64 - 1
+CAN_READ_PARTS = hasattr(os, "preadv")  # not on Windows, where Zarr reads instead
+_memory = threading.local()
 _THREADS = 8  # chunks decoded at once, at most; decoding and reading release the interpreter
 _FEW = 4  # chunks that are not worth a pool of threads
 
@@ -127,36 +130,38 @@ class LocalShard:
         out: np.ndarray,
     ) -> None:
         height = self._partition.chunk_rows
-        content = self._content(number)
-        if content is None:
+        entry = self.index.entries[number]
+        if entry[0] == _ABSENT or self._file is None:
             out[places] = 0
         elif len(rows) == height and _consecutive(rows) and _consecutive(places):
-            self._decode(content, out[places[0] : places[0] + height])
+            self._decode(number, _flat(out[places[0] : places[0] + height]))
         else:
-            values = np.empty((height, *out.shape[1:]), dtype=out.dtype)
-            self._decode(content, values)
-            out[places] = values[rows - number * height]
+            values = _scratch("values", height * out[0].nbytes)
+            self._decode(number, values)
+            shaped = values.view(out.dtype).reshape(height, *out.shape[1:])
+            out[places] = shaped[rows - number * height]
 
-    def _decode(self, content: memoryview, out: np.ndarray) -> None:
-        flat = out.reshape(-1).view(np.uint8)
-        if self._compressed:
-            blosc.decompress(content, flat)
-        else:
-            flat[:] = np.frombuffer(content, dtype=np.uint8)
+    def _decode(self, number: int, out: UInt8[np.ndarray, " byte"]) -> None:
+        """Read a chunk that is there, check it, and fill its values."""
+        if not self._compressed:
+            self._read_checked(number, out)
+            return
+        content = _scratch("content", max(0, int(self.index.entries[number, 1]) - 4))
+        self._read_checked(number, content)
+        blosc.decompress(content, out)
 
-    def _content(self, number: int) -> memoryview | None:
-        """Return a chunk's bytes, checked, without the checksum."""
+    def _read_checked(self, number: int, content: UInt8[np.ndarray, " byte"]) -> None:
         offset, length = (int(value) for value in self.index.entries[number])
-        if offset == _ABSENT or self._file is None:
-            return None
-        raw = _read_at(self._file, offset, length)
+        checksum = bytearray(4)
+        got = os.preadv(self._file or 0, [memoryview(content), checksum], offset)
+        fixed = content.view()
+        fixed.flags.writeable = False
         if (
-            len(raw) < length
-            or length < 4
-            or crc32c(raw[:-4]) != int.from_bytes(raw[-4:], "little")
+            got != length
+            or length != len(content) + 4
+            or crc32c(fixed) != int.from_bytes(checksum, "little")
         ):
             raise ValueError(f"the checksum of chunk {number} of a shard is wrong")
-        return memoryview(raw)[:-4]
 
     def _tail(self) -> bytes | None:
         if self._file is None:
@@ -202,3 +207,16 @@ def _read_at(file: int, offset: int, length: int) -> bytes:
 
 def _consecutive(numbers: Int[np.ndarray, " image"]) -> bool:
     return bool((np.diff(numbers) == 1).all())
+
+
+def _flat(values: np.ndarray) -> UInt8[np.ndarray, " byte"]:
+    return values.reshape(-1).view(np.uint8)
+
+
+def _scratch(name: str, length: int) -> UInt8[np.ndarray, " byte"]:
+    """Return memory of this thread's own: a fresh page for every chunk costs more than reading it."""
+    held: np.ndarray | None = getattr(_memory, name, None)
+    if held is None or len(held) < length:
+        held = np.empty(length, dtype=np.uint8)
+        setattr(_memory, name, held)
+    return held[:length]
