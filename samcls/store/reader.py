@@ -1,6 +1,6 @@
 """What a feature store says when it is read: rows, columns, pooled maps, lazily or in memory.
 
-Local features are read beneath Zarr, chunk by chunk and each through its checksum, 4 to 7 times faster
+Local features are read beneath Zarr, chunk by chunk and each through its checksum, some 3 times faster
 than by zarr-python; everything else goes through Zarr. Damage becomes a StoreError that names the verb
 to run. `FeatureStore.open` makes the object; this file holds its reading half.
 """

@@ -153,7 +153,7 @@ class LocalShard:
     def _read_checked(self, number: int, content: UInt8[np.ndarray, " byte"]) -> None:
         offset, length = (int(value) for value in self.index.entries[number])
         checksum = bytearray(4)
-        got = os.preadv(self._file or 0, [memoryview(content), checksum], offset)
+        got = os.preadv(self._file or 0, [content.data, checksum], offset)
         fixed = content.view()
         fixed.flags.writeable = False
         if (

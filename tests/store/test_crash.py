@@ -101,7 +101,7 @@ def test_a_killed_writer_leaves_a_store_that_goes_on(tmp_path: Path) -> None:
     path = tmp_path / "s.zarr"
     given = make_parted(path)[1]
     rng = np.random.default_rng(0)
-    for _ in range(6):
+    for _ in range(4):
         FeatureStore.open(path, mode="r+").mark_pending(np.arange(21))
         command = [sys.executable, "-c", WRITE, str(path), str(TESTS)]
         writer = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)

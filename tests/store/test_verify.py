@@ -257,7 +257,7 @@ def test_damage_is_found_at_random(sound: tuple[Path, RowBatch], tmp_path: Path)
     make(path).write(batch(0, 9))
     rng = np.random.default_rng(1)
     files = [path / f"features/{name.replace(':', '_')}/c/0/0/0/0/0" for name in LEVELS]
-    for _ in range(60):
+    for _ in range(40):
         file = files[rng.integers(2)]
         content = bytearray(file.read_bytes())
         whole = bytes(content)
