@@ -16,7 +16,7 @@ from typing import Any
 
 __all__ = ["Bench", "BenchRow", "describe_machine", "measure"]
 
-_PACKAGES = ("numpy", "torch", "zarr", "zarrs")
+_PACKAGES = ("numpy", "torch", "zarr")
 
 
 def describe_machine() -> dict[str, Any]:

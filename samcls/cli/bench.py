@@ -18,6 +18,7 @@ def register(app: typer.Typer) -> None:
     bench = typer.Typer(help="Measure on this machine, side by side.", no_args_is_help=True)
     bench.command("encoder")(verb(_encoder))
     bench.command("extract")(verb(_extract))
+    bench.command("store")(verb(_store))
     bench.command("train")(verb(_train))
     app.add_typer(bench, name="bench")
 
@@ -92,3 +93,15 @@ def _train(
     from samcls.bench.train import bench_train
 
     return shown(bench_train(side, channels, images, window, encoder_rate, say))
+
+
+def _store(
+    store: Annotated[
+        str | None, typer.Option(help="Measure on this store's features; on drawn ones by default.")
+    ] = None,
+    megabytes: Annotated[int, typer.Option(help="Size of the payload.")] = 256,
+) -> Outcome:
+    """This store against zarr-python alone, one file an image, HDF5 and numpy.load."""
+    from samcls.bench.store import bench_store
+
+    return shown(bench_store(store, megabytes))
