@@ -345,6 +345,8 @@ from samcls.data.manifest import read_manifest
 from samcls.data.views import VIEW_SETS, transform
 from samcls.encode.pipeline import Pipeline
 from samcls.encode.extract import ExtractOptions, extract
+from samcls.store import writer
+writer._COST_RATIO = 1  # write often, so that there is something to find after a kill
 options = ExtractOptions(window=2, batch=2, flush_seconds=0.0, precision="float32")
 extract(read_manifest(sys.argv[1]), sys.argv[2], options)
 """
@@ -357,7 +359,7 @@ def killed_after(command: list[str], store: Path, rows: int, delay: float) -> No
     while time.monotonic() < deadline and child.poll() is None:
         if FeatureStore.exists(store) and (FeatureStore.open(store).status == DONE).sum() >= rows:
             break
-        time.sleep(0.002)
+        time.sleep(0.05)
     time.sleep(delay)
     os.kill(child.pid, signal.SIGKILL)
     assert child.wait() == -signal.SIGKILL
@@ -367,7 +369,7 @@ def test_killed_at_three_random_moments_and_resumed_is_as_uninterrupted(tmp_path
     """SIGKILL at random moments, then resume: bit for bit the arrays of an uninterrupted run."""
     rng = np.random.default_rng()
     manifest = image_folder(
-        tmp_path, [(int(h), int(w)) for h, w in rng.integers(20, 150, (160, 2))]
+        tmp_path, [(int(h), int(w)) for h, w in rng.integers(20, 150, (130, 2))]
     )
     store = tmp_path / "killed.zarr"
     command = [sys.executable, "-c", CHILD, str(manifest), str(store)]
