@@ -369,13 +369,13 @@ def test_killed_at_three_random_moments_and_resumed_is_as_uninterrupted(tmp_path
     """SIGKILL at random moments, then resume: bit for bit the arrays of an uninterrupted run."""
     rng = np.random.default_rng()
     manifest = image_folder(
-        tmp_path, [(int(h), int(w)) for h, w in rng.integers(20, 150, (130, 2))]
+        tmp_path, [(int(h), int(w)) for h, w in rng.integers(20, 150, (160, 2))]
     )
     store = tmp_path / "killed.zarr"
     command = [sys.executable, "-c", CHILD, str(manifest), str(store)]
     done = 0
     for _ in range(3):
-        killed_after(command, store, done + int(rng.integers(2, 20)), float(rng.uniform(0, 0.1)))
+        killed_after(command, store, done + int(rng.integers(2, 10)), float(rng.uniform(0, 0.1)))
         status = FeatureStore.open(store).status
         assert done < (status == DONE).sum() < len(status)
         done = int((status == DONE).sum())
