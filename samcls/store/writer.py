@@ -73,7 +73,7 @@ class ShardWriter:
         deadline = time.monotonic() + self._seconds
         try:
             while True:
-                batch, timed_out = self._next(deadline)
+                batch, timed_out = self._next(deadline if held else None)
                 leaving = self._ended = batch is None and not timed_out
                 new_shard = bool(batch and held and self._shard(held[-1]) != self._shard(batch))
                 if held and (timed_out or leaving or new_shard):
@@ -84,16 +84,15 @@ class ShardWriter:
                     held.append(batch)
                     if (int(batch.rows[-1]) + 1) % self._shard_rows == 0:
                         deadline = self._flush(held)
-                elif timed_out and not held:
-                    deadline = time.monotonic() + self._seconds
         except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
             self._error = error
             self._drain()
 
-    def _next(self, deadline: float) -> tuple[RowBatch | None, bool]:
+    def _next(self, deadline: float | None) -> tuple[RowBatch | None, bool]:
         """Return the next batch, None for the end, and whether it was time to flush first."""
+        wait = None if deadline is None else max(0.0, deadline - time.monotonic())
         try:
-            return self._queue.get(timeout=max(0.0, deadline - time.monotonic())), False
+            return self._queue.get(timeout=wait), False
         except queue.Empty:
             return None, True
 
