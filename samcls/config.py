@@ -105,6 +105,8 @@ class TrainConfig(Config):
         folds: Divide all images into so many group-aware, stratified folds in place of the stored
             splits; 0 keeps the splits.
         fold: Which of the folds is the test split, from 0.
+        train_fraction: Share of the training split that is learned from, above 0; validation and
+            test stay whole. Shares of one seed are nested, stratified by class, groups whole.
         window: Side of SLCA's pooling window in cells of the encoder's map. Unset means the window
             that the store was pooled with; otherwise a multiple of that.
         reduction: SLCA's bottleneck: channels / reduction hidden channels.
@@ -129,7 +131,7 @@ class TrainConfig(Config):
         label_smoothing: Share of each label that is spread over all classes, in [0, 1).
         class_weights: `balanced` weighs each class by the inverse of its share in training.
         bootstrap: Resamples behind each interval; 0 means no intervals.
-        seed: Of initial weights, order of images, dropout and resamples.
+        seed: Of initial weights, order of images, dropout, the training share and resamples.
     """
 
     head: str = "slca"
@@ -139,6 +141,7 @@ class TrainConfig(Config):
     ordinal: tuple[str, ...] = option((), distinct=True)
     folds: int = option(0, at_least=0)
     fold: int = option(0, at_least=0)
+    train_fraction: float = option(1.0, above=0.0, at_most=1.0)
     window: int | None = option(None, at_least=1)
     reduction: int = option(16, at_least=1)
     gate: Gate = "multiply"

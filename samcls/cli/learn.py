@@ -63,6 +63,10 @@ def _train(
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Train linear, se and SLCA on shuffled images too.")
     ] = False,
+    train_fraction: Annotated[
+        float | None,
+        typer.Option(help="Learn from a stratified share of the training split, groups whole."),
+    ] = None,
     memory: Annotated[
         int | None, typer.Option(min=1, help="MB for features; above it they are streamed.")
     ] = None,
@@ -87,6 +91,7 @@ def _train(
         "dropout": dropout,
         "loss": loss,
         "class_weights": class_weights,
+        "train_fraction": train_fraction,
         "seed": seed,
     }
     settings = _settings(config, {k: v for k, v in given.items() if v is not None})

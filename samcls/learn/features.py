@@ -22,7 +22,7 @@ from torch import Tensor
 from samcls.errors import ConfigError, StoreError
 from samcls.learn.slca import pool, to_tokens
 from samcls.learn.spill import Spilled
-from samcls.learn.targets import Targets
+from samcls.learn.targets import UNUSED, Targets
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, FAILED
 
@@ -148,7 +148,8 @@ def load_features(
     """Read a store into memory, pooled further where a larger window is asked for.
 
     Args:
-        store: An open store. Images that failed or are pending are left out.
+        store: An open store. Images that failed or are pending, or whose split is `unused`, are
+            left out.
         levels: Levels to read, in this order; none named means all.
         window: Side of the pooling window in cells of the encoder's map, a multiple of the
             store's; None means the store's.
@@ -166,7 +167,7 @@ def load_features(
         raise ConfigError(f"{store.path} cannot serve this:\n  " + "\n  ".join(problems))
     targets = targets or Targets(store.tasks, store.labels, store.splits)
     status = store.status
-    rows = np.flatnonzero(status == DONE)
+    rows = np.flatnonzero((status == DONE) & (np.array(targets.splits) != UNUSED))
     factor = (window or store.fingerprint.window) // store.fingerprint.window
     grids = grids_of(store, levels, window)
     views = len(store.fingerprint.views)

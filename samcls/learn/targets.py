@@ -1,20 +1,22 @@
 """What is to be learned of a store's images: tasks, labels and splits, the store's own or others.
 
-Labels may come from a CSV by id, and the splits may be replaced by group-aware, stratified folds.
-780 images take some milliseconds.
+Labels may come from a CSV by id, the splits may be replaced by group-aware, stratified folds, and
+a part of the training split may be left out. 780 images take some milliseconds.
 
     targets = targets_of(store, TrainConfig(labels="grades.csv", folds=5, fold=2))
     targets.tasks, targets.labels, targets.splits
 """
 
 import csv
+import math
 import warnings
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from sklearn.model_selection import StratifiedGroupKFold
 
 from samcls.config import TrainConfig
@@ -22,9 +24,10 @@ from samcls.errors import ConfigError
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE
 
-__all__ = ["Targets", "fold_splits", "read_labels", "targets_of"]
+__all__ = ["UNUSED", "Targets", "fold_splits", "read_labels", "targets_of", "train_share"]
 
 INNER = 5  # an inner validation part is a fifth of what a fold leaves
+UNUSED = "unused"  # split of training images that a share leaves out
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +37,7 @@ class Targets:
     Attributes:
         tasks: Class names of each task, in the order of the label columns.
         labels: Class indices; -1 where a label is missing.
-        splits: `train`, `val` or `test`.
+        splits: `train`, `val` or `test`; `unused` for an image that takes no part.
     """
 
     tasks: Mapping[str, tuple[str, ...]]
@@ -46,8 +49,8 @@ def targets_of(store: FeatureStore, config: TrainConfig) -> Targets:
     """The config's tasks, labels and splits on a store.
 
     Raises:
-        ConfigError: where the CSV cannot be read, a task is unknown, or the images cannot be
-            divided into the folds.
+        ConfigError: where the CSV cannot be read, a task is unknown, the images cannot be divided
+            into the folds, or the share of the training split is too small.
     """
     targets = Targets(store.tasks, store.labels, store.splits)
     if config.labels is not None:
@@ -66,10 +69,13 @@ def targets_of(store: FeatureStore, config: TrainConfig) -> Targets:
         tasks={name: targets.tasks[name] for name in names},
         labels=targets.labels[:, columns],
     )
+    done = store.status == DONE
     if config.folds:
-        done = store.status == DONE
         splits = fold_splits(targets.labels, store.groups, done, config.folds, config.fold)
         targets = replace(targets, splits=splits)
+    if config.train_fraction < 1:
+        shared = train_share(targets, store.groups, done, config.train_fraction, config.seed)
+        targets = replace(targets, splits=shared)
     return targets
 
 
@@ -141,7 +147,7 @@ def fold_splits(
         ConfigError: where there are fewer folds than two, or images or groups than folds.
     """
     rows = np.flatnonzero(done)
-    names = np.array([groups[i] or f"image {i}" for i in rows.tolist()])
+    names = _names(groups, rows)
     found = len(np.unique(names))
     if folds < 2 or fold >= folds:
         raise ConfigError(f"got fold {fold} of {folds} folds; expected at least 2, counted from 0")
@@ -158,6 +164,105 @@ def fold_splits(
     splits[rows[test]] = "test"
     splits[rows[rest[val]]] = "val"
     return [str(split) for split in splits]
+
+
+def train_share(
+    targets: Targets,
+    groups: Sequence[str],
+    done: Bool[np.ndarray, " image"],
+    fraction: float,
+    seed: int,
+) -> list[str]:
+    """Splits in which all but a share of the training images are `unused`.
+
+    Each image has a place between 0 and 1 that the seed alone draws, and the share is all images
+    up to the fraction: those of a smaller fraction are among those of a larger one. Places are
+    spread evenly over each class of the first task, whose images are thus taken to the nearest
+    whole number, and as evenly as that allows over the combinations of all tasks' labels. A group
+    has one place, its most frequent label's, and is taken or left as a whole.
+
+    Args:
+        targets: Labels and splits; `val` and `test` are not looked at.
+        groups: Patient or lesion of each image; empty where there is none.
+        done: Images that take part.
+        fraction: Share of the training images, above 0 and at most 1.
+        seed: Of the draw, which is independent of everything else that a run draws.
+
+    Raises:
+        ConfigError: where a class would be left without an image, with the smallest fraction that
+            leaves none.
+    """
+    splits = [str(split) for split in targets.splits]
+    rows = np.flatnonzero(done & (np.array(splits) == "train"))
+    if not len(rows):
+        return splits
+    labels = targets.labels[rows]
+    places = _places_of_images(labels, _names(groups, rows), seed)
+    firsts = {
+        f"{name} ({(labels[:, i] == c).sum()} images, task {task})": places[labels[:, i] == c].min()
+        for i, (task, classes) in enumerate(targets.tasks.items())
+        for c, name in enumerate(classes)
+        if (labels[:, i] == c).any()
+    }
+    lost = [name for name, first in firsts.items() if first > fraction]
+    if lost:
+        usable = math.ceil(max(firsts.values()) * 10_000) / 10_000
+        raise ConfigError(
+            f"train_fraction {fraction:g} of {len(rows)} training images leaves none of class "
+            f"{', '.join(lost)}; the smallest usable fraction is {usable:g}"
+        )
+    for row in rows[places > fraction].tolist():
+        splits[row] = UNUSED
+    return splits
+
+
+def _places_of_images(
+    labels: Int[np.ndarray, "image task"], names: np.ndarray, seed: int
+) -> Float[np.ndarray, " image"]:
+    """Each image's place in the order in which shares take images, between 0 and 1."""
+    _, units = np.unique(names, return_inverse=True)
+    _, joint = np.unique(labels, axis=0, return_inverse=True)
+    sizes = np.bincount(units)
+    generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(0,)))
+    # At random inside its own stretch, or all that are alone of their kind would come in the middle.
+    offsets = generator.random(len(sizes))
+    drawn = generator.permutation(len(sizes))
+    mixed = _spread(_commonest(joint.reshape(-1), units), sizes, drawn, offsets)
+    order = np.argsort(mixed, kind="stable")
+    halves = np.full(len(sizes), 0.5)
+    places = _spread(_commonest(labels[:, 0], units), sizes, order, halves)
+    return places[units]
+
+
+def _spread(
+    kinds: Int[np.ndarray, " unit"],
+    sizes: Int[np.ndarray, " unit"],
+    order: Int[np.ndarray, " unit"],
+    offsets: Float[np.ndarray, " unit"],
+) -> Float[np.ndarray, " unit"]:
+    """Places of units, each kind's evenly over 0 to 1 in the order given."""
+    places = np.empty(len(kinds))
+    for kind in np.unique(kinds):
+        own = order[kinds[order] == kind]
+        ends = sizes[own].cumsum()
+        places[own] = (ends - offsets[own] * sizes[own]) / ends[-1]
+    return places
+
+
+def _commonest(
+    kinds: Int[np.ndarray, " image"], units: Int[np.ndarray, " image"]
+) -> Int[np.ndarray, " unit"]:
+    """The most frequent kind in each unit, the lowest of equals."""
+    counted = Counter(zip(units.tolist(), kinds.tolist(), strict=True))
+    # Ascending, so that what stays for a unit is its most frequent kind.
+    ranked = sorted(counted, key=lambda pair: (counted[pair], -pair[1]))
+    found = dict(ranked)
+    return np.array([found[unit] for unit in range(len(found))], dtype=np.int64)
+
+
+def _names(groups: Sequence[str], rows: Int[np.ndarray, " row"]) -> np.ndarray:
+    """What keeps images together: their group, or for an image without one itself."""
+    return np.array([groups[i] or f"image {i}" for i in rows.tolist()])
 
 
 def _strata(labels: Int[np.ndarray, "image task"], folds: int) -> Int[np.ndarray, " image"]:

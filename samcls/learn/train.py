@@ -169,7 +169,9 @@ def check(store: FeatureStore, config: TrainConfig, run_dir: str | Path | None =
     except ConfigError as error:
         problems.append(str(error))
         known = tuple(task for task in config.tasks if task in store.tasks)
-        targets = targets_of(store, replace(config, tasks=known, labels=None, folds=0))
+        targets = targets_of(
+            store, replace(config, tasks=known, labels=None, folds=0, train_fraction=1.0)
+        )
     missing = [task for task in config.ordinal if task not in targets.tasks]
     problems += [
         f"unknown ordinal task {t}; learned are {', '.join(targets.tasks)}" for t in missing

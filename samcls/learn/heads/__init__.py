@@ -24,6 +24,8 @@ __all__ = [
     "ClosedHead",
     "Counts",
     "Head",
+    "LinearHead",
+    "MLPHead",
     "SEHead",
     "SLCAHead",
     "Shape",
