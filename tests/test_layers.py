@@ -16,9 +16,10 @@ ALLOWED = {
     "store": {"errors", "config"},
     "encode": {"errors", "config", "data", "store"},
     "learn": {"errors", "config", "store"},
+    "sweep": {"errors", "config", "store", "learn"},
     "predict": {"errors", "config", "data", "store", "encode", "learn"},
-    "report": {"errors", "config", "data", "store", "encode", "learn"},
-    "bench": {"errors", "config", "data", "store", "encode", "learn"},
+    "report": {"errors", "config", "data", "store", "encode", "learn", "sweep"},
+    "bench": {"errors", "config", "data", "store", "encode", "learn", "sweep"},
     "demo": {"errors", "config", "data", "store", "encode", "learn"},
 }
 FREE = {"cli", "__main__", "__init__"}
@@ -35,6 +36,9 @@ DOORS = {
         "bench/store.py",
     },
     "segment_anything": {"encode/encoder.py"},
+    "optuna": {"sweep/search.py"},
+    "matplotlib": {"sweep/plots.py"},
+    "pyarrow": {"sweep/results.py"},
     "timm": {"encode/timm_encoder.py", "learn/guided.py"},
 }
 
