@@ -25,6 +25,7 @@ __all__ = [
     "Config",
     "Gate",
     "Loss",
+    "Precision",
     "TrainConfig",
     "Upsampling",
     "digest",
@@ -40,6 +41,7 @@ T = TypeVar("T")
 Limit = int | float | None
 Gate = Literal["multiply", "residual"]
 Loss = Literal["cross_entropy", "focal"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Upsampling = Literal["nearest", "bilinear"]
 
 NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
@@ -130,6 +132,8 @@ class TrainConfig(Config):
         focal_gamma: The focal loss's exponent.
         label_smoothing: Share of each label that is spread over all classes, in [0, 1).
         class_weights: `balanced` weighs each class by the inverse of its share in training.
+        precision: Of training's matrix products; `auto` is bfloat16 on GPUs that multiply it
+            natively and float32 elsewhere. Weights, loss and all figures stay in float32.
         bootstrap: Resamples behind each interval; 0 means no intervals.
         seed: Of initial weights, order of images, dropout, the training share and resamples.
     """
@@ -160,6 +164,7 @@ class TrainConfig(Config):
     focal_gamma: float = option(2.0, at_least=0.0)
     label_smoothing: float = option(0.0, at_least=0.0, below=1.0)
     class_weights: Literal["none", "balanced"] = "none"
+    precision: Precision = "float32"
     bootstrap: int = option(1000, at_least=0)
     seed: int = option(0, at_least=0, at_most=2**63 - 1)
 

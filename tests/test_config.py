@@ -50,6 +50,7 @@ def test_every_field_changes_the_digest() -> None:
         weight_decay=0.5, class_weights="balanced", bootstrap=10, seed=1, labels="other.csv",
         ordinal=("grade",), folds=5, fold=1, upsampling="bilinear", gate_bias=False,
         gate_channels=1, loss="focal", focal_gamma=1.0, label_smoothing=0.1, train_fraction=0.5,
+        precision="bfloat16",
     )  # fmt: skip
     base = TrainConfig()
     changed = [replace(base, **{f.name: getattr(other, f.name)}) for f in fields(base)]

@@ -67,6 +67,12 @@ def _train(
         float | None,
         typer.Option(help="Learn from a stratified share of the training split, groups whole."),
     ] = None,
+    device: Annotated[
+        str, typer.Option(help="auto (the GPU where there is one), cpu or cuda.")
+    ] = "auto",
+    precision: Annotated[
+        str | None, typer.Option(help="Of training: float32, bfloat16, float16 or auto.")
+    ] = None,
     memory: Annotated[
         int | None, typer.Option(min=1, help="MB for features; above it they are streamed.")
     ] = None,
@@ -92,6 +98,7 @@ def _train(
         "loss": loss,
         "class_weights": class_weights,
         "train_fraction": train_fraction,
+        "precision": precision,
         "seed": seed,
     }
     settings = _settings(config, {k: v for k, v in given.items() if v is not None})
@@ -99,6 +106,7 @@ def _train(
         "every_baseline": baselines,
         "memory": None if memory is None else memory * 1_000_000,
         "medmnist": medmnist,
+        "device": device,
     }
     if folds == 1:
         raise ConfigError("--folds is 1; expected 0 (the stored splits) or at least 2")

@@ -21,12 +21,14 @@ from torch import Tensor
 
 from samcls.errors import ConfigError, StoreError
 from samcls.learn.slca import pool, to_tokens
-from samcls.learn.spill import Spilled
+from samcls.learn.spill import Hosted, Spilled
 from samcls.learn.targets import UNUSED, Targets
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, FAILED
 
-__all__ = ["Features", "Standardiser", "grids_of", "load_features", "selection_problems"]
+__all__ = ["Features", "Held", "Standardiser", "grids_of", "load_features", "selection_problems"]
+
+Held = Tensor | Spilled | Hosted
 
 BLOCK_ROWS = 256  # images converted at once; bounds what is held besides the result
 DEAD = 1e-6  # a channel that varies less than this is centred and not scaled
@@ -64,15 +66,15 @@ class Standardiser:
             std[level] = torch.where(spread > DEAD, spread, torch.ones_like(spread)).float()
         return cls(mean, std)
 
-    def apply(self, tokens: Mapping[str, Tensor | Spilled]) -> dict[str, Tensor | Spilled]:
+    def apply(self, tokens: Mapping[str, Held]) -> dict[str, Held]:
         """Tokens of zero mean and unit deviation over the images that were measured."""
         return {level: self._apply(level, values) for level, values in tokens.items()}
 
-    def _apply(self, level: str, values: Tensor | Spilled) -> Tensor | Spilled:
+    def _apply(self, level: str, values: Held) -> Held:
         mean, std = self.mean[level], self.std[level]
-        if isinstance(values, Spilled):
-            return values.standardised(mean, std)
-        return (values - mean).div_(std)
+        if isinstance(values, Tensor):
+            return (values - mean).div_(std)
+        return values.standardised(mean, std)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +85,8 @@ class Features:
     counts.
 
     Attributes:
-        tokens: For each level, window means, "image-and-view token channel", float32.
+        tokens: For each level, window means, "image-and-view token channel", float32; a tensor, or
+            what gives its rows when asked.
         counts: For each level, valid map cells under each token, "image-and-view token".
         labels: Class indices; -1 where a label is missing.
         ids: Identifier of each image.
@@ -97,7 +100,7 @@ class Features:
         failed: Number of images left out because they could not be encoded.
     """
 
-    tokens: Mapping[str, Tensor | Spilled]
+    tokens: Mapping[str, Held]
     counts: Mapping[str, Float[Tensor, "view _token"]]
     labels: Int64[Tensor, "image task"]
     ids: tuple[str, ...]
@@ -114,6 +117,11 @@ class Features:
     def channels(self) -> dict[str, int]:
         """Number of channels of each level."""
         return {level: tokens.shape[2] for level, tokens in self.tokens.items()}
+
+    @property
+    def device(self) -> torch.device:
+        """Where batches come: the CPU, unless `device.placed` put the features elsewhere."""
+        return next(iter(self.counts.values())).device
 
     def rows(self, split: str) -> Int64[Tensor, " row"]:
         """Row numbers of a split, in order."""
@@ -283,7 +291,7 @@ def _pick(values: Sequence[str], rows: np.ndarray) -> tuple[str, ...]:
 
 
 def _blocks(
-    tokens: Tensor | Spilled, counts: Tensor, rows: Tensor
+    tokens: Held, counts: Tensor, rows: Tensor
 ) -> Iterator[tuple[Float[Tensor, "cell channel"], Float[Tensor, " cell"]]]:
     """Tokens and counts of some images a block at a time, in double precision."""
     for block in torch.split(rows, BLOCK_ROWS):

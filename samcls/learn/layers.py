@@ -39,8 +39,10 @@ def dropout(
     """
     if generator is None or rate == 0:
         return values
-    mask = torch.empty_like(values).bernoulli_(1 - rate, generator=generator)
-    return values * mask.mul_(1 / (1 - rate))
+    # Drawn on the generator's CPU, so that every device and precision drops the same values.
+    mask = torch.empty(values.shape).bernoulli_(1 - rate, generator=generator)
+    scaled = mask.mul_(1 / (1 - rate))
+    return values * scaled.to(values.device, values.dtype, non_blocking=True)
 
 
 class CumulativeLink(nn.Module):

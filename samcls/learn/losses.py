@@ -58,19 +58,32 @@ class Criterion:
         gamma = config.focal_gamma if config.loss == "focal" else 0.0
         return cls(weights, config.label_smoothing, gamma)
 
+    def to(self, device: torch.device) -> "Criterion":
+        """The same on a device."""
+        return Criterion([w.to(device) for w in self.weights], self.smoothing, self.gamma)
+
     def __call__(
         self, logits: Float[Tensor, "image logit"], labels: Int64[Tensor, "image task"]
     ) -> Float[Tensor, ""]:
         """The loss of a batch; a task that the batch has no label of adds nothing."""
-        parts = split_logits(logits, [len(w) for w in self.weights])
-        columns = labels.unbind(1)
+        return self.of_members(logits[None], labels[None])[0]
+
+    def of_members(
+        self,
+        logits: Float[Tensor, "member image logit"],
+        labels: Int64[Tensor, "member image task"],
+    ) -> Float[Tensor, " member"]:
+        """The loss of each member's batch, as each alone would have it."""
+        flat = logits.flatten(0, 1)
+        parts = split_logits(flat, [len(w) for w in self.weights])
+        columns = labels.flatten(0, 1).unbind(1)
         losses = [
-            self._of_task(part, column, weights)
+            self._of_task(part, column, weights, len(logits))
             for part, column, weights in zip(parts, columns, self.weights, strict=True)
         ]
-        return losses[0] if len(losses) == 1 else torch.stack(losses).mean()
+        return losses[0] if len(losses) == 1 else torch.stack(losses).mean(0)
 
-    def _of_task(self, logits: Tensor, labels: Tensor, weights: Tensor) -> Tensor:
+    def _of_task(self, logits: Tensor, labels: Tensor, weights: Tensor, members: int) -> Tensor:
         if self.gamma:
             known = labels.clamp(min=0)[:, None]
             chances = logits.log_softmax(1)
@@ -79,17 +92,17 @@ class Criterion:
             if self.smoothing:
                 even = -(chances * weights).mean(1) * (labels >= 0)
                 each = (1 - self.smoothing) * each + self.smoothing * even
-            total = (factor[:, 0] * each).sum()
+            each = factor[:, 0] * each
         else:
-            total = functional.cross_entropy(
+            each = functional.cross_entropy(
                 logits,
                 labels,
                 weights,
                 ignore_index=-1,
-                reduction="sum",
+                reduction="none",
                 label_smoothing=self.smoothing,
             )
         # PyTorch's own mean is 0 / 0 where a batch has no label of the task.
-        share = (weights[labels.clamp(min=0)] * (labels >= 0)).sum()
-        loss: Tensor = total / share.clamp(min=1e-12)
-        return loss
+        share = weights[labels.clamp(min=0)] * (labels >= 0)
+        total: Tensor = each.view(members, -1).sum(1)
+        return total / share.view(members, -1).sum(1).clamp(min=1e-12)

@@ -23,11 +23,18 @@ from torch import Tensor
 
 from samcls.config import TrainConfig, parse, to_dict
 from samcls.errors import InputError
-from samcls.learn.features import Features, Standardiser
+from samcls.learn.features import Features, Held, Standardiser
 from samcls.learn.heads import Head, Shape, build_head, split_logits
-from samcls.learn.spill import Spilled
 
-__all__ = ["Model", "load_model", "model_files", "predict_logits", "select", "to_probabilities"]
+__all__ = [
+    "Model",
+    "load_model",
+    "merge_views",
+    "model_files",
+    "predict_logits",
+    "select",
+    "to_probabilities",
+]
 
 FORMAT_VERSION = 2
 BATCH = 128  # images predicted at once; small batches stay in the processor's cache
@@ -58,7 +65,7 @@ class Model:
 
     def probabilities(
         self,
-        tokens: Mapping[str, Tensor | Spilled],
+        tokens: Mapping[str, Held],
         counts: Mapping[str, Float[Tensor, "view _token"]],
         views: int = 1,
     ) -> dict[str, Float[np.ndarray, "image _class"]]:
@@ -73,7 +80,7 @@ class Model:
         standard = self.standardiser.apply(tokens)
         rows = torch.arange(next(iter(tokens.values())).shape[0])
         logits = _in_batches(self.head, standard, counts, rows)
-        merged = _merge_views(logits, views, list(self.shape.classes.values()))
+        merged = merge_views(logits, views, list(self.shape.classes.values()))
         return to_probabilities(merged, self.tasks)
 
 
@@ -88,27 +95,37 @@ def predict_logits(
         rows: Images to predict; None means all.
 
     Returns:
-        Each image's logits; of several views, the logarithms of their mean probabilities.
+        Each image's logits, on the CPU; of several views, the logarithms of their mean
+        probabilities.
     """
     if rows is None:
         rows = torch.arange(len(features.ids))
     logits = _in_batches(head, features.tokens, features.counts, features.flat(rows))
-    return _merge_views(logits, features.views, [len(c) for c in features.tasks.values()])
+    return merge_views(logits, features.views, [len(c) for c in features.tasks.values()])
 
 
 def select(
     features: Features, rows: Int64[Tensor, " row"]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Tokens and counts of some rows, which are images under one of their views."""
+    """Tokens and counts of some rows, which are images under one of their views.
+
+    Args:
+        features: On any device, where the batch then is.
+        rows: Row numbers, on the CPU.
+    """
     return _select(features.tokens, features.counts, rows)
 
 
 def _select(
     tokens: Mapping[str, Any], counts: Mapping[str, Tensor], rows: Tensor
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    there = rows.to(next(iter(counts.values())).device, non_blocking=True)
     return (
-        {level: values.index_select(0, rows) for level, values in tokens.items()},
-        {level: values.index_select(0, rows) for level, values in counts.items()},
+        {
+            level: values.index_select(0, there if isinstance(values, Tensor) else rows)
+            for level, values in tokens.items()
+        },
+        {level: values.index_select(0, there) for level, values in counts.items()},
     )
 
 
@@ -117,12 +134,13 @@ def _in_batches(
 ) -> Float[Tensor, "view logit"]:
     with torch.inference_mode():
         parts = [head(*_select(tokens, counts, part)) for part in torch.split(rows, BATCH)]
-    return torch.cat(parts)
+    return torch.cat(parts).cpu()
 
 
-def _merge_views(
+def merge_views(
     logits: Float[Tensor, "view logit"], views: int, classes: list[int]
 ) -> Float[Tensor, "image logit"]:
+    """Logarithms of each image's mean probabilities over its views, which lie one after another."""
     if views == 1:
         return logits
     merged = []

@@ -1,6 +1,6 @@
-"""Features that do not fit into memory: decoded once into a scratch file, read by row.
+"""Features that do not fit: into memory, by row from a scratch file; onto a GPU, by the batch.
 
-Rows of a file can be read in any order, so a streamed run draws the same batches as one in memory
+The store is decoded once. Rows of a file can be read in any order, so a streamed run draws the same batches as one in memory
 and gives the same numbers, bit for bit. The file holds the store's own type, has no name in the
 folder and vanishes with the process. 64 images of five levels of 16 tokens x 256 channels are read
 and standardised in 1 ms from the page cache.
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from samcls.errors import RunError
 
-__all__ = ["Spilled"]
+__all__ = ["Hosted", "Spilled"]
 
 
 class _Scratch:
@@ -34,7 +34,7 @@ class _Scratch:
 
 
 class Spilled:
-    """Tokens of one level in a scratch file, "row token channel".
+    """Tokens of one level in a scratch file, "row token channel", read to the CPU.
 
     Args:
         scratch: The file.
@@ -53,6 +53,7 @@ class Spilled:
         std: Float[Tensor, " channel"] | None = None,
     ) -> None:
         self.scratch = scratch
+        self.device = torch.device("cpu")
         self.shape = shape
         self.dtype = dtype
         self.mean = mean
@@ -115,6 +116,48 @@ class Spilled:
         if self.mean is None or self.std is None:
             return values
         return values.sub_(self.mean).div_(self.std)
+
+
+class Hosted:
+    """Tokens of one level that stay on the host and are copied to a device by the batch.
+
+    Args:
+        values: In memory or in a scratch file.
+        device: Where batches are wanted.
+    """
+
+    def __init__(self, values: "Tensor | Spilled", device: torch.device) -> None:
+        self.values = values
+        self.shape = values.shape
+        self.device = device
+
+    def index_select(
+        self, dim: int, index: Int64[Tensor, " row"]
+    ) -> Float[Tensor, "row token channel"]:
+        """Some rows in any order, on the device.
+
+        Args:
+            dim: 0, the only axis along which rows can be chosen.
+            index: Row numbers, on the CPU.
+        """
+        if self.device.type == "cpu":
+            return self.values.index_select(dim, index)
+        # PyTorch keeps pinned blocks and gives one away again once its copy is done, so gathering
+        # the next batch overlaps with this one's copy and step.
+        batch = torch.empty((len(index), *self.shape[1:]), pin_memory=True)
+        if isinstance(self.values, Tensor):
+            torch.index_select(self.values, dim, index, out=batch)
+        else:
+            batch.copy_(self.values.index_select(dim, index))
+        return batch.to(self.device, non_blocking=True)
+
+    def standardised(
+        self, mean: Float[Tensor, " channel"], std: Float[Tensor, " channel"]
+    ) -> "Hosted":
+        """The same, standardised on the host."""
+        if isinstance(self.values, Tensor):
+            return Hosted((self.values - mean).div_(std), self.device)
+        return Hosted(self.values.standardised(mean, std), self.device)
 
 
 def _stretches(rows: list[int]) -> Iterator[tuple[int, int, int]]:

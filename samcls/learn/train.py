@@ -21,6 +21,7 @@ from samcls.config import TrainConfig
 from samcls.errors import ConfigError
 from samcls.learn.baselines import baselines, majority_classes
 from samcls.learn.calibration import fit_temperature
+from samcls.learn.device import choose_device, choose_precision, placed
 from samcls.learn.features import (
     Features,
     Standardiser,
@@ -66,6 +67,8 @@ class RunResult:
         test: The same on the test split, scored once, after everything was chosen.
         baselines: `majority`, `logistic` and, on request, more; each with tables `validation` and
             `test`, and where it was solved what was `chosen`.
+        device: Where it was trained.
+        precision: Of training's matrix products.
     """
 
     run: str | None
@@ -81,6 +84,8 @@ class RunResult:
     validation: dict[str, Any]
     test: dict[str, Any]
     baselines: dict[str, Any]
+    device: str = "cpu"
+    precision: str = "float32"
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON knows them."""
@@ -96,6 +101,7 @@ def train(
     every_baseline: bool = False,
     memory: int | None = None,
     medmnist: str | None = None,
+    device: str = "auto",
 ) -> RunResult:
     """Train one head on a store and score it, with its baselines.
 
@@ -107,6 +113,8 @@ def train(
         every_baseline: Whether to train the other controls too, as `baselines.baselines` says.
         memory: Bytes that the features may take; above it they are streamed from a scratch file.
         medmnist: Data set's flag, such as `breastmnist_64`: keep predictions in MedMNIST's format.
+        device: `auto` (the GPU where there is one), `cpu` or `cuda`. It is no part of the config:
+            it changes nothing but the rounding.
 
     Raises:
         ConfigError: where the config asks for what the store cannot serve, or the store holds too
@@ -116,9 +124,10 @@ def train(
     """
     clock = _Clock()
     targets = check(store, config, run_dir)
+    where = choose_device(device)
     raw = load_features(store, config.levels, _window(config), targets, memory)
     standardiser = Standardiser.fit(raw, raw.rows("train"))
-    features = raw.standardised(standardiser)
+    features = placed(raw.standardised(standardiser), where)
     del raw
     log(_described(features))
     clock.lap("load")
@@ -130,7 +139,7 @@ def train(
         answers = list(baselines(features, config, every_baseline))
         clock.lap("baselines")
         logits = predict_logits(fitted.head, features)
-    model = Model(config, shape_of(features), features.tasks, standardiser, fitted.head)
+    model = Model(config, shape_of(features), features.tasks, standardiser, fitted.head.cpu())
     probabilities = to_probabilities(logits, features.tasks)
     tables = _tables(features, probabilities, config)
     scored = {
@@ -230,6 +239,8 @@ def _result(
         validation=tables["validation"],
         test=tables["test"],
         baselines=scored,
+        device=features.device.type,
+        precision=str(choose_precision(model.config.precision, features.device)).split(".")[1],
     )
 
 
