@@ -70,6 +70,18 @@ def _extract(
         bool, typer.Option("--random-weights", help="Draw the weights: a control.")
     ] = False,
     seed: Annotated[int, typer.Option(help="Of drawn weights, vit_t's among them.")] = 0,
+    removed: Annotated[
+        str,
+        typer.Option(
+            help="Images gone from the manifest, or in another order: refuse, keep (unused) or drop."
+        ),
+    ] = "refuse",
+    changed: Annotated[
+        str,
+        typer.Option(
+            help="Done images whose file changed: ignore (not looked for), report or encode."
+        ),
+    ] = "ignore",
     plan: Annotated[
         bool,
         typer.Option("--plan", help="Say what it would cost, and what is cheaper; write nothing."),
@@ -105,6 +117,8 @@ def _extract(
         dask=dask,
         random_weights=random_weights,
         seed=seed,
+        removed=removed,
+        changed=changed,
     )
     if plan:
         return _planned(len(rows), options)
@@ -113,9 +127,12 @@ def _extract(
         summary = extract(rows, store, options, progress, say)
     values = _as_json(summary)
     if check:
+        from samcls.encode.changes import in_store_order
         from samcls.encode.check import check_precision
+        from samcls.store.feature_store import FeatureStore
 
-        checked = check_precision(rows, store, options, check)
+        placed = in_store_order(rows, FeatureStore.open(store))
+        checked = check_precision(placed, store, options, check)
         values["check"] = [asdict(error) for error in checked]
 
     def show() -> None:
@@ -123,7 +140,8 @@ def _extract(
         typer.echo(
             f"{summary.store}: {summary.done} of {summary.images} images done"
             f" ({summary.skipped} before), {summary.failed} failed, "
-            f"{summary.bytes / 1e6:.1f} MB, {summary.seconds:.1f} s{rate}"
+            + (f"{summary.removed} removed and unused, " if summary.removed else "")
+            + f"{summary.bytes / 1e6:.1f} MB, {summary.seconds:.1f} s{rate}"
         )
         _list_failures(summary.failures)
         if check:

@@ -1,6 +1,6 @@
 """Look after a feature store: what it holds, whether it is sound, and how it is made whole again."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +14,14 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 _SHOWN = 10
+_UNREADABLE = {"row array missing", "row array damaged"}
+_NOT_DAMAGE = {
+    "image changed": "To encode changed images again: samcls extract M.csv {} --changed encode",
+    "image unreadable": "Images that cannot be read keep their features; put the files back",
+    "not in the manifest": "To follow the manifest: samcls extract M.csv {} --removed keep | drop",
+    "not in the store": "To follow the manifest: samcls extract M.csv {}",
+    "manifest differs": "To follow the manifest: samcls extract M.csv {}",
+}
 
 
 def register(app: typer.Typer) -> typer.Typer:
@@ -34,16 +42,18 @@ def _info(store: _Store) -> Outcome:
     import numpy as np
 
     from samcls.store.feature_store import FeatureStore
-    from samcls.store.schema import DONE, FAILED
+    from samcls.store.schema import DONE, FAILED, REMOVED
 
     opened = FeatureStore.open(store)
     status = opened.status
-    splits, counts = np.unique(opened.splits, return_counts=True)
+    names = np.array(opened.splits)[status != REMOVED]
+    splits, counts = np.unique(names, return_counts=True)
     values: dict[str, Any] = {
         "store": opened.path,
         "images": len(opened),
         "done": int((status == DONE).sum()),
         "failed": int((status == FAILED).sum()),
+        "removed": int((status == REMOVED).sum()),
         "splits": {str(k): int(n) for k, n in zip(splits, counts, strict=True)},
         "tasks": {name: list(classes) for name, classes in opened.tasks.items()},
         "levels": {name: list(asdict(shape).values()) for name, shape in opened.levels.items()},
@@ -55,10 +65,11 @@ def _info(store: _Store) -> Outcome:
     ids, errors = (opened.ids, opened.errors) if failed else ([], [])
 
     def show() -> None:
-        pending = values["images"] - values["done"] - values["failed"]
+        removed = values["removed"]
+        pending = len(opened) - values["done"] - values["failed"] - removed
         typer.echo(
             f"{opened.path}: {len(opened)} images: {values['done']} done, {values['failed']} "
-            f"failed, {pending} pending"
+            f"failed, {pending} pending" + (f", {removed} removed and unused" if removed else "")
         )
         typer.echo("splits: " + ", ".join(f"{k} {n}" for k, n in values["splits"].items()))
         for name, classes in opened.tasks.items():
@@ -75,12 +86,23 @@ def _info(store: _Store) -> Outcome:
     return Outcome(values, show)
 
 
-def _verify(store: _Store) -> Outcome:
+def _verify(
+    store: _Store,
+    manifest: Annotated[
+        Path | None,
+        typer.Option(help="Compare its rows, and the images' pixels, with the store's too."),
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder that the manifest's relative paths start from.")
+    ] = None,
+) -> Outcome:
     """Name every image that is damaged, lost or not what it should be; exit 1 if there is one."""
     from samcls.store.verify import verify
 
     with progress_bar("verify", "shards") as progress:
         report = verify(store, progress=progress)
+    if manifest is not None:
+        report = _compared(report, manifest, root)
     values = {
         "store": report.store,
         "ok": report.ok,
@@ -89,6 +111,20 @@ def _verify(store: _Store) -> Outcome:
         "problems": [asdict(problem) for problem in report.problems],
     }
     return Outcome(values, lambda: _show(report), exit_status=0 if report.ok else 1)
+
+
+def _compared(report: "VerifyReport", manifest: Path, root: Path | None) -> "VerifyReport":
+    """Add what the manifest and its images contradict, if the store can be read at all."""
+    from samcls.data.manifest import read_manifest
+    from samcls.encode.changes import manifest_problems
+    from samcls.store.feature_store import FeatureStore
+
+    rows = read_manifest(manifest, root)
+    if any(p.kind in {"metadata damaged", *_UNREADABLE} for p in report.problems):
+        say(f"{report.store} is damaged; it was not compared with {manifest}")
+        return report
+    found = manifest_problems(rows, FeatureStore.open(report.store))
+    return replace(report, problems=(*report.problems, *found))
 
 
 def _repair(
@@ -140,13 +176,20 @@ def _show(report: "VerifyReport") -> None:
     _list(
         [
             f"{problem.kind}: {problem.level}"
-            + (f", row {problem.row} ({problem.id})" if problem.row is not None else "")
+            + (f", row {problem.row}" if problem.row is not None else "")
+            + (f" ({problem.id})" if problem.id else "")
             + (f": {problem.detail}" if problem.detail else "")
             for problem in report.problems
         ],
         "--json",
     )
-    typer.echo(f"To encode these images again: samcls store repair {report.store} --manifest M.csv")
+    kinds = {problem.kind for problem in report.problems}
+    advice = [_NOT_DAMAGE[kind].format(report.store) for kind in _NOT_DAMAGE if kind in kinds]
+    if kinds - set(_NOT_DAMAGE):
+        repair = f"samcls store repair {report.store} --manifest M.csv"
+        advice.append(f"To encode damaged images again: {repair}")
+    for line in dict.fromkeys(advice):
+        typer.echo(line)
 
 
 def _list(lines: list[str], everything: str) -> None:

@@ -25,6 +25,7 @@ from samcls.encode.options import ExtractOptions
 from samcls.encode.pipeline import Pipeline
 from samcls.errors import RunError
 from samcls.store.feature_store import FeatureStore, RowBatch
+from samcls.store.lock import Claim
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -43,12 +44,14 @@ class _Shard:
         rows: manifest rows by their number.
         options: of the extract, with batch and precision settled.
         threads: of arithmetic in each process; 0 leaves them as they are.
+        claim: of the lock that the process which started holds.
     """
 
     path: str
     rows: Mapping[int, Row]
     options: ExtractOptions
     threads: int
+    claim: Claim
 
 
 @contextmanager
@@ -91,6 +94,7 @@ def encode_shards(
     options: ExtractOptions,
     threads: int,
     done: Callable[[RowBatch], None],
+    claim: Claim,
 ) -> None:
     """Encode rows shard by shard on a cluster's workers, and mark them as they are done.
 
@@ -102,6 +106,7 @@ def encode_shards(
         options: of the extract, with batch and precision settled.
         threads: of arithmetic in each process; 0 leaves them as they are.
         done: called with each finished shard's rows.
+        claim: of the store's lock; workers check it too before they write.
 
     Raises:
         RunError: a shard failed again and again, with the last reason.
@@ -110,7 +115,7 @@ def encode_shards(
 
     breaks = np.flatnonzero(np.diff(todo // store.partition.shard_rows)) + 1
     shards = [
-        _Shard(store.path, {int(r): manifest.rows[r] for r in rows}, options, threads)
+        _Shard(store.path, {int(r): manifest.rows[r] for r in rows}, options, threads, claim)
         for rows in np.split(todo, breaks)
         if len(rows)
     ]
@@ -136,7 +141,7 @@ def _encode_shard(shard: _Shard) -> RowBatch:
     options = shard.options
     encoder = _encoder(replace(options, device=_device(options.device)))
     pipeline = Pipeline(shard.rows, encoder, options, print)
-    store = FeatureStore.open(shard.path, mode="r+")
+    store = FeatureStore.open(shard.path, mode="r+", claim=shard.claim)
     batches: list[RowBatch] = []
 
     def recall(row: int) -> dict[str, np.ndarray]:

@@ -19,14 +19,16 @@ from samcls.data.images import PREPROCESSING_VERSION
 from samcls.data.manifest import Manifest
 from samcls.data.views import view_names
 from samcls.encode.base import Encoder
+from samcls.encode.changes import follow_images, in_store_order, table_of
 from samcls.encode.encoder import encoder_spec, load_encoder, parse_levels
 from samcls.encode.options import TIMM_PREFIX, ExtractOptions
 from samcls.encode.pipeline import Pipeline
 from samcls.encode.precision import choose_precision
 from samcls.errors import ConfigError
 from samcls.store.feature_store import FeatureStore, RowBatch, RowTable
-from samcls.store.lock import writer_lock
-from samcls.store.schema import DONE, FAILED, Fingerprint, LevelShape, Partition
+from samcls.store.lock import Claim, writer_lock
+from samcls.store.rewrite import finish_rewrite, rewrite_store
+from samcls.store.schema import DONE, FAILED, REMOVED, Fingerprint, LevelShape, Partition
 from samcls.store.writer import ShardWriter
 
 __all__ = [
@@ -52,6 +54,7 @@ class ExtractSummary:
         done: rows that hold features.
         failed: rows whose image could not be used.
         skipped: rows that were done before.
+        removed: rows that stay in the store though the manifest has them no more.
         seconds: wall time, loading the encoder included.
         images_per_second: of the rows encoded now, from the first batch on.
         bytes: of the whole store where it lies.
@@ -63,6 +66,7 @@ class ExtractSummary:
     done: int
     failed: int
     skipped: int
+    removed: int
     seconds: float
     images_per_second: float
     bytes: int
@@ -91,20 +95,30 @@ def extract(
         FingerprintMismatch: the store was made with other options.
         StoreError: rows of the store are gone from the manifest or stand elsewhere, or another process
             is writing.
+        RunError: images that are done have changed and are to be reported, or the disk is full.
     """
-    with writer_lock(store_path, log):
-        return _extract(manifest, str(store_path), options, progress or _silent, log)
+    with writer_lock(store_path, log) as lock:
+        return _extract(manifest, str(store_path), options, progress or _silent, log, lock.claim)
 
 
 def _extract(
-    manifest: Manifest, path: str, options: ExtractOptions, counted: Progress, log: Log
+    manifest: Manifest,
+    path: str,
+    options: ExtractOptions,
+    counted: Progress,
+    log: Log,
+    claim: Claim,
 ) -> ExtractSummary:
     begun = time.monotonic()
+    finish_rewrite(path)
     encoder = open_encoder(options, path)
-    store = _open_or_create(manifest, path, encoder, options, log)
+    store = _open_or_create(manifest, path, encoder, options, log, claim)
+    manifest = in_store_order(manifest, store)
+    if options.changed != "ignore":
+        follow_images(manifest, store, encode=options.changed == "encode", log=log)
     before = store.status
     first_batch = time.monotonic()
-    todo = np.flatnonzero(before != DONE)
+    todo = np.flatnonzero((before != DONE) & (before != REMOVED))
     done, failed, row_bytes = len(before) - len(todo), 0, store.payload_bytes // len(store)
 
     def count(batch: RowBatch) -> None:
@@ -120,7 +134,7 @@ def _extract(
     if not len(todo):
         pass
     elif options.workers > 1 or options.dask:
-        _run_on_cluster(manifest, store, todo, settled, count)
+        _run_on_cluster(manifest, store, todo, settled, count, claim)
     else:
         _run_here(manifest, store, todo, encoder, settled, count, log)
     return _summary(store, before, begun, first_batch)
@@ -148,12 +162,13 @@ def _run_on_cluster(
     todo: Int[np.ndarray, " image"],
     options: ExtractOptions,
     count: Callable[[RowBatch], None],
+    claim: Claim,
 ) -> None:
     from samcls.encode.distributed import client_for, encode_shards
 
     threads = 0 if options.dask else max(1, torch.get_num_threads() // options.workers)
     with client_for(options.workers, options.dask) as client:
-        encode_shards(client, manifest, store, todo, options, threads, count)
+        encode_shards(client, manifest, store, todo, options, threads, count, claim)
 
 
 def open_encoder(options: ExtractOptions, store_path: str | None = None) -> Encoder:
@@ -235,7 +250,12 @@ def choose_device(name: str) -> torch.device:
 
 
 def _open_or_create(
-    manifest: Manifest, path: str, encoder: Encoder, options: ExtractOptions, log: Log
+    manifest: Manifest,
+    path: str,
+    encoder: Encoder,
+    options: ExtractOptions,
+    log: Log,
+    claim: Claim,
 ) -> FeatureStore:
     fingerprint = Fingerprint(
         encoder=options.encoder,
@@ -254,30 +274,31 @@ def _open_or_create(
     )
     table = table_of(manifest)
     if FeatureStore.exists(path):
-        store = FeatureStore.open(path, mode="r+")
+        store = FeatureStore.open(path, mode="r+", claim=claim)
         store.require(fingerprint)
-        change = store.update_table(table)
-        if change.added or change.columns:
-            log(f"{path} follows its manifest: {change}")
-        return store
+        return _follow_table(store, table, options.removed, log, claim)
     levels = {name: _pooled_shape(encoder, name, options.window) for name in encoder.levels}
     partition = None
     if options.workers > 1 or options.dask:  # some shards for each worker, however few the images
         most = max(1, len(manifest) // (4 * max(options.workers, 2)))
         views = len(fingerprint.views)
         partition = Partition.for_levels(levels, views, fingerprint.storage, most)
-    return FeatureStore.create(path, fingerprint, levels, table, partition=partition)
+    return FeatureStore.create(path, fingerprint, levels, table, partition=partition, claim=claim)
 
 
-def table_of(manifest: Manifest) -> RowTable:
-    """Return what a store keeps of a manifest."""
-    return RowTable(
-        ids=manifest.ids,
-        splits=manifest.splits,
-        groups=manifest.groups,
-        tasks=manifest.tasks,
-        labels=manifest.labels(),
-    )
+def _follow_table(
+    store: FeatureStore, table: RowTable, removed: str, log: Log, claim: Claim
+) -> FeatureStore:
+    """Make a store's rows the manifest's, as far as the user lets it."""
+    own = store.kept_ids
+    if removed == "drop" and list(table.ids)[: len(own)] != own:
+        change = store.compare_table(table)
+        store = rewrite_store(store, table, claim, log)
+    else:
+        change = store.update_table(table, keep=removed == "keep")
+    if change.any:
+        log(f"{store.path} follows its manifest: {change}")
+    return store
 
 
 def _pooled_shape(encoder: Encoder, level: str, window: int) -> LevelShape:
@@ -299,6 +320,7 @@ def _summary(
         done=int((status == DONE).sum()),
         failed=int((status == FAILED).sum()),
         skipped=int((before == DONE).sum()),
+        removed=int((status == REMOVED).sum()),
         seconds=now - begun,
         images_per_second=encoded / (now - first_batch),
         bytes=store.stored_bytes,

@@ -37,6 +37,11 @@ class ExtractOptions:
         dask: address of a running Dask scheduler to use instead.
         random_weights: draw the weights, as a control: for SAM's sizes and timm's models.
         seed: of drawn weights.
+        removed: what becomes of images that the manifest has no more, and of rows in another order:
+            `refuse`; `keep` (the rows stay unused, the store keeps its order); `drop` (the store is
+            written anew without them, in the manifest's order, encoding nothing again).
+        changed: what becomes of images that are done and whose files changed: `ignore` (their files
+            are not read), `report` (each is read, and the extract stops if one changed) or `encode`.
     """
 
     encoder: str = "vit_t"
@@ -56,6 +61,8 @@ class ExtractOptions:
     dask: str | None = None
     random_weights: bool = False
     seed: int = 0
+    removed: str = "refuse"
+    changed: str = "ignore"
 
     def __post_init__(self) -> None:
         """Refuse options that cannot be, before any file is touched.
@@ -74,6 +81,8 @@ class ExtractOptions:
             "resize": ("longest", "stretch"),
             "storage": ("float16", "float32"),
             "precision": ("auto", *PRECISIONS),
+            "removed": ("refuse", "keep", "drop"),
+            "changed": ("ignore", "report", "encode"),
         }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 from samcls.data.manifest import Manifest
 from samcls.data.views import VIEW_SETS
-from samcls.encode.extract import ExtractOptions, ExtractSummary, Progress, extract, table_of
+from samcls.encode.changes import table_of
+from samcls.encode.extract import ExtractOptions, ExtractSummary, Progress, extract
 from samcls.errors import StoreError
 from samcls.store.feature_store import FeatureStore
 from samcls.store.repair import prepare_repair
@@ -65,11 +66,18 @@ def repair(
     before = verify(store_path)
     if before.ok:
         return RepairSummary(before, (), before, None)
-    rows = tuple(int(row) for row in prepare_repair(store_path, before, table_of(manifest), log))
+    table = table_of(manifest)
+    rows = tuple(int(row) for row in prepare_repair(store_path, before, table, log))
     log(f"{len(before.problems)} problems; {len(rows)} images are encoded again")
     summary = None
     if rows:
-        own = options_of(FeatureStore.open(store_path), checkpoint, device, random_weights, seed)
+        store = FeatureStore.open(store_path)
+        change = store.compare_table(table)
+        if change.removed or change.added:
+            raise StoreError(
+                f"the manifest is not that of {store_path}: {change}. Give the one that it was made from"
+            )
+        own = options_of(store, checkpoint, device, random_weights, seed)
         summary = extract(manifest, store_path, own, progress, log)
     return RepairSummary(before, rows, verify(store_path), summary)
 
@@ -100,4 +108,5 @@ def options_of(
         device=device,
         random_weights=random_weights,
         seed=seed,
+        removed="keep",  # the store's order stays, whatever the manifest's
     )

@@ -10,6 +10,7 @@ and durably; reading is `StoreReader`'s.
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,18 +21,22 @@ from jaxtyping import Float, Int
 from numcodecs import BitRound
 
 from samcls.errors import FingerprintMismatch, OverwriteRefused, RunError, StoreError
-from samcls.store.keys import Keys, local_path
+from samcls.store.keys import Keys, local_path, swap_path
 from samcls.store.layout import COLUMNS, DEFAULT_CODEC, RESULTS, array_paths, create_arrays
+from samcls.store.lock import Claim
 from samcls.store.metadata import save_copy
 from samcls.store.reader import Rows, StoreReader, configured
-from samcls.store.rows import RowBatch, RowTable, TableChange
+from samcls.store.rows import RowBatch, RowTable
 from samcls.store.schema import (
+    DONE,
     FORMAT_VERSION,
     PENDING,
+    REMOVED,
     Fingerprint,
     LevelShape,
     Partition,
 )
+from samcls.store.tables import NO_SPLIT, TableChange, changed_columns, compare_ids, merge_tables
 
 __all__ = ["FeatureStore", "RowBatch", "RowTable", "Rows", "TableChange"]
 
@@ -53,6 +58,16 @@ class FeatureStore(StoreReader):
     are as durable as the service makes them, and no lock guards them: run one writer.
     """
 
+    def __init__(
+        self,
+        path: str,
+        group: zarr.Group,
+        mode: Literal["r", "r+"],
+        claim: Claim | None = None,
+    ) -> None:
+        super().__init__(path, group, mode)
+        self._claim = claim
+
     # -- making and opening ---------------------------------------------------------------------
 
     @classmethod
@@ -64,6 +79,7 @@ class FeatureStore(StoreReader):
         table: RowTable,
         codec: str = DEFAULT_CODEC,
         partition: Partition | None = None,
+        claim: Claim | None = None,
     ) -> "FeatureStore":
         """Make an empty store, every row pending.
 
@@ -76,6 +92,7 @@ class FeatureStore(StoreReader):
             table: the images.
             codec: one of `layout.CODECS`; all are lossless.
             partition: rows in a chunk and in a shard; sized in bytes by default.
+            claim: of the writer's lock, checked before each write from here on.
 
         Raises:
             OverwriteRefused: something other than an unfinished creation is there.
@@ -98,22 +115,25 @@ class FeatureStore(StoreReader):
             "tasks": _tasks(table),
             "format_version": FORMAT_VERSION,
         }
-        with _writing(path), configured():
+        with _writing(path, claim), configured():
             group = zarr.open_group(
                 keys.store, mode="w", zarr_format=3, attributes={"created_by": _MARK}
             )
             create_arrays(group, fingerprint, levels, table, codec, partition)
             save_copy(keys, array_paths(fingerprint), attributes)
             group.attrs.update(attributes)
-        return cls.open(path, mode="r+")
+        return cls.open(path, mode="r+", claim=claim)
 
     @classmethod
-    def open(cls, path: str | Path, mode: Literal["r", "r+"] = "r") -> "FeatureStore":
+    def open(
+        cls, path: str | Path, mode: Literal["r", "r+"] = "r", claim: Claim | None = None
+    ) -> "FeatureStore":
         """Open a store that is there.
 
         Args:
             path: local path or any URL that Zarr opens.
             mode: `r` to read, `r+` to write too.
+            claim: of the writer's lock, checked before each write.
 
         Raises:
             StoreError: nothing is there, or not a store, one of another format version, or one whose
@@ -123,6 +143,12 @@ class FeatureStore(StoreReader):
         try:
             group = _open_group(path, mode)
         except (FileNotFoundError, zarr.errors.GroupNotFoundError) as error:
+            swap = swap_path(path)
+            if swap is not None and swap.exists():
+                raise StoreError(
+                    f"{path} was being written anew, in {swap}, when that was cut off; run samcls "
+                    f"extract MANIFEST {path} again to finish it"
+                ) from error
             raise StoreError(
                 f"no feature store at {path}; make one with: samcls extract MANIFEST {path}"
             ) from error
@@ -147,7 +173,7 @@ class FeatureStore(StoreReader):
                 f"the labels and splits of {path} were being rewritten when that was cut off; run "
                 f"samcls extract MANIFEST {path} again to finish it"
             )
-        return cls(path, group, mode)
+        return cls(path, group, mode, claim)
 
     @staticmethod
     def exists(path: str | Path) -> bool:
@@ -187,9 +213,10 @@ class FeatureStore(StoreReader):
             As `write`.
         """
         self._require_writable()
-        with _writing(self.path), self._reading("what is there"):
-            for rows, part in batch.runs():
-                for level, values in batch.features.items():
+        with _writing(self.path, self._claim), self._reading("what is there"):
+            for level, values in batch.features.items():
+                self._require_neighbours(level, batch.rows)
+                for rows, part in batch.runs():
                     self._features(level)[rows] = self._rounded(values[part])
 
     def write_marks(self, batch: RowBatch) -> None:
@@ -200,7 +227,7 @@ class FeatureStore(StoreReader):
         """
         self._require_writable()
         error = np.array(list(batch.error), dtype=object)
-        with _writing(self.path), self._reading("what is there"):
+        with _writing(self.path, self._claim), self._reading("what is there"):
             for rows, part in batch.runs():
                 self._array("valid")[rows] = batch.valid[part]
                 self._array("sha256")[rows] = batch.sha256[part]
@@ -209,17 +236,19 @@ class FeatureStore(StoreReader):
                 self._array("status")[rows] = batch.status[part]
 
     def mark_pending(self, rows: Int[np.ndarray, " image"]) -> None:
-        """Have rows encoded again by the next extract.
+        """Have rows encoded again by the next extract; removed ones are only said to hold nothing.
 
         Raises:
             StoreError: the store was opened for reading.
             RunError: the disk is full or refuses the write.
         """
         self._require_writable()
-        status = self.status
-        status[rows] = PENDING
-        with _writing(self.path):
+        status, digests = self.readable_status(), self.read_column("sha256")[0]
+        status[rows] = np.where(status[rows] == REMOVED, REMOVED, PENDING)
+        digests[rows] = 0  # or a lost mark, or a removed row that returns, would pass for done
+        with _writing(self.path, self._claim):
             self._array("status")[:] = status
+            self._array("sha256")[:] = digests
 
     def write_level(
         self, level: str, rows: slice, values: Float[np.ndarray, "image view channel row col"]
@@ -231,7 +260,7 @@ class FeatureStore(StoreReader):
             RunError: the disk is full or refuses the write.
         """
         self._require_writable()
-        with _writing(self.path), self._reading(level):
+        with _writing(self.path, self._claim), self._reading(level):
             self._features(level)[rows] = values
 
     def rewrite_column(self, name: str, values: np.ndarray) -> None:
@@ -242,41 +271,29 @@ class FeatureStore(StoreReader):
             RunError: the disk is full or refuses the write.
         """
         self._require_writable()
-        with _writing(self.path):
+        with _writing(self.path, self._claim):
             self._array(name)[:] = values
 
     # -- a table that changes -------------------------------------------------------------------
 
     def compare_table(self, table: RowTable) -> TableChange:
         """Say how a table differs from the store's own."""
-        own = self.ids[: self._kept_rows]
-        here, there = set(table.ids), set(own)
-        shared = [i for i, (a, b) in enumerate(zip(own, table.ids, strict=False)) if a == b]
-        place = {name: row for row, name in enumerate(own)}
-        columns = {
-            "splits": ([*self.splits], list(table.splits)),
-            "groups": ([*self.groups], list(table.groups)),
-        }
-        changed = [k for k, (a, b) in columns.items() if any(a[i] != b[i] for i in shared)]
-        if self.tasks != dict(table.tasks):
-            changed.append("tasks")
-        elif not np.array_equal(self.labels[shared], table.labels[shared]):
-            changed.append("labels")
-        return TableChange(
-            added=tuple(name for name in table.ids if name not in there),
-            removed=tuple(name for name in own if name not in here),
-            moved=tuple(n for row, n in enumerate(table.ids) if place.get(n, row) != row),
-            columns=tuple(changed),
-        )
+        kept = self._kept_rows
+        own = {"splits": self.splits[:kept], "groups": self.groups[:kept]}
+        change, places = compare_ids(self.kept_ids, own["splits"], table)
+        columns = changed_columns(places, own, self.labels[:kept], self.tasks, table)
+        return replace(change, columns=columns)
 
-    def update_table(self, table: RowTable) -> TableChange:
+    def update_table(self, table: RowTable, *, keep: bool = False) -> TableChange:
         """Take over changed labels, splits, groups and tasks, and append new rows as pending.
 
         Features are not touched. While it runs the store carries a mark, and a store that still
         carries it refuses to be read until the update is done again.
 
         Args:
-            table: its first ids are the store's own, in the store's order.
+            table: its first ids are the store's own, in the store's order, unless rows are kept.
+            keep: rows that the table lacks stay as removed ones, which no stage uses until a table
+                has them again, and the store keeps its own order.
 
         Returns:
             What differed.
@@ -287,18 +304,21 @@ class FeatureStore(StoreReader):
         """
         self._require_mode()
         change = self.compare_table(table)
-        if not change.fits:
+        if not (change.fits or keep):
             raise StoreError(
                 f"the store {self.path} cannot follow its new manifest: {change}. Rows can be added at "
-                "the end, and labels, splits and groups can change; for anything else put the old "
-                "rows back or name another store"
+                "the end, and labels, splits and groups can change. Otherwise put the old rows back, or "
+                "give --removed keep (rows that are gone stay, unused, and the store keeps its order) "
+                "or --removed drop (the store is written anew without them, in the manifest's order; "
+                "nothing is encoded again)"
             )
-        if not change.added and not change.columns and _UPDATING not in self._attributes:
+        if not change.any and _UPDATING not in self._attributes:
             return change
-        with _writing(self.path):
+        merged = merge_tables(self.kept_ids, table)
+        with _writing(self.path, self._claim):
             self._group.attrs[_UPDATING] = {"images": self._kept_rows}
-            self._rewrite_table(table)
-            attributes = {**self._attributes, "tasks": _tasks(table)}
+            self._rewrite_table(merged)
+            attributes = {**self._attributes, "tasks": _tasks(merged)}
             attributes.pop(_UPDATING, None)
             save_copy(Keys(self._group.store), self.array_paths, attributes)
             self._group.attrs.put(attributes)
@@ -321,6 +341,15 @@ class FeatureStore(StoreReader):
                 array[kept:] = np.full(
                     (images - kept, *array.shape[1:]), array.fill_value, array.dtype
                 )
+        gone = np.array([split == NO_SPLIT for split in table.splits])
+        if (gone != (self.status == REMOVED)).any():
+            status = np.where(gone, REMOVED, self.status_if_present())
+            self._array("status")[:] = status.astype(np.uint8)
+
+    @property
+    def kept_ids(self) -> list[str]:
+        """Identifier of each row that holds results, wherever appending was cut off."""
+        return self.ids[: self._kept_rows]
 
     @property
     def _kept_rows(self) -> int:
@@ -335,6 +364,25 @@ class FeatureStore(StoreReader):
         flat = np.ascontiguousarray(values, dtype=self.fingerprint.storage)
         return np.asarray(BitRound(bits).encode(flat)).view(flat.dtype).reshape(flat.shape)
 
+    def _require_neighbours(self, level: str, rows: Int[np.ndarray, " image"]) -> None:
+        """Refuse to complete a chunk that is lost: the rows beside the given ones would become zeros."""
+        height = self.partition.chunk_rows
+        first = np.unique(rows // height) * height
+        near = (first[:, None] + np.arange(height)).reshape(-1)
+        beside = np.setdiff1d(near[near < len(self)], rows)
+        if len(beside):
+            beside = beside[self.status[beside] == DONE]
+            self.refuse_lost(level, beside[~self._held(level, beside)])
+
+    def require_claim(self) -> None:
+        """Make sure that the lock under which the store was opened is still held.
+
+        Raises:
+            RunError: another process has taken it over; nothing more may be written.
+        """
+        if self._claim is not None:
+            self._claim.check()
+
     def _require_mode(self) -> None:
         if self.mode != "r+":
             raise StoreError(f"{self.path} was opened for reading; open it with mode='r+' to write")
@@ -348,9 +396,11 @@ class FeatureStore(StoreReader):
 
 
 @contextmanager
-def _writing(path: str) -> Iterator[None]:
-    """Turn a full disk, or another refusal of the system, into words."""
+def _writing(path: str, claim: Claim | None) -> Iterator[None]:
+    """Write only while the lock is held; turn a full disk, or another refusal, into words."""
     try:
+        if claim is not None:
+            claim.check()
         yield
     except OSError as error:
         raise RunError(

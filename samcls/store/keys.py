@@ -21,7 +21,7 @@ from zarr.abc.store import Store, SuffixByteRequest
 from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.core.sync import sync
 
-__all__ = ["Keys", "SyncedStore", "local_path", "remove_leftovers"]
+__all__ = ["Keys", "SyncedStore", "local_path", "remove_leftovers", "swap_path", "sync_folder"]
 
 _LEFTOVER = "*.partial"  # what zarr-python and SyncedStore call a file that is not yet whole
 
@@ -32,6 +32,12 @@ def local_path(path: str | Path) -> Path | None:
     if text.startswith("file://"):
         return Path(text.removeprefix("file://"))
     return None if "://" in text else Path(text)
+
+
+def swap_path(path: str | Path) -> Path | None:
+    """Return where a local store is written anew before it takes its place; None for a URL."""
+    root = local_path(path)
+    return None if root is None else root.with_name(f"{root.name}.swap")
 
 
 def remove_leftovers(path: str | Path) -> int:
@@ -69,7 +75,7 @@ def _replace(path: Path, value: Buffer) -> None:
     except BaseException:
         partial.unlink(missing_ok=True)
         raise
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _make_folder(folder: Path) -> None:
@@ -77,10 +83,11 @@ def _make_folder(folder: Path) -> None:
         return
     _make_folder(folder.parent)
     folder.mkdir(exist_ok=True)
-    _sync_folder(folder.parent)
+    sync_folder(folder.parent)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
+    """Have what a folder names on the disk, after something in it was made or renamed."""
     if os.name == "nt":  # Windows opens no folders, and journals their entries itself
         return
     handle = os.open(folder, os.O_RDONLY)

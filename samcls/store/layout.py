@@ -16,7 +16,15 @@ from samcls.errors import StoreError
 from samcls.store.rows import RowTable
 from samcls.store.schema import Fingerprint, LevelShape, Partition, array_name
 
-__all__ = ["CODECS", "COLUMNS", "DEFAULT_CODEC", "RESULTS", "array_paths", "create_arrays"]
+__all__ = [
+    "CODECS",
+    "COLUMNS",
+    "DEFAULT_CODEC",
+    "RESULTS",
+    "array_paths",
+    "codec_of",
+    "create_arrays",
+]
 
 CODECS: Mapping[str, Mapping[str, Any] | None] = {
     "none": None,
@@ -115,6 +123,19 @@ def _create_row_arrays(group: zarr.Group, table: RowTable) -> None:
             config={"write_empty_chunks": True},
         )
         array[:] = values
+
+
+def codec_of(array: zarr.Array[Any]) -> str:
+    """Name the codec that a feature array was made with."""
+    for codec in array.compressors:
+        if isinstance(codec, BloscCodec):
+            made = {
+                "cname": codec.cname.value,
+                "clevel": codec.clevel,
+                "shuffle": codec.shuffle.value,
+            }
+            return next((name for name, known in CODECS.items() if known == made), DEFAULT_CODEC)
+    return "none"
 
 
 def _text(values: Any) -> np.ndarray:

@@ -6,7 +6,7 @@ process on this machine is taken over at once, that of another machine after two
 A store at a URL has no lock: object stores offer none that every service keeps, so run one writer there.
 
     with writer_lock("features.zarr", print) as lock:
-        lock.check()
+        FeatureStore.open("features.zarr", mode="r+", claim=lock.claim)  # checks before each write
 """
 
 import json
@@ -16,13 +16,14 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from samcls.errors import RunError, StoreError
 from samcls.store.keys import local_path, remove_leftovers
 
-__all__ = ["WriterLock", "lock_path", "writer_lock"]
+__all__ = ["Claim", "WriterLock", "lock_path", "writer_lock"]
 
 _HEARTBEAT = 15.0  # seconds
 _SILENCE = 120.0  # seconds without a heartbeat after which another machine's lock is stale
@@ -34,15 +35,25 @@ def lock_path(path: str | Path) -> Path | None:
     return None if root is None else root.with_name(f"{root.name}.lock")
 
 
-class WriterLock:
-    """A lock that is held; `check` says whether it still is."""
+@dataclass(frozen=True)
+class Claim:
+    """The right to write, which whoever works for the lock's holder can check, on any machine.
 
-    def __init__(self, file: Path | None, token: str) -> None:
-        self._file = file
-        self._token = token
-        self._released = threading.Event()
-        if file is not None:
-            threading.Thread(target=self._beat, name="store-lock", daemon=True).start()
+    Attributes:
+        file: the lock; none for a store that has no lock.
+        token: what it says while it is the holder's.
+    """
+
+    file: Path | None
+    token: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether the lock is still the holder's; always, where there is none."""
+        if self.file is None:
+            return True
+        found = _holder(self.file)
+        return found is not None and found.get("token") == self.token
 
     def check(self) -> None:
         """Make sure that nobody took the lock over, as may happen to a process that was suspended.
@@ -50,29 +61,43 @@ class WriterLock:
         Raises:
             RunError: the lock is another's now; nothing more may be written.
         """
-        if self._file is not None and not self._own():
+        if not self.holds:
             raise RunError(
-                f"{self._file} was taken over by another process, or removed, while this one was "
+                f"{self.file} was taken over by another process, or removed, while this one was "
                 "writing: it was suspended for longer than two minutes, or somebody deleted the file. "
                 "Run the same command again once the other has finished"
             )
 
+
+class WriterLock:
+    """A lock that is held; `check`, or its claim's, says whether it still is."""
+
+    def __init__(self, file: Path | None, token: str) -> None:
+        self.claim = Claim(file, token)
+        self._released = threading.Event()
+        if file is not None:
+            threading.Thread(target=self._beat, name="store-lock", daemon=True).start()
+
+    def check(self) -> None:
+        """Make sure that the lock is still held.
+
+        Raises:
+            RunError: as `Claim.check`.
+        """
+        self.claim.check()
+
     def release(self) -> None:
         """Give the lock back, unless it was lost."""
         self._released.set()
-        if self._file is not None and self._own():
-            self._file.unlink(missing_ok=True)
-
-    def _own(self) -> bool:
-        found = _holder(self._file) if self._file else None
-        return found is not None and found.get("token") == self._token
+        if self.claim.file is not None and self.claim.holds:
+            self.claim.file.unlink(missing_ok=True)
 
     def _beat(self) -> None:
         while not self._released.wait(_HEARTBEAT):
             try:
-                if self._file is None or not self._own():
+                if self.claim.file is None or not self.claim.holds:
                     return
-                os.utime(self._file)
+                os.utime(self.claim.file)
             except OSError:  # a network mount that is away for a moment; `check` has the last word
                 continue
 

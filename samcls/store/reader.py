@@ -13,23 +13,25 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import zarr
-from jaxtyping import Float, Int, UInt8, UInt16
+from jaxtyping import Bool, Float, Int, UInt8, UInt16
 from zarr.codecs import BloscCodec
 
 from samcls.errors import SamclsError, StoreError
 from samcls.store.keys import Keys, local_path
-from samcls.store.layout import array_paths
+from samcls.store.layout import array_paths, codec_of
 from samcls.store.schema import (
     DONE,
     FAILED,
     PENDING,
+    REMOVED,
     TRANSPOSED,
     Fingerprint,
     LevelShape,
     Partition,
     array_name,
 )
-from samcls.store.shards import CAN_READ_PARTS, LocalShard, shard_key
+from samcls.store.shards import CAN_READ_PARTS, LocalShard, read_index, shard_key
+from samcls.store.tables import NO_SPLIT
 
 if TYPE_CHECKING:
     import dask.array
@@ -40,6 +42,7 @@ __all__ = ["Rows", "StoreReader", "configured"]
 Rows = slice | np.ndarray | Sequence[int] | None
 
 _PIPELINE = "zarr.core.codec_pipeline.BatchedCodecPipeline"
+_SHOWN = 3  # rows that an error names
 _CONFIG_LOCK = threading.Lock()  # Zarr's configuration is one for the whole process
 
 
@@ -64,6 +67,7 @@ class StoreReader:
         self._group = group
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self._attributes: dict[str, Any] = dict(group.attrs)
+        self._folder = _identity(path)
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
@@ -87,6 +91,11 @@ class StoreReader:
         array = self._features(self.fingerprint.levels[0])
         return Partition(array.chunks[0], (array.shards or array.chunks)[0])
 
+    @property
+    def codec(self) -> str:
+        """How chunks are compressed: one of `layout.CODECS`."""
+        return codec_of(self._features(self.fingerprint.levels[0]))
+
     def __len__(self) -> int:
         """Return the number of images, whatever their status."""
         return int(self._array("status").shape[0])
@@ -103,7 +112,7 @@ class StoreReader:
 
     @property
     def splits(self) -> list[str]:
-        """`train`, `val` or `test` for each image."""
+        """`train`, `val` or `test` for each image; empty for one that was removed."""
         return self._strings("split")
 
     @property
@@ -123,7 +132,7 @@ class StoreReader:
 
     @property
     def status(self) -> UInt8[np.ndarray, " image"]:
-        """0 pending, 1 done, 2 failed."""
+        """0 pending, 1 done, 2 failed, 3 removed: not in the manifest any more, and not used."""
         return self._whole("status")
 
     @property
@@ -146,7 +155,32 @@ class StoreReader:
             rows: a slice, row numbers in any order, or None for all.
 
         Returns:
-            Values in the storage type. Rows that are not done hold zeros.
+            Values in the storage type. Rows that are pending or failed hold zeros.
+
+        Raises:
+            StoreError: the level or a row is not in the store, a chunk is damaged, or the features
+                of a row that is done are not there.
+        """
+        values, absent = self.read_held(level, rows)
+        numbers = self._numbers(rows)
+        lost = absent[self.status[numbers[absent]] == DONE] if len(absent) else absent
+        if len(lost):  # or written just now by another process: its marks follow its features
+            again, still = self.read_held(level, numbers[lost])
+            self.refuse_lost(level, numbers[lost[still]])
+            values[lost] = again
+        return values
+
+    def read_held(
+        self, level: str, rows: Rows = None
+    ) -> tuple[Float[np.ndarray, "image view channel row col"], Int[np.ndarray, " absent"]]:
+        """Read what is there, whatever the rows' status; absence is told from zeros.
+
+        Args:
+            level: one of `levels`.
+            rows: as for `read`.
+
+        Returns:
+            Values, zeros where a chunk is absent; and which positions those are, ascending.
 
         Raises:
             StoreError: the level or a row is not in the store, or a chunk is damaged.
@@ -157,16 +191,36 @@ class StoreReader:
         shard_rows = self.partition.shard_rows
         shard = numbers // shard_rows
         out = np.empty((len(numbers), *array.shape[1:]), dtype=array.dtype)
+        absent = [np.empty(0, dtype=np.int64)]
         with self._reading(level):
             for number in np.unique(shard):
                 places = np.flatnonzero(shard == number)
                 if root is None:
                     out[places] = _span(array, numbers[places])
+                    zero = places[_zero(out[places])]  # only zeros can be absent: ask for no more
+                    absent.append(zero[~self._held(level, numbers[zero])])
                     continue
                 file = root / shard_key(level, int(number))
                 with LocalShard(file, self.partition, _is_compressed(array)) as opened:
-                    opened.read(numbers[places] - number * shard_rows, places, out)
-        return out
+                    absent.append(opened.read(numbers[places] - number * shard_rows, places, out))
+        return out, np.sort(np.concatenate(absent))
+
+    def refuse_lost(self, level: str, rows: Int[np.ndarray, " image"]) -> None:
+        """Refuse to take for zeros what is not there.
+
+        Raises:
+            StoreError: naming the level and the first few of the rows, if there are any.
+        """
+        if not len(rows):
+            return
+        ids, shown = self.ids, rows[:_SHOWN].tolist()
+        named = ", ".join(f"row {row} ({ids[row]})" for row in shown)
+        more = ", ..." if len(rows) > _SHOWN else ""
+        raise StoreError(
+            f"{self.path}: level {level} lacks the features of {len(rows)} images that are marked "
+            f"done: {named}{more}. A chunk or a shard is gone; samcls store verify {self.path} names "
+            f"every image, samcls store repair {self.path} --manifest M.csv encodes them again"
+        )
 
     def counts(
         self, level: str, rows: Rows = None, view: int = 0
@@ -224,7 +278,19 @@ class StoreReader:
         for rows, _, _ in lost:
             encoded = self.read_column("sha256")[0][rows].any(axis=1)
             failed = self.read_column("error")[0][rows] != ""
-            status[rows] = np.where(failed, FAILED, np.where(encoded, DONE, PENDING))
+            told = np.where(failed, FAILED, np.where(encoded, DONE, PENDING))
+            removed = self.read_column("split")[0][rows] == NO_SPLIT
+            status[rows] = np.where(removed, REMOVED, told)
+        return status
+
+    def status_if_present(self) -> UInt8[np.ndarray, " image"]:
+        """Return each row's status, for a removed one the status that it would return with."""
+        status = self.status
+        away = status == REMOVED
+        if away.any():
+            failed = np.array(self.errors) != ""
+            told = np.where(failed, FAILED, np.where(self.sha256.any(axis=1), DONE, PENDING))
+            status[away] = told[away]
         return status
 
     @property
@@ -331,15 +397,32 @@ class StoreReader:
             )
         return np.where(numbers < 0, numbers + len(self), numbers)
 
+    def _held(self, level: str, rows: Int[np.ndarray, " image"]) -> Bool[np.ndarray, " image"]:
+        """Say of each row whether its chunk is there, by the indices of the shards."""
+        keys, partition = Keys(self._group.store), self.partition
+        held = np.zeros(len(rows), dtype=bool)
+        shard = rows // partition.shard_rows
+        for number in np.unique(shard):
+            index = read_index(keys, level, int(number), partition)
+            here = shard == number
+            chunk = rows[here] % partition.shard_rows // partition.chunk_rows
+            held[here] = index.held[chunk]
+        return held
+
     def _whole(self, name: str) -> np.ndarray:
         with self._reading(name):
             return np.asarray(self._array(name)[:])
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:
-        """Turn what Zarr raises on a damaged chunk into words."""
+        """Turn what Zarr raises on a damaged chunk into words; notice a store that was replaced."""
         try:
             yield
+            if _identity(self.path) != self._folder:
+                raise StoreError(
+                    f"{self.path} was written anew, by samcls extract --removed drop, since it was "
+                    "opened: its rows are others now. Start again"
+                )
         except (SamclsError, MemoryError):
             raise
         except (ValueError, RuntimeError) as error:
@@ -351,6 +434,18 @@ class StoreReader:
 
     def _strings(self, name: str) -> list[str]:
         return [str(value) for value in self._whole(name)]
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Return what tells a local store's folder from another that takes its place."""
+    root = local_path(path)
+    if root is None:
+        return None
+    try:
+        found = root.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _level_shape(array: zarr.Array[Any]) -> LevelShape:
@@ -367,6 +462,12 @@ def _span(array: zarr.Array[Any], rows: Int[np.ndarray, " image"]) -> np.ndarray
     first, last = int(rows.min()), int(rows.max())
     values: np.ndarray = np.asarray(array[first : last + 1])[rows - first]
     return values
+
+
+def _zero(values: np.ndarray) -> Bool[np.ndarray, " image"]:
+    """Say which rows hold nothing but positive zeros, as an absent chunk does."""
+    bits = values.reshape(len(values), -1).view(f"u{values.dtype.itemsize}")
+    return ~np.asarray(bits.any(axis=1))
 
 
 def _column_chunks(array: zarr.Array[Any], name: str) -> Iterator[tuple[slice, list[str]]]:

@@ -20,8 +20,9 @@ from samcls.store.layout import COLUMNS
 from samcls.store.lock import writer_lock
 from samcls.store.metadata import restore_files
 from samcls.store.rows import RowTable
-from samcls.store.schema import FAILED, PENDING
+from samcls.store.schema import FAILED, REMOVED
 from samcls.store.shards import shard_key
+from samcls.store.tables import NO_SPLIT, merge_tables
 from samcls.store.verify import Problem, VerifyReport, verify
 
 __all__ = ["prepare_repair"]
@@ -56,13 +57,15 @@ def prepare_repair(
         RunError: the disk is full or refuses the write.
     """
     path = str(store_path)
-    with writer_lock(path, log):
+    with writer_lock(path, log) as lock:
         if any(p.kind == "metadata damaged" for p in report.problems):
+            lock.check()
             report = _restore_metadata(path)
-        store = FeatureStore.open(path, mode="r+")
+        store = FeatureStore.open(path, mode="r+", claim=lock.claim)
         _restore_columns(store, report.problems, table)
         rows = _mark(store, report.problems)
         for level in store.fingerprint.levels:
+            store.require_claim()
             _rewrite_shards(store, level, [p for p in report.problems if p.level == level])
     return rows
 
@@ -95,18 +98,33 @@ def _restore_columns(
             "--manifest"
         )
     if table is not None and damaged:
-        ids, gone = store.read_column("id")
+        _rewrite_columns(store, _aligned(store, table), damaged)
+    for name in sorted(lost - set(COLUMNS) - {"status"}):
+        store.rewrite_column(name, store.read_column(name)[0])
+
+
+def _aligned(store: FeatureStore, table: RowTable) -> RowTable:
+    """Return a table in the store's order, as far as its ids can still be read."""
+    ids, gone = store.read_column("id")
+    if gone:  # then the table must say them all, in this order
         known = np.ones(len(ids), dtype=bool)
         for rows, _, _ in gone:
             known[rows] = False
-        if len(ids) != len(table.ids) or (ids != np.array(list(table.ids), object))[known].any():
+        same = len(ids) == len(table.ids)
+        if not same or (ids != np.array(list(table.ids), object))[known].any():
             raise StoreError(
-                f"the manifest has other ids than the store {store.path}; give the one that it was "
-                "made from"
+                f"the manifest has other ids than the store {store.path}, or another order, and the "
+                "store's own are damaged; give the manifest that it was made from"
             )
-        _rewrite_columns(store, table, damaged)
-    for name in sorted(lost - set(COLUMNS) - {"status"}):
-        store.rewrite_column(name, store.read_column(name)[0])
+        return table
+    merged = merge_tables(ids.tolist(), table)
+    absent = np.array([split == NO_SPLIT for split in merged.splits])
+    if len(merged.ids) != len(ids) or (absent & (store.readable_status() != REMOVED)).any():
+        raise StoreError(
+            f"the manifest has other ids than the store {store.path}; give the one that it was "
+            "made from"
+        )
+    return merged
 
 
 def _rewrite_columns(store: FeatureStore, table: RowTable, names: Sequence[str]) -> None:
@@ -127,9 +145,8 @@ def _mark(store: FeatureStore, problems: Sequence[Problem]) -> Int[np.ndarray, "
     hit = {p.row for p in problems if p.row is not None and _is_lost(p, int(status[p.row]))}
     rows = np.array(sorted(hit), dtype=int)
     if len(rows) or any(p.level == "status" for p in problems):
-        status[rows] = PENDING
-        store.rewrite_column("status", status)
-    return rows
+        store.mark_pending(rows)
+    return np.asarray(rows[status[rows] != REMOVED])
 
 
 def _is_lost(problem: Problem, status: int) -> bool:
@@ -158,7 +175,7 @@ def _rewrite_shards(store: FeatureStore, level: str, problems: Sequence[Problem]
         for first in range(rows.start, rows.stop, chunk):
             if first // chunk not in torn:
                 part = slice(first, min(first + chunk, rows.stop))
-                values[first - rows.start :][: part.stop - first] = store.read(level, part)
+                values[first - rows.start :][: part.stop - first] = store.read_held(level, part)[0]
         # Zarr would complete the last chunk from the damaged one; a kill here costs the shard's rows
         keys.delete(shard_key(level, shard))
         store.write_level(level, rows, values)

@@ -8,9 +8,7 @@ from jaxtyping import Int, UInt8, UInt16
 
 from samcls.errors import StoreError
 
-__all__ = ["RowBatch", "RowTable", "TableChange"]
-
-_SHOWN = 3
+__all__ = ["RowBatch", "RowTable"]
 
 
 @dataclass(frozen=True)
@@ -19,7 +17,7 @@ class RowTable:
 
     Attributes:
         ids: one for each image, distinct.
-        splits: `train`, `val` or `test`, one for each image.
+        splits: `train`, `val` or `test`, one for each image; empty for an image that was removed.
         groups: patient or lesion, one for each image; empty where there is none.
         tasks: name of each label task and its class names, in the order of their indices.
         labels: class index for each image and task; -1 where the label is missing.
@@ -94,40 +92,3 @@ class RowBatch:
             first, last = int(part[0]), int(part[-1])
             rows = slice(int(self.rows[first]), int(self.rows[last]) + 1)
             yield rows, slice(first, last + 1)
-
-
-@dataclass(frozen=True)
-class TableChange:
-    """How a table differs from what a store holds.
-
-    Attributes:
-        added: ids that the store lacks, in the table's order.
-        removed: ids that the table lacks, in the store's order.
-        moved: ids whose row is another one, though both hold them.
-        columns: which of `splits`, `groups`, `tasks` and `labels` differ in the rows they share.
-    """
-
-    added: tuple[str, ...]
-    removed: tuple[str, ...]
-    moved: tuple[str, ...]
-    columns: tuple[str, ...]
-
-    @property
-    def fits(self) -> bool:
-        """Whether the store's ids are the table's first ones, in the same order."""
-        return not self.removed and not self.moved
-
-    def __str__(self) -> str:
-        """Say what differs, how much, and the first few."""
-        parts = [
-            f"{len(ids)} ids {what} ({', '.join(ids[:_SHOWN])}{', ...' if len(ids) > _SHOWN else ''})"
-            for what, ids in (
-                ("are new", self.added),
-                ("are gone", self.removed),
-                ("stand in other rows", self.moved),
-            )
-            if ids
-        ]
-        if self.columns:
-            parts.append(f"{' and '.join(self.columns)} changed")
-        return "; ".join(parts) or "nothing changed"

@@ -17,6 +17,7 @@ __all__ = [
     "FAILED",
     "FORMAT_VERSION",
     "PENDING",
+    "REMOVED",
     "TRANSPOSED",
     "Fingerprint",
     "LevelShape",
@@ -26,6 +27,7 @@ __all__ = [
 
 FORMAT_VERSION = 1
 PENDING, DONE, FAILED = 0, 1, 2  # values of the `status` array
+REMOVED = 3  # not in the manifest any more; whatever was encoded is kept, and no stage uses it
 TRANSPOSED = frozenset({"rot90", "rot270", "transpose", "antitranspose"})  # views: sides swapped
 
 _SHARD_BYTES = 64 * 2**20

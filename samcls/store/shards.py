@@ -103,13 +103,16 @@ class LocalShard:
 
     def read(
         self, rows: Int[np.ndarray, " image"], places: Int[np.ndarray, " image"], out: np.ndarray
-    ) -> None:
+    ) -> Int[np.ndarray, " absent"]:
         """Read rows, counted from the shard's first, in any order.
 
         Args:
             rows: which ones.
             places: where each goes in `out`.
             out: of shape (image, view, channel, row, col); zeros where a chunk is absent.
+
+        Returns:
+            The places whose chunk is absent.
 
         Raises:
             ValueError: the checksum of a chunk is wrong, or it is cut off.
@@ -121,6 +124,7 @@ class LocalShard:
             self._read_chunk(int(chunk[where[0]]), rows[where], places[where], out)
 
         _each(one, parts)
+        return np.asarray(places[~self.index.held[chunk]])
 
     def _read_chunk(
         self,

@@ -22,7 +22,7 @@ from samcls.store.feature_store import FeatureStore
 from samcls.store.keys import Keys
 from samcls.store.layout import COLUMNS, RESULTS
 from samcls.store.metadata import COPY, damaged_files
-from samcls.store.schema import DONE, FAILED, PENDING
+from samcls.store.schema import DONE, FAILED, PENDING, REMOVED
 from samcls.store.shards import ShardIndex, read_index
 
 __all__ = ["Problem", "VerifyReport", "verify"]
@@ -112,7 +112,9 @@ def verify(
     found += _status_problems(status, columns, wanted & ~unknown, ids)
     read = 0
     shards = list(_shards(store, wanted))
-    for done, (level, start, bad, size) in enumerate(_checked(store, shards, status), start=1):
+    kept = (status == REMOVED) & columns["sha256"].any(axis=1)  # features that may be used again
+    held = (status == DONE) | kept
+    for done, (level, start, bad, size) in enumerate(_checked(store, shards, held), start=1):
         found += [
             Problem(row, ids[row], level, kind)
             for row, kind in sorted((start + at, kind) for at, kind in bad)
@@ -165,7 +167,7 @@ def _status_problems(
     wanted: Bool[np.ndarray, " image"],
     ids: Sequence[str],
 ) -> list[Problem]:
-    odd = wanted & ~np.isin(status, (PENDING, DONE, FAILED))
+    odd = wanted & ~np.isin(status, (PENDING, DONE, FAILED, REMOVED))
     empty = ~columns["sha256"].any(axis=1) | ~columns["valid"].any(axis=1)
     hollow = wanted & (status == DONE) & empty
     return [
@@ -193,7 +195,9 @@ def _shards(
 
 
 def _checked(
-    store: FeatureStore, shards: Sequence[tuple[str, int, slice]], status: np.ndarray
+    store: FeatureStore,
+    shards: Sequence[tuple[str, int, slice]],
+    held: Bool[np.ndarray, " image"],
 ) -> Iterator[tuple[str, int, set[tuple[int, str]], int]]:
     """Read each shard while the one before is looked at; yield (level, first row, faults, bytes)."""
     keys = Keys.of(store.path, read_only=True)
@@ -207,7 +211,7 @@ def _checked(
             shard = ahead.result() if ahead else None
             ahead = start(shards[position + 1]) if position + 1 < len(shards) else None
             if shard is not None:
-                faults = _faults(shard, status[rows] == DONE)
+                faults = _faults(shard, held[rows])
                 yield level, rows.start, faults, sum(v.nbytes for v in shard.parts.values())
 
 
@@ -234,7 +238,7 @@ def _read_shard(store: FeatureStore, keys: Keys, level: str, shard: int, rows: s
     if not index.readable or not index.held.any():
         return _Shard(index, chunk_rows, {}, ())
     try:
-        return _Shard(index, chunk_rows, {0: store.read(level, rows)}, ())
+        return _Shard(index, chunk_rows, {0: store.read_held(level, rows)[0]}, ())
     except StoreError:  # which chunk it is, only single reads can tell
         return _read_chunks(store, index, level, rows)
 
@@ -244,7 +248,7 @@ def _read_chunks(store: FeatureStore, index: ShardIndex, level: str, rows: slice
     parts, damaged = {}, []
     for first in range(rows.start, rows.stop, chunk_rows):
         try:
-            values = store.read(level, slice(first, min(first + chunk_rows, rows.stop)))
+            values, _ = store.read_held(level, slice(first, min(first + chunk_rows, rows.stop)))
             parts[first - rows.start] = values
         except StoreError:
             damaged.append(first - rows.start)
