@@ -1,15 +1,22 @@
-"""The scikit-learn face of stage two: one estimator on arrays of feature maps.
+"""The scikit-learn face of stage two: one estimator on arrays of feature maps, or a store's rows.
 
     from sklearn.model_selection import cross_val_score
     cross_val_score(SLCAClassifier(window=4), maps, labels, scoring="roc_auc")
 
 `maps` is (image, channel, row, col), as `FeatureStore.read(level)[:, 0]` gives it; a plain table
-(image, channel) is a map of one cell. A fifth of what `fit` is given chooses the epoch. 546 maps of
-256 x 4 x 4 and 60 epochs take 2.3 s on one CPU core.
+(image, channel) is a map of one cell. With a store, X is row numbers of it, and its features are
+loaded once a process:
+
+    rows = numpy.flatnonzero(store.status == 1)
+    model = SLCAClassifier(store="features.zarr", levels=("neck", "late"))
+    GridSearchCV(model, {"gate": ["multiply", "residual"]}).fit(rows[:, None], store.labels[rows, 0])
+
+A fifth of what `fit` is given chooses the epoch. 546 maps of 256 x 4 x 4 and 60 epochs take 2.3 s on
+one CPU core.
 """
 
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from numbers import Integral
 from typing import Any
 
@@ -19,12 +26,13 @@ from jaxtyping import Float
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.model_selection import StratifiedShuffleSplit
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import check_is_fitted, check_random_state, validate_data
+from sklearn.utils.validation import check_is_fitted, check_random_state, check_X_y, validate_data
 
 from samcls.config import TrainConfig, parse
 from samcls.learn.features import Features, Standardiser
-from samcls.learn.loop import fit, shape_of
-from samcls.learn.model import Model
+from samcls.learn.loop import fit
+from samcls.learn.model import Model, shape_of
+from samcls.learn.rows import pick, pick_rows, row_numbers
 from samcls.learn.slca import pool, to_tokens
 
 __all__ = ["SLCAClassifier"]
@@ -33,11 +41,15 @@ LEVEL, TASK = "maps", "class"
 
 
 class SLCAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn is untyped
-    """A head of stage two on one level of feature maps.
+    """A head of stage two on one level of feature maps, or on the levels of a store.
 
     Args:
         head: Any name of `samcls.learn.heads.HEADS`.
-        window: Side of SLCA's window, in cells of the maps given; 1 uses every cell.
+        store: Path or URL of a feature store; X is then row numbers of it. None means that X is
+            maps.
+        levels: Levels of the store that the head sees; empty means all of them.
+        window: Side of SLCA's window, in cells of the maps given, of which None uses every one; with
+            a store in cells of the encoder's map, None being the store's window.
         reduction: SLCA's bottleneck: channels / reduction hidden channels.
         gate: `multiply` or `residual`.
         hidden: Width of the hidden layer after pooling; 0 means a linear classifier.
@@ -55,7 +67,8 @@ class SLCAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
 
     Attributes:
         classes_: Labels, sorted.
-        n_features_in_: Number of channels.
+        n_features_in_: Number of channels; with a store 1, the row number.
+        fingerprint_: What made the store's features; empty for maps.
         model_: Standardiser and head.
         n_iter_: Epochs that ran.
         best_validation_auc_: Of the epoch chosen; None where validation has one class only.
@@ -65,7 +78,9 @@ class SLCAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
         self,
         head: str = "slca",
         *,
-        window: int = 1,
+        store: Any = None,
+        levels: tuple[str, ...] = (),
+        window: int | None = None,
         reduction: int = 16,
         gate: str = "multiply",
         hidden: int = 0,
@@ -82,6 +97,8 @@ class SLCAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
         random_state: Any = 0,
     ) -> None:
         self.head = head
+        self.store = store
+        self.levels = levels
         self.window = window
         self.reduction = reduction
         self.gate = gate
@@ -102,14 +119,19 @@ class SLCAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
         """Train on maps and labels.
 
         Args:
-            X: Maps, "image channel row col", or a table, "image channel".
+            X: Maps, "image channel row col", or a table, "image channel"; with a store row numbers,
+                "image" or "image 1".
             y: A label for each image, of any type.
 
         Raises:
             ValueError: where X or y cannot be used.
-            ConfigError: where a parameter is out of its range.
+            ConfigError: where a parameter is out of its range, or the store lacks a level or window.
         """
-        X, y = validate_data(self, X, y, dtype=np.float32, allow_nd=True)
+        if self.store is None:
+            X, y = validate_data(self, X, y, dtype=np.float32, allow_nd=True)
+        else:
+            X, y = check_X_y(row_numbers(X)[:, None], y, dtype=np.int64)
+            self.n_features_in_ = 1
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
@@ -120,6 +142,7 @@ class SLCAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
         features = self._features(X, labels, self._splits(labels, config.seed))
         standardiser = Standardiser.fit(features, features.rows("train"))
         fitted = fit(features.standardised(standardiser), config)
+        self.fingerprint_ = dict(features.fingerprint)
         self.model_ = Model(config, shape_of(features), features.tasks, standardiser, fitted.head)
         self.n_iter_ = len(fitted.history)
         self.best_validation_auc_ = fitted.best.val_auc
@@ -129,18 +152,28 @@ class SLCAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
         """Probabilities of `classes_`, in [0, 1]; each row sums to 1.
 
         Args:
-            X: Maps or a table, of as many channels and cells as in training.
+            X: Maps or a table, of as many channels and cells as in training; with a store row
+                numbers.
         """
         check_is_fitted(self)
-        X = validate_data(self, X, dtype=np.float32, allow_nd=True, reset=False)
+        if self.store is None:
+            X = validate_data(self, X, dtype=np.float32, allow_nd=True, reset=False)
+        else:
+            X = row_numbers(X)[:, None]
         features = self._features(X, np.zeros(len(X), np.int64), ["test"] * len(X))
+        if features.fingerprint != self.fingerprint_:
+            raise ValueError(
+                "these features were made with other settings than those of training; fit again, or "
+                "extract them with the same encoder, weights, window and views"
+            )
         expected = self.model_.shape.grids
         if features.grids != expected:
             raise ValueError(
                 f"X has maps of {features.grids[LEVEL]} windows; the classifier was trained on "
                 f"{expected[LEVEL]}"
             )
-        probabilities = self.model_.probabilities(features.tokens, features.counts)[TASK]
+        given = features.tokens, features.counts, features.views
+        probabilities = self.model_.probabilities(*given)[TASK]
         doubled = probabilities.astype(np.float64)
         shares: np.ndarray = doubled / doubled.sum(1, keepdims=True)
         return shares
@@ -149,7 +182,7 @@ class SLCAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
         """The most probable label of each image.
 
         Args:
-            X: Maps or a table, of as many channels and cells as in training.
+            X: As for `predict_proba`.
         """
         probabilities = self.predict_proba(X)
         answers: np.ndarray = self.classes_[probabilities.argmax(1)]
@@ -181,30 +214,42 @@ class SLCAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
         return ["val" if i in chosen else "train" for i in range(images)]
 
     def _features(self, X: np.ndarray, labels: np.ndarray, splits: list[str]) -> Features:
-        """Features as stage two knows them, pooled over the window."""
-        if X.ndim == 2:
-            X = X[:, :, None, None]
-        if X.ndim != 4:
-            raise ValueError(f"X has {X.ndim} axes; expected image, channel, row, col")
-        maps = torch.from_numpy(np.ascontiguousarray(X))
-        pooled, counts = pool(maps, torch.ones(len(X), *X.shape[2:]), int(self.window))
-        tokens, counted = to_tokens(pooled), counts.flatten(1)
-        grid = (pooled.shape[2], pooled.shape[3])
+        """Features as stage two knows them, with labels and splits."""
+        if self.store is None:
+            found = _of_maps(X, int(self.window or 1))
+        else:
+            found = pick_rows(str(self.store), self.levels, self.window, X)
         if splits and splits[0] == "both":
-            tokens, counted = tokens.repeat(2, 1, 1), counted.repeat(2, 1)
+            found = pick(found, torch.arange(len(X)).repeat(2))
             labels = np.tile(labels, 2)
             splits = ["train"] * len(X) + ["val"] * len(X)
-        return Features(
-            tokens={LEVEL: tokens},
-            counts={LEVEL: counted},
+        return replace(
+            found,
             labels=torch.from_numpy(labels.astype(np.int64))[:, None],
-            ids=tuple(str(i) for i in range(len(tokens))),
             splits=tuple(splits),
-            groups=("",) * len(tokens),
             tasks={TASK: tuple(str(one) for one in self.classes_)},
-            window=int(self.window),
-            grids={LEVEL: grid},
-            views=1,
-            fingerprint={},
-            failed=0,
         )
+
+
+def _of_maps(X: np.ndarray, window: int) -> Features:
+    """Maps pooled over the window."""
+    if X.ndim == 2:
+        X = X[:, :, None, None]
+    if X.ndim != 4:
+        raise ValueError(f"X has {X.ndim} axes; expected image, channel, row, col")
+    maps = torch.from_numpy(np.ascontiguousarray(X))
+    pooled, counts = pool(maps, torch.ones(len(X), *X.shape[2:]), window)
+    return Features(
+        tokens={LEVEL: to_tokens(pooled)},
+        counts={LEVEL: counts.flatten(1)},
+        labels=torch.zeros(len(X), 1, dtype=torch.int64),
+        ids=tuple(str(i) for i in range(len(X))),
+        splits=("test",) * len(X),
+        groups=("",) * len(X),
+        tasks={},
+        window=window,
+        grids={LEVEL: (pooled.shape[2], pooled.shape[3])},
+        views=1,
+        fingerprint={},
+        failed=0,
+    )
