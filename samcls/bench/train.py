@@ -17,10 +17,10 @@ from torch import Tensor
 from samcls.bench.table import Bench, BenchRow, measure
 from samcls.config import TrainConfig
 from samcls.encode.encoder import load_encoder
-from samcls.learn.adamw import FlatAdamW
 from samcls.learn.features import Features
 from samcls.learn.heads import SLCAHead, build_head
-from samcls.learn.loop import shape_of, steady_threads, train_pass
+from samcls.learn.loop import steady_threads, train_pass
+from samcls.learn.model import shape_of
 from samcls.learn.slca import pool, to_tokens
 from samcls.learn.spill import Spilled
 
@@ -142,7 +142,7 @@ def _epochs(features: Features, config: TrainConfig) -> list[float]:
 def _full_epoch(maps: Tensor, features: Features, config: TrainConfig) -> float:
     """The shortest epoch of the same head on whole maps, written as anyone would."""
     head = _head(features, config)
-    optimizer = FlatAdamW(head.parameters(), config.weight_decay)
+    optimizer = torch.optim.AdamW(head.parameters(), config.learning_rate)
     labels = features.labels[:, 0]
     steps = -(-len(maps) // config.batch_size)
 
@@ -153,7 +153,7 @@ def _full_epoch(maps: Tensor, features: Features, config: TrainConfig) -> float:
             logits = head.from_maps({LEVEL: batch}, {LEVEL: valid})
             optimizer.zero_grad()
             torch.nn.functional.cross_entropy(logits, labels[rows]).backward()  # type: ignore[no-untyped-call]
-            optimizer.step(config.learning_rate)
+            optimizer.step()
 
     return min(_timed(run) for _ in range(FULL_EPOCHS))
 

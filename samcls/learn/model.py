@@ -33,6 +33,7 @@ __all__ = [
     "model_files",
     "predict_logits",
     "select",
+    "shape_of",
     "to_probabilities",
 ]
 
@@ -82,6 +83,12 @@ class Model:
         logits = _in_batches(self.head, standard, counts, rows)
         merged = merge_views(logits, views, list(self.shape.classes.values()))
         return to_probabilities(merged, self.tasks)
+
+
+def shape_of(features: Features) -> Shape:
+    """What a head on these features is given and what it answers."""
+    classes = {task: len(names) for task, names in features.tasks.items()}
+    return Shape(features.channels, classes, features.grids, features.window)
 
 
 def predict_logits(

@@ -35,8 +35,8 @@ from jaxtyping import Float
 
 from samcls.config import TrainConfig, load_toml, to_toml
 from samcls.errors import InputError, OverwriteRefused
+from samcls.learn.epochs import Epoch
 from samcls.learn.features import Features
-from samcls.learn.loop import Epoch
 from samcls.learn.model import Model, load_model, model_files
 from samcls.learn.predictions import csv_bytes, prediction_table
 

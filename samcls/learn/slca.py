@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from samcls.config import Gate, Upsampling
-from samcls.learn.gated import gated_sum
 from samcls.learn.layers import linear
 
 __all__ = ["SLCA", "masked_mean", "pool", "shares_of", "to_map", "to_tokens"]
@@ -67,7 +66,6 @@ class SLCA(nn.Module):
         self.spread = channels // outputs
         self.squeeze = linear(channels, hidden, generator, bias=bias)
         self.excite = linear(hidden, outputs, generator, bias=bias)
-        self.buffers_of_steps: dict[tuple[int, ...], tuple[Tensor, Tensor]] = {}
 
     def attention(
         self, tokens: Float[Tensor, "image token channel"]
@@ -92,22 +90,11 @@ class SLCA(nn.Module):
     ) -> Float[Tensor, "image channel"]:
         """The mean over valid cells of the gated maps, from their pooled form.
 
-        In training, on plain data in float32, this runs with a backward pass of its own that keeps
-        no intermediate but the gate: 1.3 times faster than what autograd records. Under autocast
-        what runs is what autograd records.
-
         Args:
             tokens: Window means, token-major.
             counts: Number of valid map cells under each token.
         """
-        plain = not torch.is_grad_enabled() or tokens.requires_grad or self.spread > 1
-        if plain or torch.is_autocast_enabled(tokens.device.type):
-            return masked_mean(self(tokens), counts)
-        shares = shares_of(counts)
-        mean = gated_sum(tokens, shares, self.squeeze, self.excite, self.buffers_of_steps)
-        if self.gate == "residual":
-            mean = mean + torch.bmm(shares[:, None], tokens)[:, 0]
-        return mean
+        return masked_mean(self(tokens), counts)
 
     def gate_maps(
         self,
@@ -129,10 +116,6 @@ class SLCA(nn.Module):
         else:
             gate = _between(gate, (counts > 0)[:, None].to(gate.dtype), self.window)
         return self._gated(maps, gate[:, :, :rows, :cols])
-
-    def __getstate__(self) -> dict[str, object]:
-        """Leave out the scratch memory of training steps: a copy or pickle does not need it."""
-        return {**self.__dict__, "buffers_of_steps": {}}
 
     def _gated(self, values: Tensor, gate: Tensor) -> Tensor:
         return values * gate if self.gate == "multiply" else values + values * gate

@@ -22,6 +22,7 @@ from samcls.errors import ConfigError
 from samcls.learn.baselines import baselines, majority_classes
 from samcls.learn.calibration import fit_temperature
 from samcls.learn.device import choose_device, choose_precision, placed
+from samcls.learn.epochs import Fitted
 from samcls.learn.features import (
     Features,
     Standardiser,
@@ -30,9 +31,9 @@ from samcls.learn.features import (
     selection_problems,
 )
 from samcls.learn.heads import Shape, head_problems, unknown_head
-from samcls.learn.loop import Fitted, fit, shape_of, steady_threads
+from samcls.learn.loop import fit, steady_threads
 from samcls.learn.metrics import score
-from samcls.learn.model import Model, predict_logits, to_probabilities
+from samcls.learn.model import Model, predict_logits, shape_of, to_probabilities
 from samcls.learn.predictions import medmnist_files
 from samcls.learn.runs import begin_run, refuse_overwrite, run_files, write_run
 from samcls.learn.targets import Targets, targets_of

@@ -9,13 +9,14 @@ from torch.testing import assert_close
 
 from samcls.config import TrainConfig
 from samcls.errors import ConfigError
-from samcls.learn.adamw import FlatAdamW
+from samcls.learn.adamw import StackedAdamW
 from samcls.learn.device import autocast, choose_device, choose_precision, moved, placed
 from samcls.learn.features import Features, Standardiser, load_features
-from samcls.learn.heads import HEADS, ClosedHead, build_head
-from samcls.learn.layers import dropout, linear
-from samcls.learn.loop import fit, shape_of
-from samcls.learn.model import predict_logits, select
+from samcls.learn.heads import HEADS, ClosedHead, Shape, build_head
+from samcls.learn.layers import dropout
+from samcls.learn.loop import fit
+from samcls.learn.model import predict_logits, select, shape_of
+from samcls.learn.stacked import Members, stack_of
 from samcls.store.feature_store import FeatureStore
 
 MakeStore = Callable[..., FeatureStore]
@@ -123,18 +124,26 @@ def test_dropout_drops_the_same_values_in_any_precision() -> None:
 
 def test_a_step_that_overflows_is_left_out() -> None:
     """Scaled gradients that are not finite move nothing; finite ones move as unscaled ones do."""
-    layers = [linear(5, 3, torch.Generator().manual_seed(0)) for _ in range(2)]
-    scaled, plain = (FlatAdamW(layer.parameters(), 0.1) for layer in layers)
+    shape = Shape({"neck": 5}, {"grade": 3}, {"neck": (1, 1)}, 4)
+    config = replace(CONFIG, head="linear", dropout=0.0)
+    scaled, plain = (
+        stack_of([build_head(config, shape, torch.Generator().manual_seed(0))], autograd=True)
+        for _ in range(2)
+    )
+    movers = [StackedAdamW(members, [0.1]) for members in (scaled, plain)]
     scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
-    x = torch.randn(8, 5, generator=torch.Generator().manual_seed(1))
+    x = torch.randn(1, 8, 1, 5, generator=torch.Generator().manual_seed(1))
+    given = {"neck": x}, {"neck": torch.ones(1, 8, 1)}, [torch.Generator()]
+
+    def loss(members: Members) -> torch.Tensor:
+        return members.logits(*given).square().mean((1, 2))
+
     for factor in (float("inf"), 1.0, 1.0):
-        scaled.zero_grad()
-        scaler.scale((factor * layers[0](x)).square().mean()).backward()  # type: ignore[no-untyped-call]
-        scaler.step(scaled, 0.05)  # type: ignore[arg-type]
+        scaled.backward(scaler.scale(factor * loss(scaled)))
+        scaler.step(movers[0], [0.05])  # type: ignore[arg-type]
         scaler.update()
         if factor == 1.0:
-            plain.zero_grad()
-            layers[1](x).square().mean().backward()
-            plain.step(0.05)
+            plain.backward(loss(plain))
+            movers[1].step([0.05])
         assert_close(scaled.values, plain.values)
-    assert scaled.steps == plain.steps == 2
+    assert [mover.steps for mover in movers] == [2, 2]

@@ -10,8 +10,9 @@ from torch.testing import assert_close
 
 from samcls.config import TrainConfig
 from samcls.errors import RunError
+from samcls.learn.epochs import Epoch, Fitted, learning_rate
 from samcls.learn.features import Features, Standardiser, load_features
-from samcls.learn.loop import Epoch, Fitted, fit, learning_rate
+from samcls.learn.loop import fit
 from samcls.learn.losses import Criterion
 from samcls.learn.metrics import auc
 from samcls.learn.model import predict_logits, to_probabilities

@@ -8,9 +8,7 @@ from torch.nn import functional
 from torch.testing import assert_close
 
 from samcls.config import TrainConfig
-from samcls.learn.adamw import FlatAdamW
-from samcls.learn.gated import gated_sum
-from samcls.learn.layers import CumulativeLink, linear
+from samcls.learn.layers import CumulativeLink
 from samcls.learn.losses import Criterion
 
 
@@ -69,55 +67,6 @@ def test_the_cumulative_link_is_proportional_odds() -> None:
         above = chances[:, k + 1 :].sum(1)
         assert_close(above, torch.sigmoid(score[:, 0] - thresholds[k]))
     assert (chances.argmax(1).diff() >= 0).all()
-
-
-def test_flat_adamw_is_pytorchs() -> None:
-    """Over many steps the flat optimizer follows torch.optim.AdamW, biases undecayed."""
-    layers = [linear(7, 5, seeded(1)), linear(7, 5, seeded(1))]
-    flat = FlatAdamW(layers[0].parameters(), 0.3)
-    groups = [
-        {"params": [layers[1].weight], "weight_decay": 0.3},
-        {"params": [layers[1].bias], "weight_decay": 0.0},
-    ]
-    reference = torch.optim.AdamW(groups)
-    x = torch.randn(20, 7, generator=seeded(2))
-    for step in range(40):
-        rate = 0.01 * (1 + step % 3)
-        for group in reference.param_groups:
-            group["lr"] = rate
-        for layer, optimizer in zip(layers, (flat, reference), strict=True):
-            optimizer.zero_grad()
-            layer(x).square().sum().backward()
-        flat.step(rate)
-        reference.step()
-    assert_close(layers[0].weight, layers[1].weight)
-    assert_close(layers[0].bias, layers[1].bias)
-    kept = flat.copy()
-    flat.step(0.5)
-    flat.restore(kept)
-    flat.release()
-    assert_close(layers[0].weight, layers[1].weight)
-    assert layers[0].weight.grad is None
-
-
-@pytest.mark.parametrize("bias", [True, False])
-def test_the_gated_sums_gradient_is_autograds(bias: bool) -> None:
-    """Value and gradients of the hand-written step are those that autograd finds."""
-    squeeze, excite = (linear(*size, seeded(3), bias=bias).double() for size in ((8, 3), (3, 8)))
-    tokens = torch.randn(4, 5, 8, generator=seeded(4)).double()
-    shares = torch.rand(4, 5, generator=seeded(5)).double()
-    plain = tokens * torch.sigmoid(excite(torch.relu(squeeze(tokens))))
-    expected = (shares[:, :, None] * plain).sum(1)
-    weight = torch.randn(4, 8, generator=seeded(6)).double()
-    parameters = [*squeeze.parameters(), *excite.parameters()]
-    wanted = torch.autograd.grad((expected * weight).sum(), parameters)
-    buffers: dict[tuple[int, ...], tuple[torch.Tensor, torch.Tensor]] = {}
-    for _ in range(2):  # the second time in memory that the first has used
-        got = gated_sum(tokens, shares, squeeze, excite, buffers)
-        assert_close(got, expected)
-        found = torch.autograd.grad((got * weight).sum(), parameters)
-        for one, other in zip(found, wanted, strict=True):
-            assert_close(one, other)
 
 
 def test_a_link_of_two_classes_is_a_sigmoid() -> None:

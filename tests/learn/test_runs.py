@@ -13,10 +13,10 @@ import torch
 
 from samcls.config import TrainConfig
 from samcls.errors import InputError, OverwriteRefused
+from samcls.learn.epochs import Epoch
 from samcls.learn.features import Features, Standardiser, load_features
 from samcls.learn.heads import build_head
-from samcls.learn.loop import Epoch, shape_of
-from samcls.learn.model import Model
+from samcls.learn.model import Model, shape_of
 from samcls.learn.runs import begin_run, environment, load_run, run_files, write_run
 from samcls.store.feature_store import FeatureStore
 
