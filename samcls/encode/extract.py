@@ -7,7 +7,7 @@ image costs its own row. `samcls bench encoder` shows how much of the time is th
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -79,6 +79,7 @@ def extract(
     options: ExtractOptions,
     progress: Progress | None = None,
     log: Log = lambda _: None,
+    only: Sequence[int] | None = None,
 ) -> ExtractSummary:
     """Encode every image that is not done yet.
 
@@ -88,6 +89,7 @@ def extract(
         options: how images become features.
         progress: called with (rows finished, rows in all, rows failed, feature bytes so far).
         log: called with a sentence on anything that a user should know.
+        only: rows of the store to encode; every row that is not done by default.
 
     Raises:
         ConfigError: the options cannot be.
@@ -98,7 +100,9 @@ def extract(
         RunError: images that are done have changed and are to be reported, or the disk is full.
     """
     with writer_lock(store_path, log) as lock:
-        return _extract(manifest, str(store_path), options, progress or _silent, log, lock.claim)
+        return _extract(
+            manifest, str(store_path), options, progress or _silent, log, lock.claim, only
+        )
 
 
 def _extract(
@@ -108,6 +112,7 @@ def _extract(
     counted: Progress,
     log: Log,
     claim: Claim,
+    only: Sequence[int] | None,
 ) -> ExtractSummary:
     begun = time.monotonic()
     finish_rewrite(path)
@@ -119,6 +124,8 @@ def _extract(
     before = store.status
     first_batch = time.monotonic()
     todo = np.flatnonzero((before != DONE) & (before != REMOVED))
+    if only is not None:
+        todo = np.intersect1d(todo, np.array(only, dtype=int))
     done, failed, row_bytes = len(before) - len(todo), 0, store.payload_bytes // len(store)
 
     def count(batch: RowBatch) -> None:

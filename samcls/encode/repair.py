@@ -13,7 +13,7 @@ from samcls.data.views import VIEW_SETS
 from samcls.encode.changes import table_of
 from samcls.encode.extract import ExtractOptions, ExtractSummary, Progress, extract
 from samcls.errors import StoreError
-from samcls.store.feature_store import FeatureStore
+from samcls.store.feature_store import FeatureStore, RowTable
 from samcls.store.repair import prepare_repair
 from samcls.store.verify import VerifyReport, verify
 
@@ -67,19 +67,25 @@ def repair(
     if before.ok:
         return RepairSummary(before, (), before, None)
     table = table_of(manifest)
+    if not any(problem.kind.startswith(("metadata", "row array")) for problem in before.problems):
+        _require_own(FeatureStore.open(store_path), table)
     rows = tuple(int(row) for row in prepare_repair(store_path, before, table, log))
     log(f"{len(before.problems)} problems; {len(rows)} images are encoded again")
     summary = None
     if rows:
         store = FeatureStore.open(store_path)
-        change = store.compare_table(table)
-        if change.removed or change.added:
-            raise StoreError(
-                f"the manifest is not that of {store_path}: {change}. Give the one that it was made from"
-            )
+        _require_own(store, table)
         own = options_of(store, checkpoint, device, random_weights, seed)
-        summary = extract(manifest, store_path, own, progress, log)
+        summary = extract(manifest, store_path, own, progress, log, only=rows)
     return RepairSummary(before, rows, verify(store_path), summary)
+
+
+def _require_own(store: FeatureStore, table: RowTable) -> None:
+    change = store.compare_table(table)
+    if change.removed or change.added:
+        raise StoreError(
+            f"the manifest is not that of {store.path}: {change}. Give the one that it was made from"
+        )
 
 
 def options_of(
