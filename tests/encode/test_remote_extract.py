@@ -1,0 +1,107 @@
+"""The whole of it on a real S3-speaking server: extract, SIGKILL, resume, verify, train."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from test_extract import features, image_folder
+
+from samcls.data.manifest import read_manifest
+from samcls.encode.extract import ExtractOptions, extract
+from samcls.store.feature_store import FeatureStore
+from samcls.store.schema import DONE
+from samcls.store.verify import verify
+
+moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
+s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
+
+IMAGES = 16
+KILLED = """
+import sys
+from samcls.data.manifest import read_manifest
+from samcls.encode.extract import ExtractOptions, extract
+from samcls.store import writer
+writer._COST_RATIO = 0  # write each batch by itself, so that there is something to find after the kill
+options = ExtractOptions(size=64, window=2, batch=1, flush_seconds=0.0, precision="float32")
+extract(read_manifest(sys.argv[1]), sys.argv[2], options)
+"""
+
+
+@pytest.fixture
+def url() -> Iterator[str]:
+    """An empty bucket on loopback, known to this process and to those it starts."""
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    settings = {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
+        "OMP_NUM_THREADS": "1",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in settings.items():
+            patch.setenv(name, value)
+        s3fs.S3FileSystem.clear_instance_cache()
+        s3fs.S3FileSystem().mkdir("extracted")
+        yield "s3://extracted/features.zarr"
+    server.stop()
+
+
+def samcls(*arguments: str) -> dict[str, object]:
+    """Run a verb as a user would; return its JSON."""
+    command = [sys.executable, "-m", "samcls", *arguments, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    values: dict[str, object] = json.loads(done.stdout)
+    return values
+
+
+def test_a_killed_extract_to_a_url_is_resumed_verified_and_trained_on(
+    url: str, tmp_path: Path
+) -> None:
+    """After SIGKILL the same command ends it; the arrays are those of a local store, and train reads them."""
+    source = image_folder(tmp_path, [(40 + i, 60 - i) for i in range(IMAGES)])
+    header, *rows = source.read_text().splitlines()
+    lines = [header, *(row[:-1] + "ab"[i // 4 % 2] for i, row in enumerate(rows))]
+    source.write_text("\n".join(lines) + "\n")
+    child = subprocess.Popen([sys.executable, "-c", KILLED, str(source), url])
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and child.poll() is None:
+        if FeatureStore.exists(url) and (FeatureStore.open(url).status == DONE).sum() >= 3:
+            break
+        time.sleep(0.02)
+    os.kill(child.pid, signal.SIGKILL)
+    assert child.wait() == -signal.SIGKILL
+    before = int((FeatureStore.open(url).status == DONE).sum())
+    assert 3 <= before < IMAGES
+
+    command = ["--size", "64", "--window", "2", "--batch", "1", "--precision", "float32"]
+    summary = samcls("extract", str(source), url, *command)
+    assert (summary["done"], summary["skipped"]) == (IMAGES, before)
+    report = verify(url)
+    assert (report.ok, report.checked) == (True, IMAGES)
+    before_threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    extract(
+        read_manifest(source),
+        tmp_path / "local.zarr",
+        ExtractOptions(size=64, window=2, batch=1, precision="float32"),
+    )
+    torch.set_num_threads(before_threads)
+    remote, local = FeatureStore.open(url), FeatureStore.open(tmp_path / "local.zarr")
+    np.testing.assert_array_equal(remote.sha256, local.sha256)
+    for level, values in features(local).items():
+        np.testing.assert_array_equal(remote.read(level), values)
+    trained = samcls("train", url, str(tmp_path / "run"))
+    assert (tmp_path / "run").is_dir()
+    assert trained["head"] == "slca"
