@@ -14,6 +14,7 @@ from samcls.cli.learn import register as register_learn
 from samcls.cli.shell import say, settings
 from samcls.cli.stages import register as register_stages
 from samcls.cli.store import register as register_store
+from samcls.cli.sweep import register as register_sweep
 
 __all__ = ["app", "main"]
 
@@ -50,6 +51,7 @@ register_inputs(app)
 register_stages(app)
 register_store(app)
 register_learn(app)
+register_sweep(app)
 register_bench(app)
 
 

@@ -9,16 +9,18 @@ one CPU core from process start to result, imports and six tables of 1,000 resam
 """
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from jaxtyping import Float
 
 from samcls.config import TrainConfig
-from samcls.errors import ConfigError
+from samcls.errors import ConfigError, RunError
 from samcls.learn.baselines import baselines, majority_classes
 from samcls.learn.calibration import fit_temperature
 from samcls.learn.device import choose_device, choose_precision, placed
@@ -40,7 +42,7 @@ from samcls.learn.targets import Targets, targets_of
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, PENDING
 
-__all__ = ["RunResult", "check", "train"]
+__all__ = ["RunResult", "check", "loading_window", "shape_for", "train"]
 
 SPLITS = ("train", "val", "test")
 
@@ -93,6 +95,22 @@ class RunResult:
         return asdict(self)
 
 
+@contextmanager
+def _memory_in_words() -> Iterator[None]:
+    """Turn memory that runs out into what to do about it."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        known = isinstance(error, MemoryError | torch.OutOfMemoryError)
+        if not known and "can't allocate memory" not in str(error):
+            raise
+        raise RunError(
+            "there is not enough memory for this run; stream its features with --memory MB (memory "
+            "in Python), a third of what is free, or take fewer levels or a larger window"
+        ) from error
+
+
+@_memory_in_words()
 def train(
     store: FeatureStore,
     config: TrainConfig,
@@ -121,12 +139,12 @@ def train(
         ConfigError: where the config asks for what the store cannot serve, or the store holds too
             little to train and score; everything that is wrong is said at once.
         OverwriteRefused: where the folder holds a finished run, or something else.
-        RunError: where training diverges.
+        RunError: where training diverges, or memory runs out.
     """
     clock = _Clock()
     targets = check(store, config, run_dir)
     where = choose_device(device)
-    raw = load_features(store, config.levels, _window(config), targets, memory)
+    raw = load_features(store, config.levels, loading_window(config), targets, memory)
     standardiser = Standardiser.fit(raw, raw.rows("train"))
     features = placed(raw.standardised(standardiser), where)
     del raw
@@ -173,7 +191,7 @@ def check(store: FeatureStore, config: TrainConfig, run_dir: str | Path | None =
         ConfigError: with everything that stands against it.
         OverwriteRefused: where the folder holds a finished run, or something else.
     """
-    problems = selection_problems(store, config.levels, _window(config))
+    problems = selection_problems(store, config.levels, loading_window(config))
     try:
         targets = targets_of(store, config)
     except ConfigError as error:
@@ -189,7 +207,7 @@ def check(store: FeatureStore, config: TrainConfig, run_dir: str | Path | None =
     if problems:
         problems += unknown_head(config)
     else:
-        problems += head_problems(config, _shape(store, config, targets))
+        problems += head_problems(config, shape_for(store, config, targets))
     problems += _row_problems(store, targets)
     problems += [line for task in targets.tasks for line in _label_problems(store, targets, task)]
     if problems:
@@ -199,15 +217,16 @@ def check(store: FeatureStore, config: TrainConfig, run_dir: str | Path | None =
     return targets
 
 
-def _window(config: TrainConfig) -> int | None:
+def loading_window(config: TrainConfig) -> int | None:
     """The window to load features at: whole maps where SLCA needs its full form."""
     bilinear = config.head == "slca" and config.upsampling == "bilinear"
     return None if bilinear else config.window
 
 
-def _shape(store: FeatureStore, config: TrainConfig, targets: Targets) -> Shape:
+def shape_for(store: FeatureStore, config: TrainConfig, targets: Targets) -> Shape:
+    """What a head of a config is given and what it answers, without reading a feature."""
     levels = [level for level in config.levels or store.levels if level in store.levels]
-    window = _window(config)
+    window = loading_window(config)
     return Shape(
         channels={level: store.levels[level].channels for level in levels},
         classes={task: len(classes) for task, classes in targets.tasks.items()},

@@ -1,0 +1,160 @@
+"""Sweeps on the command line: many configurations over one store, one winner."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from samcls.cli.shell import Outcome, number, progress_bar, say, show_table, verb
+from samcls.cli.tables import show_figures
+
+if TYPE_CHECKING:
+    from samcls.sweep.estimate import SweepPlan
+    from samcls.sweep.space import Space
+
+__all__ = ["register"]
+
+_SHOWN = 10  # rows of the leaderboard on the terminal; leaderboard.json holds all
+
+
+def register(app: typer.Typer) -> None:
+    """Add the verb to the command line."""
+    app.command("sweep")(verb(_sweep))
+
+
+def _sweep(
+    store: Annotated[str, typer.Argument(help="Feature store, extracted to the end.")],
+    folder: Annotated[Path, typer.Argument(help="Folder to make, or to go on with.")],
+    space: Annotated[Path, typer.Option(help="TOML with what is fixed and what varies.")],
+    workers: Annotated[
+        int, typer.Option(min=1, help="Processes of this machine; they share one copy of features.")
+    ] = 1,
+    dask: Annotated[
+        str | None, typer.Option(help="Address of a running Dask scheduler; paths must be shared.")
+    ] = None,
+    device: Annotated[
+        str, typer.Option(help="auto (the GPU where there is one), cpu or cuda.")
+    ] = "auto",
+    retry: Annotated[
+        bool, typer.Option("--retry", help="Try runs that failed before once more.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="List the runs and estimate the time; train nothing.")
+    ] = False,
+) -> Outcome:
+    """Many heads on one store: ranked on validation, the test split opened once, for the winner."""
+    from samcls.sweep.space import load_space
+
+    found = load_space(space)
+    if dry_run:
+        return _planned(store, folder, found, workers, device)
+    from samcls.sweep.sweep import sweep
+
+    with progress_bar("sweep", "runs") as progress:
+        result = sweep(
+            store,
+            folder,
+            found,
+            workers=workers,
+            dask=dask,
+            device=device,
+            retry=retry,
+            log=say,
+            progress=progress,
+        )
+    values = result.to_dict()
+
+    def show() -> None:
+        _show_leaderboard(values, found.varied)
+        _show_winner(values)
+
+    return Outcome(values, show, exit_status=3 if result.failed else 0)
+
+
+def _planned(store: str, folder: Path, space: "Space", workers: int, device: str) -> Outcome:
+    from samcls.sweep.sweep import plan_sweep
+
+    plan = plan_sweep(store, folder, space, workers=workers, device=device)
+    values = asdict(plan)
+
+    def show() -> None:
+        _show_plan(plan, space, workers)
+
+    return Outcome(values, show)
+
+
+def _show_plan(plan: "SweepPlan", space: "Space", workers: int) -> None:
+    configurations = {space.neutral(config): config for config in plan.configs}
+    keys = list(space.varied)
+    show_table(
+        ["configuration", *keys],
+        [
+            [str(place), *(_setting(getattr(config, key)) for key in keys)]
+            for place, config in enumerate(configurations, 1)
+        ],
+    )
+    for place, stage in enumerate(plan.rounds, 1):
+        typer.echo(
+            f"round {place}: {stage.configurations} configurations, {stage.runs} runs, at most "
+            f"{stage.epochs} epochs"
+        )
+    time = "unknown" if plan.seconds is None else _duration(plan.seconds)
+    typer.echo(
+        f"{len(plan.configs)} runs to make now in {plan.groups} groups on {workers} processes; at "
+        f"most about {time} (an epoch was timed; early stopping shortens it). Nothing was trained"
+    )
+
+
+def _show_leaderboard(values: Mapping[str, Any], keys: Sequence[str]) -> None:
+    rows = [row for row in values["rows"] if row["rank"] is not None]
+    several = any(row["n"] > 1 for row in rows)
+    header = ["rank", "val. AUC", *(["± std"] if several else []), "val. ACC", "parameters", *keys]
+    show_table(
+        header,
+        [
+            [
+                str(row["rank"]),
+                number(row["auc"], 4),
+                *([number(row["auc_std"], 4)] if several else []),
+                number(row["accuracy"]),
+                f"{row['parameters']:,}",
+                *(_setting(row["configuration"][key]) for key in keys),
+            ]
+            for row in rows[:_SHOWN]
+        ],
+    )
+    if len(rows) > _SHOWN:
+        typer.echo(f"... and {len(rows) - _SHOWN} more in {values['sweep']}/leaderboard.json")
+
+
+def _show_winner(values: Mapping[str, Any]) -> None:
+    chosen, best = values["selection"], values["best"]
+    low_high = chosen["interval"]
+    around = "" if low_high is None else f" ({low_high[0]:.3f} to {low_high[1]:.3f})"
+    typer.echo(
+        f"\nbest of {chosen['tried']} configurations on {chosen['images']} validation images: AUC "
+        f"{number(chosen['auc'])}; corrected for having chosen it: {number(chosen['corrected'])}"
+        f"{around}\n"
+    )
+    show_figures(best["figures"])
+    opened = best["test_opened"]
+    times = "once" if opened == 1 else f"for {opened} winners, which a reader should be told"
+    speed = values["runs_a_minute"]
+    typer.echo(
+        f"the test split was scored {times}; the winner is {best['run']}\n"
+        f"{values['finished']} runs, {values['failed']} failed, {values['made']} made now"
+        + ("" if speed is None else f" in {_duration(values['seconds'])}, {speed:.0f} a minute")
+    )
+
+
+def _setting(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(str(entry) for entry in value) or "all"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes else f"{seconds:.1f} s"

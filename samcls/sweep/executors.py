@@ -1,0 +1,160 @@
+"""Where work is done: here, in processes of this machine, or by a Dask cluster.
+
+A sweep asks an executor to run a function on items and takes results as they come; it knows nothing
+else of it. An item whose process dies is tried again; one that keeps dying becomes an error of its own.
+
+    with executor_for(workers=2) as executor:
+        for item, outcome in executor.run(work, items): ...
+"""
+
+import multiprocessing
+from abc import ABC, abstractmethod
+from collections import Counter, deque
+from collections.abc import Callable, Collection, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from samcls.errors import RunError
+
+__all__ = ["Executor", "executor_for"]
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+DEATHS = 3  # of processes with an item before it is given up
+
+
+class Executor(ABC):
+    """Runs a function on items.
+
+    Attributes:
+        workers: Items that are worked on at once.
+        remote: Whether work may be done on other machines.
+    """
+
+    workers: int = 1
+    remote: bool = False
+
+    @abstractmethod
+    def run(self, work: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[T, R | Exception]]:
+        """Each item with its result, or with the error that it ended in, as they come.
+
+        Args:
+            work: A function that can be pickled by its name.
+            items: What can be pickled.
+        """
+
+
+@contextmanager
+def executor_for(workers: int = 1, dask: str | None = None) -> Iterator[Executor]:
+    """The executor that was asked for; its processes end with the block.
+
+    Args:
+        workers: Processes of this machine; 1 works in this one.
+        dask: Address of a running Dask scheduler, which wins over `workers`.
+
+    Raises:
+        RunError: where no scheduler answers.
+    """
+    if dask:
+        from distributed import Client
+
+        try:
+            client = Client(dask, timeout="15s")
+        except OSError as error:
+            raise RunError(
+                f"no Dask scheduler answers at {dask}: {error}. Start one with: dask scheduler"
+            ) from error
+        with client:
+            yield _OnDask(client)
+        return
+    yield _Here() if workers <= 1 else _Processes(workers)
+
+
+class _Here(Executor):
+    def run(self, work: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[T, R | Exception]]:
+        for item in items:
+            yield item, _attempt(work, item)
+
+
+class _Processes(Executor):
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+
+    def run(self, work: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[T, R | Exception]]:
+        left, deaths = deque(range(len(items))), Counter[int]()
+        while left:
+            pool = ProcessPoolExecutor(self.workers, mp_context=_context(work))
+            running: dict[Future[R | Exception], int] = {}
+            try:
+                while left or running:
+                    # No more are handed out than run, so that a death says which items it hit.
+                    while left and len(running) < self.workers:
+                        number = left.popleft()
+                        running[pool.submit(_attempt, work, items[number])] = number
+                    done, _ = wait(running, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        result = future.result()
+                        yield items[running.pop(future)], result
+            except BrokenProcessPool:
+                for number in running.values():
+                    deaths[number] += 1
+                    if deaths[number] < DEATHS:
+                        left.append(number)
+                    else:
+                        yield (
+                            items[number],
+                            RunError(
+                                f"its process died {DEATHS} times, which points to a lack of memory"
+                            ),
+                        )
+            finally:
+                _end(pool, running)
+
+
+class _OnDask(Executor):
+    remote = True
+
+    def __init__(self, client: Any) -> None:
+        self._client = client
+        self.workers = max(1, len(client.scheduler_info(n_workers=-1)["workers"]))
+
+    def run(self, work: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[T, R | Exception]]:
+        from distributed import as_completed
+
+        futures = self._client.map(_attempt, [work] * len(items), items, pure=False, retries=DEATHS)
+        numbers = {future.key: number for number, future in enumerate(futures)}
+        try:
+            for future in as_completed(futures):
+                found = future.result() if future.status == "finished" else future.exception()
+                yield items[numbers[future.key]], found
+        finally:
+            self._client.cancel(futures, force=True)
+
+
+def _attempt(work: Callable[[T], R], item: T) -> R | Exception:
+    try:
+        return work(item)
+    except Exception as error:  # noqa: BLE001 - handed to whoever asked
+        return error
+
+
+def _context(work: Callable[..., object]) -> multiprocessing.context.BaseContext:
+    """Start processes from one that has imported what they need and has run nothing."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    function = getattr(work, "func", work)  # of a functools.partial
+    context.set_forkserver_preload([function.__module__])
+    return context
+
+
+def _end(pool: ProcessPoolExecutor, running: Collection[object]) -> None:
+    """End a pool; what is still running would only be thrown away, so it is stopped at once."""
+    processes = list((getattr(pool, "_processes", None) or {}).values())
+    if running:
+        for process in processes:
+            process.terminate()
+    pool.shutdown(cancel_futures=True)
