@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -67,7 +68,8 @@ class StoreReader:
         self._group = group
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self._attributes: dict[str, Any] = dict(group.attrs)
-        self._folder = _identity(path)
+        self._root = local_path(path)
+        self._folder = _identity(self._root)
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
@@ -162,8 +164,10 @@ class StoreReader:
                 of a row that is done are not there.
         """
         values, absent = self.read_held(level, rows)
+        if not len(absent):
+            return values
         numbers = self._numbers(rows)
-        lost = absent[self.status[numbers[absent]] == DONE] if len(absent) else absent
+        lost = absent[self.status[numbers[absent]] == DONE]
         if len(lost):  # or written just now by another process: its marks follow its features
             again, still = self.read_held(level, numbers[lost])
             self.refuse_lost(level, numbers[lost[still]])
@@ -187,11 +191,11 @@ class StoreReader:
         """
         array = self._features(level)
         numbers = self._numbers(rows)
-        root = local_path(self.path) if CAN_READ_PARTS else None
+        root = self._root if CAN_READ_PARTS else None
         shard_rows = self.partition.shard_rows
         shard = numbers // shard_rows
         out = np.empty((len(numbers), *array.shape[1:]), dtype=array.dtype)
-        absent = [np.empty(0, dtype=np.int64)]
+        absent: list[np.ndarray] = []
         with self._reading(level):
             for number in np.unique(shard):
                 places = np.flatnonzero(shard == number)
@@ -203,7 +207,7 @@ class StoreReader:
                 file = root / shard_key(level, int(number))
                 with LocalShard(file, self.partition, _is_compressed(array)) as opened:
                     absent.append(opened.read(numbers[places] - number * shard_rows, places, out))
-        return out, np.sort(np.concatenate(absent))
+        return out, np.sort(np.concatenate([*absent, np.empty(0, dtype=np.int64)]))
 
     def refuse_lost(self, level: str, rows: Int[np.ndarray, " image"]) -> None:
         """Refuse to take for zeros what is not there.
@@ -301,7 +305,7 @@ class StoreReader:
     @property
     def stored_bytes(self) -> int:
         """Bytes that the whole store takes where it lies."""
-        root = local_path(self.path)
+        root = self._root
         if root is not None:
             return sum(f.stat().st_size for f in root.rglob("*") if f.is_file())
         return sum(array.nbytes_stored() for _, array in self._group.arrays()) + sum(
@@ -418,7 +422,7 @@ class StoreReader:
         """Turn what Zarr raises on a damaged chunk into words; notice a store that was replaced."""
         try:
             yield
-            if _identity(self.path) != self._folder:
+            if _identity(self._root) != self._folder:
                 raise StoreError(
                     f"{self.path} was written anew, by samcls extract --removed drop, since it was "
                     "opened: its rows are others now. Start again"
@@ -436,9 +440,8 @@ class StoreReader:
         return [str(value) for value in self._whole(name)]
 
 
-def _identity(path: str) -> tuple[int, int] | None:
+def _identity(root: Path | None) -> tuple[int, int] | None:
     """Return what tells a local store's folder from another that takes its place."""
-    root = local_path(path)
     if root is None:
         return None
     try:

@@ -124,7 +124,7 @@ class LocalShard:
             self._read_chunk(int(chunk[where[0]]), rows[where], places[where], out)
 
         _each(one, parts)
-        return np.asarray(places[~self.index.held[chunk]])
+        return np.asarray(places[self.index.entries[chunk, 0] == _ABSENT])
 
     def _read_chunk(
         self,
