@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     bench.command("extract")(verb(_extract))
     bench.command("store")(verb(_store))
     bench.command("train")(verb(_train))
+    bench.command("sweep")(verb(_sweep))
     app.add_typer(bench, name="bench")
 
 
@@ -105,3 +106,17 @@ def _store(
     from samcls.bench.store import bench_store
 
     return shown(bench_store(store, megabytes))
+
+
+def _sweep(
+    store: Annotated[
+        str | None, typer.Option(help="Train on this store; on drawn features by default.")
+    ] = None,
+    configurations: Annotated[int, typer.Option(min=8, help="Runs of the sweep.")] = 48,
+    epochs: Annotated[int, typer.Option(min=1, help="Of every run.")] = 30,
+    workers: Annotated[int, typer.Option(min=1, help="Processes of the sweep.")] = 2,
+) -> Outcome:
+    """Runs a minute of a sweep, a plain loop, GridSearchCV, and a process for each run."""
+    from samcls.bench.sweep import bench_sweep
+
+    return shown(bench_sweep(store, configurations, epochs, workers, say))
