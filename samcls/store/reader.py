@@ -20,6 +20,7 @@ from zarr.codecs import BloscCodec
 from samcls.errors import SamclsError, StoreError
 from samcls.store.keys import Keys, local_path
 from samcls.store.layout import array_paths, codec_of
+from samcls.store.lazy import dataset, lazy_level
 from samcls.store.schema import (
     DONE,
     FAILED,
@@ -317,18 +318,13 @@ class StoreReader:
     def to_dask(self, level: str) -> "dask.array.Array":
         """Return a level as a lazy Dask array of shape (image, view, channel, row, col).
 
-        One Dask chunk is one shard.
+        One Dask chunk is one shard, read as by `read` and with its errors.
 
         Raises:
             StoreError: the level is not in the store.
         """
-        import dask.array
-
-        array = self._features(level)
-        lazy: dask.array.Array = dask.array.from_array(  # type: ignore[no-untyped-call]
-            array, chunks=array.shards or array.chunks
-        )
-        return lazy
+        self._features(level)
+        return lazy_level(self, level)
 
     def to_xarray(self) -> "xarray.Dataset":
         """Return every level lazily, with id, split and status as coordinates of `image`.
@@ -339,24 +335,7 @@ class StoreReader:
         Raises:
             StoreError: xarray is not installed.
         """
-        try:
-            import xarray
-        except ImportError as error:
-            raise StoreError("xarray is not installed; pip install xarray") from error
-        arrays = {name: self._features(name) for name in self.levels}
-        return xarray.Dataset(
-            {
-                name: (array.metadata.dimension_names, self.to_dask(name))  # type: ignore[union-attr]
-                for name, array in arrays.items()
-            },
-            coords={
-                "id": ("image", np.array(self.ids)),
-                "split": ("image", np.array(self.splits)),
-                "status": ("image", self.status),
-                "view": ("view", list(self.fingerprint.views)),
-            },
-            attrs={"fingerprint": self.fingerprint.to_dict()},
-        )
+        return dataset(self)
 
     # -- inside ---------------------------------------------------------------------------------
 

@@ -47,6 +47,8 @@ def test_rows_that_are_done_and_gone_are_refused(path: Path, loss: str) -> None:
         store.read("neck")
     with pytest.raises(StoreError, match=f"of 1 images .* row {rows[-1]} "):
         store.read("neck", [20, rows[-1], 12])
+    with pytest.raises(StoreError, match=words):
+        store.to_dask("neck").sum().compute()
     others = np.setdiff1d(np.arange(21), rows)
     given = batch(0, 21).features
     np.testing.assert_array_equal(store.read("neck", others), given["neck"][others])

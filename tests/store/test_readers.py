@@ -1,5 +1,6 @@
 """Other programs read the store as the ordinary Zarr that it is."""
 
+import pickle
 from pathlib import Path
 
 import dask.array
@@ -10,6 +11,7 @@ from stores import LEVELS, make_parted
 
 from samcls.errors import StoreError
 from samcls.store.feature_store import FeatureStore, RowBatch
+from samcls.store.lazy import LevelArray
 
 
 @pytest.fixture(scope="module")
@@ -75,3 +77,23 @@ def test_parts_are_read_as_the_whole(stored: tuple[Path, RowBatch]) -> None:
         np.testing.assert_array_equal(store.read("neck", part), given.features["neck"][part])
     with pytest.raises(StoreError, match="has 21 rows"):
         store.read("neck", [21])
+
+
+def test_lazy_arrays_are_sliced_like_the_whole(stored: tuple[Path, RowBatch]) -> None:
+    """Rows and the other axes may be cut in any way, in this process and after travelling to another."""
+    path, given = stored
+    lazy = FeatureStore.open(path).to_dask("neck")
+    there = LevelArray(FeatureStore.open(path), "neck")
+    whole = given.features["neck"]
+    for key in (
+        np.s_[3],
+        np.s_[-1, 0],
+        np.s_[2:19:3, :, 1:3],
+        np.s_[[20, 0, 7]],
+        np.s_[..., 0],
+        np.s_[:, 0, 2, 1],
+    ):
+        np.testing.assert_array_equal(lazy[key].compute(), whole[key])
+    travelled = pickle.loads(pickle.dumps(there))  # noqa: S301 - our own
+    np.testing.assert_array_equal(travelled[5:9, :, 0], whole[5:9, :, 0])
+    np.testing.assert_array_equal(travelled[4, 0], whole[4, 0])
