@@ -1,0 +1,117 @@
+"""How many training images a head needs: validation AUC against the share that it learned from.
+
+Of each head the configuration that the leaderboard ranks first is followed down the shares, so that
+the curve is of one set of settings. Its interval is Student's over seeds and folds: each seed draws
+its own nested share, its own weights and order, so it holds what another draw of training images
+would change. Validation images are the same for all, and heads stand beside each other on the same
+shares: differences between heads are paired, and surer than the two intervals suggest.
+
+    for point in efficiency(leaderboard(records, space), records, space):
+        point.head, point.fraction, point.auc, point.interval
+
+The settings were chosen on the largest share, at which the curve is therefore a little too high.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import t as student
+
+from samcls.config import TrainConfig, digest
+from samcls.sweep.results import Row, RunRecord
+from samcls.sweep.space import Space
+
+__all__ = ["Point", "efficiency"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """A head at one share of the training split.
+
+    Attributes:
+        head: Its name.
+        configuration: Digest of the configuration that is followed.
+        fraction: Share of the training split.
+        auc: Mean validation AUC over seeds and folds.
+        interval: 95 % around the mean; None of a single run.
+        runs: Number of runs.
+        difference: Mean difference to the first head of the leaderboard on the same seeds and
+            folds; None for that head itself.
+        difference_interval: 95 % around it.
+    """
+
+    head: str
+    configuration: str
+    fraction: float
+    auc: float
+    interval: tuple[float, float] | None
+    runs: int
+    difference: float | None
+    difference_interval: tuple[float, float] | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The fields as JSON knows them."""
+        return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
+
+
+def efficiency(rows: Sequence[Row], records: Mapping[str, RunRecord], space: Space) -> list[Point]:
+    """The curve of each head, heads in the order of the leaderboard, shares rising.
+
+    Shares at which a run is missing, failed, or has no AUC are left out.
+
+    Args:
+        rows: The leaderboard.
+        records: Finished runs by the digest of their config.
+        space: Says which shares, seeds and folds there are.
+    """
+    best: dict[str, TrainConfig] = {}
+    for row in sorted((r for r in rows if r.rank is not None), key=lambda r: r.rank or 0):
+        best.setdefault(row.configuration.head, row.configuration)
+    first = next(iter(best), None)
+    points = []
+    for fraction in space.fractions:
+        leading = _aucs(best[first], fraction, records, space) if first is not None else None
+        for head, configuration in best.items():
+            found = _aucs(configuration, fraction, records, space)
+            if found is None:
+                continue
+            gap = None if head == first or leading is None else found - leading
+            points.append(
+                Point(
+                    head=head,
+                    configuration=digest(configuration),
+                    fraction=fraction,
+                    auc=float(found.mean()),
+                    interval=_interval(found),
+                    runs=len(found),
+                    difference=None if gap is None else float(gap.mean()),
+                    difference_interval=None if gap is None else _interval(gap),
+                )
+            )
+    heads = list(best)
+    return sorted(points, key=lambda point: (heads.index(point.head), point.fraction))
+
+
+def _aucs(
+    configuration: TrainConfig,
+    fraction: float,
+    records: Mapping[str, RunRecord],
+    space: Space,
+) -> np.ndarray | None:
+    """Validation AUC of each seed and fold; None where one is missing."""
+    members = space.trial(configuration, (fraction,)).members
+    found = [records.get(digest(member)) for member in members]
+    values = [record.auc for record in found if record is not None and record.auc is not None]
+    return np.array(values) if len(values) == len(members) else None
+
+
+def _interval(values: np.ndarray) -> tuple[float, float] | None:
+    if len(values) < 2:
+        return None
+    error = float(values.std(ddof=1)) / math.sqrt(len(values))
+    margin = float(student.ppf(0.975, len(values) - 1)) * error
+    middle = float(values.mean())
+    return middle - margin, middle + margin
