@@ -31,6 +31,8 @@ __all__ = ["Features", "Held", "Standardiser", "grids_of", "load_features", "sel
 Held = Tensor | Spilled | Hosted
 
 BLOCK_ROWS = 256  # images converted at once; bounds what is held besides the result
+BLOCK_VALUES = 131_072  # values measured at once in double precision, some 4 MB
+LOAD_SHARE = 128  # a block being loaded takes, in all its copies, an eighth of the memory or so
 DEAD = 1e-6  # a channel that varies less than this is centred and not scaled
 
 
@@ -183,7 +185,13 @@ def load_features(
     spill = memory is not None and 2 * _bytes(store, grids, len(rows)) > memory
     tokens, counts = {}, {}
     for level in grids:
-        tokens[level], counts[level] = _load_level(store, level, rows, factor, ids, spill)
+        size = BLOCK_ROWS // views
+        if spill and memory is not None:
+            shape = store.levels[level]
+            values = shape.channels * shape.rows * shape.cols * views
+            size = min(size, memory // (LOAD_SHARE * values))
+        loaded = _load_level(store, level, rows, factor, ids, spill, max(1, size))
+        tokens[level], counts[level] = loaded
     return Features(
         tokens=tokens,
         counts=counts,
@@ -240,6 +248,7 @@ def _load_level(
     factor: int,
     ids: Sequence[str],
     spill: bool,
+    size: int,
 ) -> tuple[Tensor | Spilled, Float[Tensor, "view token"]]:
     shape, views = store.levels[level], len(store.fingerprint.views)
     cells = -(-shape.rows // factor) * -(-shape.cols // factor)
@@ -250,7 +259,6 @@ def _load_level(
     scratch = Spilled.create(total, cells, shape.channels, dtype) if spill else None
     tokens = torch.empty(0 if spill else total, cells, shape.channels)
     bad: list[str] = []
-    size = max(1, BLOCK_ROWS // views)
     for start in range(0, len(rows), size):
         block = rows[start : start + size]
         pooled, count = _read_block(store, level, block, factor)
@@ -271,7 +279,7 @@ def _read_block(
 ) -> tuple[Float[Tensor, "view token channel"], Float[Tensor, "view token"]]:
     """Tokens and counts of some images, all views of an image one after another."""
     views = range(len(store.fingerprint.views))
-    maps = torch.from_numpy(store.read(level, block).astype(np.float32)).flatten(0, 1)
+    maps = torch.from_numpy(store.read(level, block)).float().flatten(0, 1)
     counted = np.stack([store.counts(level, block, view) for view in views], axis=1)
     pooled, count = pool(maps, torch.from_numpy(counted).flatten(0, 1), factor)
     return to_tokens(pooled), count.flatten(1)
@@ -294,7 +302,10 @@ def _blocks(
     tokens: Held, counts: Tensor, rows: Tensor
 ) -> Iterator[tuple[Float[Tensor, "cell channel"], Float[Tensor, " cell"]]]:
     """Tokens and counts of some images a block at a time, in double precision."""
-    for block in torch.split(rows, BLOCK_ROWS):
+    values = int(tokens.shape[1] * tokens.shape[2])
+    # Whatever the memory allowed: sums must not depend on it.
+    size = max(1, min(BLOCK_ROWS, BLOCK_VALUES // values))
+    for block in torch.split(rows, size):
         cells = tokens.index_select(0, block).flatten(0, 1).double()
         yield cells, counts[block].flatten().double()
 
@@ -302,6 +313,9 @@ def _blocks(
 def _weighted_mean(
     blocks: Iterator[tuple[Float[Tensor, "cell channel"], Float[Tensor, " cell"]]],
 ) -> Float[Tensor, " channel"]:
-    sums = [(counts @ values, counts.sum()) for values, counts in blocks]
-    totals, weights = (torch.stack(parts) for parts in zip(*sums, strict=True))
-    return totals.sum(0) / weights.sum()
+    # Added up as they come: small results kept between large blocks would keep the allocator from
+    # using those blocks' memory again.
+    total, weight = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for values, counts in blocks:
+        total, weight = total + counts @ values, weight + counts.sum()
+    return total / weight

@@ -19,7 +19,7 @@ from samcls.learn.figures import FIGURES, area, figures, mean_defined
 
 __all__ = ["auc", "labelled", "majority_class", "resample", "score"]
 
-BLOCK_VALUES = 1_000_000  # weights held at once: 8 MB
+BLOCK_VALUES = 250_000  # weights held at once: 2 MB, and as much again for each of some figures
 
 Weights = Float[np.ndarray, "resample image"]
 Labels = Int[np.ndarray, " image"]

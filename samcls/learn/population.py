@@ -25,7 +25,14 @@ from samcls.learn.heads import HEADS, Head, SEHead, build_head
 from samcls.learn.heads.pooled import LinearHead
 from samcls.learn.losses import Criterion
 from samcls.learn.metrics import auc
-from samcls.learn.model import BATCH, merge_views, select, shape_of, to_probabilities
+from samcls.learn.model import (
+    batch_size,
+    batched,
+    merge_views,
+    select,
+    shape_of,
+    to_probabilities,
+)
 from samcls.learn.slca import masked_mean
 from samcls.learn.stacked import can_stack, stack_of
 
@@ -34,7 +41,6 @@ __all__ = ["Population", "architecture", "fit_together", "together"]
 Log = Callable[[str], None]
 
 LOG_EVERY = 10  # epochs between two lines of the log
-BLOCK_IMAGES = 256  # images averaged at once
 
 # What members may not differ in: the shapes of weights and of a step.
 SHARED = (
@@ -217,7 +223,7 @@ class Population:
         with torch.no_grad():  # not inference mode: training goes on in the same memory
             parts = [
                 self.members.logits(*_selected(features, part[None]), None)
-                for part in torch.split(features.flat(self.val), BATCH)
+                for part in torch.split(features.flat(self.val), batch_size(features.tokens))
             ]
             logits = torch.cat(parts, 1)
             classes = [len(names) for names in features.tasks.values()]
@@ -249,14 +255,17 @@ def sees_tokens(head: str) -> bool:
 def mean_features(features: Features) -> Features:
     """Features with one token a level, the mean over valid cells: all that some heads look at."""
     rows = torch.arange(len(features.ids) * features.views)
-    tokens, counts = {}, {}
-    for level, values in features.tokens.items():
-        parts = [
-            masked_mean(values.index_select(0, part), features.counts[level].index_select(0, part))
-            for part in torch.split(rows, BLOCK_IMAGES)
-        ]
-        tokens[level] = torch.cat(parts)[:, None]
-        counts[level] = torch.ones_like(features.counts[level][:, :1])
+
+    def means(part: Tensor) -> Tensor:
+        found, counts = select(features, part)
+        return torch.cat([masked_mean(found[k], counts[k]) for k in features.tokens], 1)
+
+    widths = list(features.channels.values())
+    parts = torch.split(
+        batched(means, rows, batch_size(features.tokens))[:, None].to(features.device), widths, 2
+    )
+    tokens = dict(zip(features.tokens, (part.contiguous() for part in parts), strict=True))
+    counts = {level: torch.ones_like(values[:, :1]) for level, values in features.counts.items()}
     grids = dict.fromkeys(tokens, (1, 1))
     return replace(features, tokens=tokens, counts=counts, grids=grids)
 

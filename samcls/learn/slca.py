@@ -71,7 +71,8 @@ class SLCA(nn.Module):
         self, tokens: Float[Tensor, "image token channel"]
     ) -> Float[Tensor, "image token channel"]:
         """The gate A of each pooled cell, in (0, 1), spread to all channels."""
-        gate = torch.sigmoid(self.excite(torch.relu(self.squeeze(tokens))))
+        gate: Tensor = self.excite(torch.relu(self.squeeze(tokens)))
+        gate.sigmoid_()
         return gate if self.spread == 1 else gate.repeat_interleave(self.spread, 2)
 
     def forward(

@@ -8,7 +8,6 @@ Logistic regression over 1,280 features of 546 images, at all its strengths, tak
 from collections.abc import Callable
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 from torch import Tensor
@@ -20,11 +19,9 @@ from samcls.learn.heads import ClosedHead
 from samcls.learn.layers import SMALLEST
 from samcls.learn.losses import Criterion
 from samcls.learn.metrics import auc
-from samcls.learn.model import predict_logits, select, to_probabilities
+from samcls.learn.model import batch_size, batched, predict_logits, select, to_probabilities
 
 __all__ = ["solve"]
-
-BLOCK_IMAGES = 256  # images pooled at once
 
 
 def solve(head: ClosedHead, features: Features, config: TrainConfig) -> Fitted:
@@ -53,8 +50,8 @@ def solve(head: ClosedHead, features: Features, config: TrainConfig) -> Fitted:
 
 
 def _means(head: ClosedHead, features: Features, rows: Tensor) -> Float[Tensor, "view feature"]:
-    parts = torch.split(features.flat(rows), BLOCK_IMAGES)
-    return torch.cat([head.means(*select(features, part)) for part in parts]).cpu()
+    size = batch_size(features.tokens)
+    return batched(lambda part: head.means(*select(features, part)), features.flat(rows), size)
 
 
 def _judge(
