@@ -5,7 +5,7 @@
     learning_curves.svg    AUC and loss by epoch, the best ten in front
     data_efficiency.svg    AUC against the share of training images, where the space has shares
 
-Colours are told apart by colour-blind readers (Okabe and Ito), brightness follows AUC where lines
+Colours are told apart by colour-blind readers (Okabe and Ito), darkness follows AUC where lines
 are many. The only door to matplotlib, by its objects alone: no global state, no display. 300
 configurations take some 6 s.
 
@@ -151,7 +151,7 @@ def parallel(rows: Sequence[Row], space: Space) -> Figure:
     panel = figure.subplots()
     places = np.arange(heights.shape[1])
     norm = Normalize(low, high)
-    colours = mpl.colormaps["cividis"](norm(aucs))
+    colours = mpl.colormaps["cividis_r"](norm(aucs))
     # The best are drawn last, above all others.
     for i in range(len(rows))[::-1]:
         stands_out = i < BEST

@@ -45,7 +45,7 @@ LABELS = {
 
 
 class Scale:
-    """A setting as a vertical axis from 0 to 1; below it, those that do not read the setting."""
+    """A setting as a vertical axis from 0 to 1; below it, those of tables that do not vary it."""
 
     def __init__(self, key: str, rows: Sequence[Row], space: Space) -> None:
         self.key, self.space = key, space
@@ -65,7 +65,7 @@ class Scale:
             self.places = {v: i / gaps if len(values) > 1 else 0.5 for i, v in enumerate(values)}
             self.ticks = [(place, shown(v)) for v, place in self.places.items()]
         if self.partial:
-            self.ticks.append((-0.12, "not read"))
+            self.ticks.append((-0.12, "not varied"))
 
     def height(self, row: Row) -> float:
         """Where a configuration crosses the axis; at a category beside others, not on them."""

@@ -113,7 +113,7 @@ def test_many_values_are_cut_to_the_best() -> None:
 
 
 def test_parallel_lines_end_at_their_auc() -> None:
-    """A line for each configuration, the best ten thick; what a head does not read is marked."""
+    """A line for each configuration, the best ten thick; what a table does not vary is marked."""
     space = parse_space(WIDE.format(30))
     rows, _ = sweep(space)
     figure = parallel(rows, space)
@@ -123,7 +123,7 @@ def test_parallel_lines_end_at_their_auc() -> None:
     aucs = np.array([row.auc for row in rows])
     ends = [c.get_segments()[0][-1][1] for c in panel.collections][::-1]
     np.testing.assert_allclose(ends, (aucs - aucs.min()) / (aucs.max() - aucs.min()))
-    assert "not read" in texts(figure)
+    assert "not varied" in texts(figure)
 
 
 def test_learning_curves_name_winner_and_others() -> None:
