@@ -2,10 +2,10 @@
 
 A store keeps its rows in its own order; what it is given may put labels, splits and groups anew, and rows
 at the end. An image that its manifest no longer has may stay as a removed row: no split, no group, no
-label, status 3, which no stage uses. Comparing a million rows takes about a second.
+label, status 3, which no stage uses. Comparing a million rows takes 1.4 s, half of it to read names.
 
-    change = compare_tables(own_ids, own_splits, table)
-    merged = merge_tables(own_ids, table)
+    change, places = compare_ids(store.ids, store.splits, table)
+    merged = merge_tables(store.ids, table)
 """
 
 from collections.abc import Mapping, Sequence
@@ -77,6 +77,9 @@ def compare_ids(
     Returns:
         What differs, `columns` left empty; and each own row's place in the table, -1 for none.
     """
+    size = len(ids)
+    if list(table.ids[:size]) == list(ids):  # as nearly always: no tables of names are needed
+        return TableChange(tuple(table.ids[size:]), (), (), ()), np.arange(size)
     place = {name: row for row, name in enumerate(table.ids)}
     places = np.array([place.get(name, -1) for name in ids], dtype=np.int64)
     shared = [name for name in ids if name in place]
@@ -111,16 +114,23 @@ def changed_columns(
         table: given.
     """
     given = {"splits": table.splits, "groups": table.groups}
-    pairs = [(row, place) for row, place in enumerate(places.tolist()) if place >= 0]
-    changed = [
-        name for name in own if any(own[name][row] != given[name][place] for row, place in pairs)
-    ]
     shared = places >= 0
+    changed = [
+        name
+        for name in own
+        if _some_of(own[name], np.flatnonzero(shared)) != _some_of(given[name], places[shared])
+    ]
     if dict(tasks) != dict(table.tasks):
         changed.append("tasks")
     elif not np.array_equal(labels[shared], table.labels[places[shared]]):
         changed.append("labels")
     return tuple(changed)
+
+
+def _some_of(values: Sequence[str], places: Int[np.ndarray, " image"]) -> list[str]:
+    if np.array_equal(places, np.arange(len(places))):
+        return list(values[: len(places)])
+    return [values[at] for at in places.tolist()]
 
 
 def merge_tables(ids: Sequence[str], table: RowTable) -> RowTable:

@@ -256,12 +256,20 @@ def test_a_changed_manifest_is_followed(manifest: Manifest, tmp_path: Path) -> N
         np.testing.assert_array_equal(store.read(level), values)
 
 
-def test_two_workers_give_the_result_of_one(manifest: Manifest, tmp_path: Path) -> None:
-    """A local cluster of two processes writes the arrays that one process writes, bit for bit."""
+def test_a_running_scheduler_gives_the_result_of_one_process(
+    manifest: Manifest, tmp_path: Path
+) -> None:
+    """Two workers of a cluster, by its address, write the arrays that one process writes, bit for bit."""
+    from distributed import LocalCluster
+
     options = replace(SMALL, levels="early,neck", batch=1)
     (tmp_path / "4.png").write_bytes(b"")
     one = FeatureStore.open(extract(manifest, tmp_path / "one.zarr", options).store)
-    summary = extract(manifest, tmp_path / "two.zarr", replace(options, workers=2))
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
+    ) as cluster:
+        there = replace(options, dask=cluster.scheduler_address)
+        summary = extract(manifest, tmp_path / "two.zarr", there)
     two = FeatureStore.open(summary.store)
     assert (summary.done, summary.failed) == (8, 1)
     assert two.partition.shard_rows == 1
@@ -273,29 +281,29 @@ def test_two_workers_give_the_result_of_one(manifest: Manifest, tmp_path: Path) 
 
 
 def test_a_worker_that_dies_is_replaced(manifest: Manifest, tmp_path: Path) -> None:
-    """Killing a worker in the middle costs its shard a second try, and nothing else."""
-    from distributed import Client, LocalCluster
-
+    """Of `--workers 2`, killing one in the middle costs its shard a second try, and nothing else."""
+    psutil = pytest.importorskip("psutil")  # comes with distributed
     whole = FeatureStore.open(extract(manifest, tmp_path / "whole.zarr", SMALL).store)
-    with (
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
-        ) as cluster,
-        Client(cluster) as client,
-    ):
-        victims = list(client.run(os.getpid).values())
-        killed: list[int] = []
+    killed: list[int] = []
 
-        def kill_one(done: int, _total: int, _failed: int, _written: int) -> None:
-            if done and not killed:
-                killed.append(victims[0])
-                os.kill(victims[0], signal.SIGKILL)
+    def workers() -> list[int]:
+        """Processes that multiprocessing spawned, its resource tracker left out."""
+        family = psutil.Process().children(recursive=True)
+        return [one.pid for one in family if "spawn_main" in " ".join(one.cmdline())]
 
-        options = replace(SMALL, dask=cluster.scheduler_address, batch=4)
-        summary = extract(manifest, tmp_path / "s.zarr", options, kill_one)
+    def kill_one(done: int, _total: int, _failed: int, _written: int) -> None:
+        if done and not killed:
+            victims = workers()
+            assert len(victims) == 2
+            killed.append(victims[0])
+            os.kill(victims[0], signal.SIGKILL)
+
+    summary = extract(manifest, tmp_path / "s.zarr", replace(SMALL, workers=2), kill_one)
     assert killed
     assert summary.done == 9
     store = FeatureStore.open(summary.store)
+    assert store.partition.shard_rows == 1
+    np.testing.assert_array_equal(store.sha256, whole.sha256)
     for level, values in features(whole).items():
         np.testing.assert_array_equal(store.read(level), values)
 
