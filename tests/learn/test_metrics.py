@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
 
 from samcls.learn.metrics import auc, majority_class, resample, score
 
@@ -46,6 +46,99 @@ def test_figures_equal_scikit_learns(seed: int, images: int, classes: int, ties:
     assert got["balanced_accuracy"] == pytest.approx(recall, abs=1e-12)
     assert got["majority"] == pytest.approx((labels == 1).mean(), abs=1e-12)
     assert auc(labels[:, None], {"task": p}) == got["auc"]
+
+
+def medmnist_auc(labels: np.ndarray, scores: np.ndarray, task: str) -> float:
+    """medmnist's `getAUC`, as published (MedMNIST/MedMNIST, medmnist/evaluator.py)."""
+    if task == "multi-label, binary-class":
+        columns = range(scores.shape[1])
+        return float(np.mean([roc_auc_score(labels[:, i], scores[:, i]) for i in columns]))
+    if task == "binary-class":
+        return float(roc_auc_score(labels, scores[:, -1]))
+    classes = range(scores.shape[1])
+    return float(np.mean([roc_auc_score(labels == i, scores[:, i]) for i in classes]))
+
+
+def medmnist_acc(labels: np.ndarray, scores: np.ndarray, task: str) -> float:
+    """medmnist's `getACC`, as published."""
+    if task == "multi-label, binary-class":
+        columns = range(scores.shape[1])
+        return float(np.mean([np.mean(labels[:, i] == (scores[:, i] > 0.5)) for i in columns]))
+    if task == "binary-class":
+        return float(np.mean(labels == (scores[:, -1] > 0.5)))
+    return float(np.mean(labels == scores.argmax(1)))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 60), st.integers(2, 6), st.booleans())
+def test_figures_equal_medmnists_formula(seed: int, images: int, classes: int, ties: bool) -> None:
+    """AUC and ACC are medmnist's for binary, multi-class and multi-label tasks, ties or not."""
+    labels, p = case(seed, images, classes, ties)
+    task = "binary-class" if classes == 2 else "multi-class"
+    got = table(labels, p)
+    assert got["auc"] == pytest.approx(medmnist_auc(labels, p, task), abs=1e-12)
+    assert got["accuracy"] == pytest.approx(medmnist_acc(labels, p, task), abs=1e-12)
+    several = [case(seed + i, images, 2, ties) for i in range(classes)]
+    columns = np.stack([y for y, _ in several], axis=1)
+    names = [str(i) for i in range(classes)]
+    both = score(
+        columns,
+        {name: q for name, (_, q) in zip(names, several, strict=True)},
+        dict.fromkeys(names, ("no", "yes")),
+        dict.fromkeys(names, 0),
+        resamples=0,
+    )
+    scores = np.stack([q[:, 1] for _, q in several], axis=1)
+    task = "multi-label, binary-class"
+    assert both["auc"] == pytest.approx(medmnist_auc(columns, scores, task), abs=1e-12)
+    assert both["accuracy"] == pytest.approx(medmnist_acc(columns, scores, task), abs=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 40), st.booleans())
+def test_the_auc_is_its_closed_form(seed: int, images: int, ties: bool) -> None:
+    """It is the share of pairs of a positive and a negative ranked rightly, ties counting half."""
+    labels, p = case(seed, images, 2, ties)
+    up, down = p[labels == 1, 1], p[labels == 0, 1]
+    pairs = (up[:, None] > down).mean() + 0.5 * (up[:, None] == down).mean()
+    assert table(labels, p)["auc"] == pytest.approx(pairs, abs=1e-12)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 40), st.integers(2, 4), st.booleans())
+def test_missing_labels_are_as_if_their_images_were_not_there(
+    seed: int, images: int, classes: int, ties: bool
+) -> None:
+    """Every figure of a split with missing labels is that of its labelled images alone."""
+    labels, p = case(seed, images, classes, ties)
+    missing = np.random.default_rng(seed).random(len(labels)) < 0.4
+    got = table(np.where(missing, -1, labels), p)
+    assert got == table(labels[~missing], p[~missing])
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**31), st.integers(1, 30), st.booleans(), st.sampled_from([0, 1]))
+def test_one_class_splits_have_what_scikit_learn_defines(
+    seed: int, images: int, ties: bool, only: int
+) -> None:
+    """With one class only, what compares classes is null and the rest is scikit-learn's."""
+    _, p = case(seed, images, 2, ties)
+    labels = np.full(len(p), only)
+    got, answers = table(labels, p), (p[:, 1] > 0.5).astype(int)
+    assert got["auc"] is None
+    assert got["sensitivity_at_specificity"] is None
+    assert got["accuracy"] == pytest.approx(accuracy_score(labels, answers))
+    assert got["brier"] == pytest.approx(np.mean((p[:, 1] - labels) ** 2))
+    right = pytest.approx((answers == only).mean())
+    assert got["balanced_accuracy"] == right
+    assert (got["sensitivity"], got["specificity"]) == ((right, None) if only else (None, right))
+    if only:
+        assert got["f1"] == pytest.approx(f1_score(labels, answers, zero_division=0))
+        assert got["average_precision"] == pytest.approx(1.0)
+    else:
+        assert got["f1"] is None
+        assert got["average_precision"] is None
+    json.dumps(got, allow_nan=False)
 
 
 @pytest.mark.parametrize(("flag", "classes"), [("breastmnist", 2), ("retinamnist", 5)])
