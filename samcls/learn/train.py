@@ -149,6 +149,8 @@ def train(
     features = placed(raw.standardised(standardiser), where)
     del raw
     log(_described(features))
+    for line in _absent(features):
+        log(line)
     clock.lap("load")
     if run_dir is not None:
         begin_run(run_dir, config, log)
@@ -288,8 +290,15 @@ def _label_problems(store: FeatureStore, targets: Targets, task: str) -> list[st
     labels = targets.labels[:, list(targets.tasks).index(task)]
     done, splits = store.status == DONE, np.array(targets.splits)
     problems = []
+    strange = done & ((labels < -1) | (labels >= len(classes)))
+    if strange.any():
+        problems.append(
+            f"task {task}: {strange.sum()} images have a label outside its {len(classes)} classes, "
+            f"such as {labels[strange][0]} of {store.ids[int(np.flatnonzero(strange)[0])]}; expected "
+            f"0 ({classes[0]}) to {len(classes) - 1} ({classes[-1]}), or -1 where it is missing"
+        )
     for split in SPLITS:
-        rows = done & (splits == split)
+        rows = done & (splits == split) & ~strange
         found = np.unique(labels[rows & (labels >= 0)])
         if rows.any() and not len(found):
             problems.append(
@@ -336,6 +345,21 @@ def _described(features: Features) -> str:
     counts = ", ".join(f"{number} {name}" for name, number in _images(features).items())
     levels = ", ".join(f"{level} ({c})" for level, c in features.channels.items())
     return f"images: {counts}; levels (channels): {levels}; window {features.window}"
+
+
+def _absent(features: Features) -> list[str]:
+    """A sentence for each split that has no image of some class."""
+    found = []
+    for column, (task, classes) in enumerate(features.tasks.items()):
+        for split in SPLITS:
+            seen = set(features.labels[features.rows(split), column].tolist())
+            names = [name for c, name in enumerate(classes) if c not in seen]
+            if names:
+                cost = "it cannot be learned" if split == "train" else "its AUC is not defined"
+                found.append(
+                    f"task {task}: no image of class {', '.join(names)} in split {split}; {cost}"
+                )
+    return found
 
 
 class _Clock:

@@ -3,13 +3,14 @@
 import csv
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from samcls.config import TrainConfig
-from samcls.errors import ConfigError, OverwriteRefused
+from samcls.errors import ConfigError, InputError, OverwriteRefused
 from samcls.learn.features import load_features
 from samcls.learn.runs import load_run
 from samcls.learn.train import train
@@ -209,3 +210,69 @@ def test_larger_windows_train_from_the_same_store(make_store: MakeStore) -> None
     for window in (2, 4, 8):
         result = train(store, TrainConfig(window=window, epochs=2, bootstrap=0))
         assert result.test["auc"] is not None
+
+
+def test_labels_outside_the_classes_are_refused(make_store: MakeStore) -> None:
+    """The error says how many there are, names one image, and which labels there may be."""
+    labels = np.arange(20)[:, None] % 2
+    labels[[3, 8]] = 5
+    with pytest.raises(ConfigError) as caught:
+        train(make_store(20, labels=labels), CONFIG)
+    assert (
+        "task malignancy: 2 images have a label outside its 2 classes, such as 5 of image-3;"
+        in (str(caught.value))
+    )
+    assert "expected 0 (benign) to 1 (malignant), or -1 where it is missing" in str(caught.value)
+
+
+def test_a_split_without_a_class_is_said(make_store: MakeStore) -> None:
+    """The log names the class and the split, and the run goes on without a NaN."""
+    tasks = {"grade": ("low", "mid", "high")}
+    labels = np.arange(60)[:, None] % 3
+    splits = np.array([("train", "train", "val", "test")[i // 15] for i in range(60)])
+    labels[(splits == "train") & (labels[:, 0] == 2)] = 0
+    labels[(splits == "test") & (labels[:, 0] == 1)] = 0
+    lines: list[str] = []
+    store = make_store(60, tasks=tasks, labels=labels, splits=splits.tolist())
+    result = train(store, CONFIG, log=lines.append)
+    assert lines[1:3] == [
+        "task grade: no image of class high in split train; it cannot be learned",
+        "task grade: no image of class mid in split test; its AUC is not defined",
+    ]
+    assert result.test["absent_classes"] == ["mid"]
+    json.dumps(result.to_dict(), allow_nan=False)
+
+
+def test_an_interrupted_run_is_unfinished_and_can_be_started_again(
+    make_store: MakeStore, tmp_path: Path
+) -> None:
+    """Stopped in the middle of training, a run is not believed; the same command ends it as ever."""
+    store = make_store(50)
+
+    def stop(line: str) -> None:
+        if line.startswith("epoch 10"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(store, CONFIG, tmp_path / "run", stop)
+    with pytest.raises(InputError, match="is unfinished: it has no COMPLETE mark; train it again"):
+        load_run(tmp_path / "run")
+    train(store, CONFIG, tmp_path / "run")
+    train(store, CONFIG, tmp_path / "whole")
+    for name in ("head.safetensors", "predictions.csv"):
+        files = [(tmp_path / run / name).read_bytes() for run in ("run", "whole")]
+        assert files[0] == files[1]
+
+
+def test_a_share_of_the_training_split_is_a_run_of_its_own(
+    make_store: MakeStore, tmp_path: Path
+) -> None:
+    """Fewer images train, as many are scored, and a share that loses a class is refused."""
+    store = make_store(100, strength=8.0)
+    config = replace(CONFIG, train_fraction=0.2)
+    result = train(store, config, tmp_path / "run")
+    assert 10 <= result.images["train"] <= 14  # groups of two are whole
+    assert (result.images["val"], result.images["test"]) == (20, 20)
+    assert load_run(tmp_path / "run").config == config
+    with pytest.raises(ConfigError, match=r"cannot train on .*\n  train_fraction 0.001 of 60 "):
+        train(store, replace(CONFIG, train_fraction=0.001))
