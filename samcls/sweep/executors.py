@@ -24,6 +24,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 DEATHS = 3  # of processes with an item before it is given up
+PATIENCE = "15s"  # for a scheduler to answer
 
 
 class Executor(ABC):
@@ -62,7 +63,7 @@ def executor_for(workers: int = 1, dask: str | None = None) -> Iterator[Executor
         from distributed import Client
 
         try:
-            client = Client(dask, timeout="15s")
+            client = Client(dask, timeout=PATIENCE)
         except OSError as error:
             raise RunError(
                 f"no Dask scheduler answers at {dask}: {error}. Start one with: dask scheduler"
@@ -84,34 +85,52 @@ class _Processes(Executor):
         self.workers = workers
 
     def run(self, work: Callable[[T], R], items: Sequence[T]) -> Iterator[tuple[T, R | Exception]]:
-        left, deaths = deque(range(len(items))), Counter[int]()
+        left, deaths = dict.fromkeys(range(len(items))), Counter[int]()
         while left:
-            pool = ProcessPoolExecutor(self.workers, mp_context=_context(work))
-            running: dict[Future[R | Exception], int] = {}
+            # What ran beside a process that died is tried alone: the next death is then its own.
+            fresh = [number for number in left if not deaths[number]]
+            running: set[int] = set()
             try:
-                while left or running:
-                    # No more are handed out than run, so that a death says which items it hit.
-                    while left and len(running) < self.workers:
-                        number = left.popleft()
-                        running[pool.submit(_attempt, work, items[number])] = number
-                    done, _ = wait(running, return_when=FIRST_COMPLETED)
-                    for future in done:
-                        result = future.result()
-                        yield items[running.pop(future)], result
+                for number, outcome in self._through(work, items, fresh or [*left][:1], running):
+                    del left[number]
+                    yield items[number], outcome
             except BrokenProcessPool:
-                for number in running.values():
-                    deaths[number] += 1
-                    if deaths[number] < DEATHS:
-                        left.append(number)
-                    else:
+                deaths.update(running)
+                for number in running:
+                    if deaths[number] >= DEATHS:
+                        del left[number]
                         yield (
                             items[number],
                             RunError(
                                 f"its process died {DEATHS} times, which points to a lack of memory"
                             ),
                         )
-            finally:
-                _end(pool, running)
+
+    def _through(
+        self,
+        work: Callable[[T], R],
+        items: Sequence[T],
+        numbers: Sequence[int],
+        running: set[int],
+    ) -> Iterator[tuple[int, R | Exception]]:
+        """Work through some items in one pool; `running` holds those that are being worked on."""
+        waiting = deque(numbers)
+        futures: dict[Future[R | Exception], int] = {}
+        pool = ProcessPoolExecutor(min(self.workers, len(numbers)), mp_context=_context(work))
+        try:
+            while waiting or futures:
+                # No more are handed out than run, so that a death says which items it hit.
+                while waiting and len(futures) < self.workers:
+                    number = waiting.popleft()
+                    running.add(number)
+                    futures[pool.submit(_attempt, work, items[number])] = number
+                done, _ = wait(futures, return_when=FIRST_COMPLETED)
+                for future in done:
+                    outcome, number = future.result(), futures.pop(future)
+                    running.discard(number)
+                    yield number, outcome
+        finally:
+            _end(pool, futures)
 
 
 class _OnDask(Executor):

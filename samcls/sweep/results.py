@@ -326,7 +326,7 @@ def _row(space: Space, key: str, found: Sequence[RunRecord], failed: Sequence[Ru
         accuracy_std=accuracy_std,
         loss=_mean_and_spread([record.loss for record in found])[0],
         parameters=found[0].parameters if found else None,
-        seconds=round(sum(record.seconds for record in found), 4),
+        seconds=round(sum((record.seconds for record in found), 0.0), 4),
     )
 
 

@@ -1,0 +1,307 @@
+"""A sweep as a whole: what single runs give, whoever runs it, whenever it was stopped."""
+
+import json
+import multiprocessing
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from samcls.config import TrainConfig, digest
+from samcls.errors import ConfigError, RunError
+from samcls.learn.train import train
+from samcls.store.feature_store import FeatureStore
+from samcls.store.schema import LevelShape
+from samcls.sweep.plan import groups_of
+from samcls.sweep.records import read_failures, read_records
+from samcls.sweep.shared import SharedFeatures, division
+from samcls.sweep.space import parse_space
+from samcls.sweep.sweep import plan_sweep, sweep
+
+MakeStore = Callable[..., FeatureStore]
+
+SPACE = """
+search = "grid"
+[fixed]
+epochs = 3
+batch_size = 16
+bootstrap = 0
+patience = 0
+[space]
+head = ["slca", "linear", "logistic"]
+learning_rate = [0.003, 0.01]
+reduction = [2, 3]
+"""
+
+
+# A member's numbers are those of a single run, bit for bit, from 32 channels on.
+WIDE = {"block:1": LevelShape(32, 4, 4, 16), "neck": LevelShape(64, 4, 4, 16)}
+
+
+def figures(folder: Path) -> dict[str, tuple[float | None, float]]:
+    return {key: (record.auc, record.loss) for key, record in read_records(folder).items()}
+
+
+def board(folder: Path) -> object:
+    rows = json.loads((folder / "leaderboard.json").read_text())["rows"]
+    return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
+
+
+def test_every_run_is_what_train_makes_of_its_config(make_store: MakeStore, tmp_path: Path) -> None:
+    """Validation figures and weights are those of `samcls train`, bit for bit."""
+    store = make_store(levels=WIDE)
+    space = parse_space(SPACE)
+    result = sweep(store.path, tmp_path / "sweep", space)
+    assert (result.runs, result.finished, result.failed) == (12, 12, 0)
+    for key, record in read_records(tmp_path / "sweep").items():
+        single = train(store, record.config, tmp_path / key)
+        assert record.auc == single.validation["auc"]
+        mine = load_file(tmp_path / "sweep" / "runs" / key / "head.safetensors")
+        alone = load_file(tmp_path / key / "head.safetensors")
+        assert mine.keys() == alone.keys()
+        for name, value in mine.items():
+            assert torch.equal(value, alone[name]), (record.config.head, name)
+
+
+def test_processes_find_what_one_process_finds(make_store: MakeStore, tmp_path: Path) -> None:
+    """Figures of every run are equal, and so is the leaderboard."""
+    store, space = make_store(levels=WIDE), parse_space(SPACE)
+    sweep(store.path, tmp_path / "one", space)
+    sweep(store.path, tmp_path / "two", space, workers=2)
+    assert figures(tmp_path / "two") == figures(tmp_path / "one")
+    assert board(tmp_path / "two") == board(tmp_path / "one")
+
+
+def test_a_killed_sweep_goes_on_to_the_same_leaderboard(
+    make_store: MakeStore, tmp_path: Path
+) -> None:
+    """SIGKILL at three moments loses no finished run and changes no figure."""
+    store = make_store(levels=WIDE)
+    text = SPACE.replace("epochs = 3", "epochs = 12")
+    sweep(store.path, tmp_path / "whole", parse_space(text))
+    folder = tmp_path / "killed"
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["samcls.sweep.sweep"])
+    kept: set[str] = set()
+    for wanted in (1, 3, 6):
+        process = context.Process(target=sweep, args=(store.path, folder, parse_space(text)))
+        process.start()
+        deadline = time.monotonic() + 100
+        while len(read_records(folder)) < wanted and process.is_alive():
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.kill()
+        process.join()
+        found = set(read_records(folder))
+        assert kept <= found
+        kept = found
+    result = sweep(store.path, folder, parse_space(text))
+    assert result.made == 12 - len(kept)
+    assert board(folder) == board(tmp_path / "whole")
+
+
+def test_dask_finds_the_same_even_where_a_worker_dies(
+    make_store: MakeStore, tmp_path: Path
+) -> None:
+    """Figures and leaderboard are those of one process; a dead worker's groups are done again."""
+    from distributed import Client, LocalCluster
+
+    store, space = make_store(levels=WIDE), parse_space(SPACE.replace("epochs = 3", "epochs = 40"))
+    sweep(store.path, tmp_path / "one", space)
+    with (
+        LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        killed: list[int] = []
+
+        def kill(ended: int, total: int, failed: int, written: int) -> None:
+            del total, failed, written
+            if ended and not killed:
+                killed.append(next(iter(client.run(os.getpid).values())))
+                os.kill(killed[0], signal.SIGKILL)
+
+        result = sweep(
+            store.path,
+            tmp_path / "dask",
+            space,
+            dask=cluster.scheduler_address,
+            progress=kill,
+        )
+    assert killed
+    assert (result.finished, result.failed) == (12, 0)
+    assert figures(tmp_path / "dask") == figures(tmp_path / "one")
+    assert board(tmp_path / "dask") == board(tmp_path / "one")
+
+
+def test_the_test_split_does_not_choose(make_store: MakeStore, tmp_path: Path) -> None:
+    """With the test labels permuted, the winner and every validation figure stay as they were."""
+    store = make_store(levels=WIDE)
+    labels = store.labels.copy()
+    test = np.flatnonzero(np.array(store.splits) == "test")
+    labels[test] = 1 - labels[test]
+    other = make_store(name="permuted.zarr", labels=labels, levels=WIDE)
+    space = parse_space(SPACE)
+    # The features follow the labels, so those of the first store are put under the other labels.
+    shutil.rmtree(Path(other.path) / "features")
+    shutil.copytree(Path(store.path) / "features", Path(other.path) / "features")
+    one = sweep(store.path, tmp_path / "one", space)
+    two = sweep(other.path, tmp_path / "two", space)
+    assert one.best["key"] == two.best["key"]
+    assert board(tmp_path / "one") == board(tmp_path / "two")
+    assert one.best["test"]["auc"] == pytest.approx(1 - two.best["test"]["auc"])
+
+
+def test_a_grown_space_makes_its_new_runs_alone(make_store: MakeStore, tmp_path: Path) -> None:
+    """Finished runs are found by their digests, and a second winner is owned up to."""
+    store, folder = make_store(levels=WIDE), tmp_path / "sweep"
+    first = sweep(store.path, folder, parse_space(SPACE.replace("[0.003, 0.01]", "[1e-7]")))
+    before = {path: path.stat().st_mtime_ns for path in (folder / "runs").iterdir()}
+    grown = sweep(store.path, folder, parse_space(SPACE.replace("[0.003, 0.01]", "[1e-7, 0.05]")))
+    assert (first.made, grown.made) == (6, 6)
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    changed = first.best["key"] != grown.best["key"]
+    assert grown.best["test_opened"] == 1 + changed
+    again = sweep(store.path, folder, parse_space(SPACE.replace("[0.003, 0.01]", "[1e-7, 0.05]")))
+    assert again.made == 0
+    assert again.best["test"] == grown.best["test"]
+
+
+def test_a_failed_run_is_written_down_and_stops_nobody(
+    make_store: MakeStore, tmp_path: Path
+) -> None:
+    """It keeps its reason, is left alone by the next sweep, and is tried again on request."""
+    store, folder = make_store(levels=WIDE), tmp_path / "sweep"
+    space = parse_space(SPACE.replace("[0.003, 0.01]", "[0.003, 1e30]"))
+    result = sweep(store.path, folder, space)
+    assert (result.finished, result.failed) == (8, 4)
+    assert all("lower learning_rate" in reason for _, reason in result.failures)
+    assert set(read_failures(folder)) == {key for key, _ in result.failures}
+    assert sweep(store.path, folder, space).made == 0
+    assert sweep(store.path, folder, space, retry=True).made == 4
+
+
+def test_a_space_that_fails_everywhere_says_why(make_store: MakeStore, tmp_path: Path) -> None:
+    """No winner is made up."""
+    space = parse_space('search="grid"\n[fixed]\nhead="slca"\n[space]\nlearning_rate=[1e30, 2e30]')
+    with pytest.raises(RunError, match=r"nothing was scored\. Reasons: training diverged"):
+        sweep(make_store(levels=WIDE).path, tmp_path / "sweep", space)
+
+
+def test_what_the_store_cannot_serve_is_said_before_anything_runs(
+    make_store: MakeStore, tmp_path: Path
+) -> None:
+    """Every reason at once, with what the store has."""
+    space = parse_space(
+        'search = "grid"\n[space]\nlevels = [["neck"], ["deep"]]\nwindow = [2, 3]\n'
+    )
+    with pytest.raises(ConfigError) as caught:
+        sweep(make_store(levels=WIDE).path, tmp_path / "sweep", space)
+    message = str(caught.value)
+    assert "nothing was trained" in message
+    assert "unknown level deep; the store has block:1, neck" in message
+    assert "window 3 is no multiple of 2" in message
+    assert not read_records(tmp_path / "sweep")
+
+
+def test_seeds_folds_and_shares_are_runs_of_one_configuration(
+    make_store: MakeStore, tmp_path: Path
+) -> None:
+    """Ranked by their mean; the winner is trained with all of them."""
+    text = SPACE.replace('["slca", "linear", "logistic"]', '["linear"]')
+    space = parse_space("seeds = 2\nfractions = [0.5, 1.0]\n" + text)
+    result = sweep(make_store(200, levels=WIDE).path, tmp_path / "sweep", space)
+    assert result.runs == 4 * 2 * 2
+    first = result.rows[0]
+    records = read_records(tmp_path / "sweep")
+    assert first.n == 2
+    assert first.auc == pytest.approx(np.mean([records[key].auc for key in first.runs]))
+    assert len(result.best["figures"]["runs"]) == 2
+
+
+def test_files_of_features_are_those_of_train_and_made_once(
+    make_store: MakeStore, tmp_path: Path
+) -> None:
+    """Mapped tokens equal loaded ones, and a second process of the machine maps the same file."""
+    store = make_store(levels=WIDE)
+    config = TrainConfig()
+    first, standardiser = SharedFeatures(tmp_path, store).features(config)
+    files = {p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in tmp_path.rglob("*.npy")}
+    second, _ = SharedFeatures(tmp_path, store).features(replace(config, learning_rate=0.1))
+    assert {p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in tmp_path.rglob("*.npy")} == files
+    assert first.ids == second.ids
+    for level, tokens in first.tokens.items():
+        assert isinstance(tokens, torch.Tensor)
+        torch.testing.assert_close(tokens, second.tokens[level], rtol=0, atol=0)
+        train_rows = tokens[first.rows("train")]
+        weights = first.counts[level][first.rows("train")]
+        mean = (train_rows * weights[:, :, None]).sum((0, 1)) / weights.sum()
+        torch.testing.assert_close(mean, torch.zeros_like(mean), rtol=0, atol=1e-5)
+        assert standardiser.std[level].min() > 0
+
+
+def test_shares_of_the_training_split_are_divisions_of_their_own() -> None:
+    """A share is drawn from the seed; the whole split is the same for every seed."""
+    whole, share = TrainConfig(), TrainConfig(train_fraction=0.5)
+    assert division(whole) == division(replace(whole, seed=1, learning_rate=0.1, head="linear"))
+    assert division(share) != division(whole)
+    assert division(share) != division(replace(share, seed=1))
+    assert division(whole) != division(replace(whole, window=4))
+
+
+def test_groups_hold_one_architecture_and_every_run_once(make_store: MakeStore) -> None:
+    """Whatever the number of workers."""
+    store = make_store(levels=WIDE)
+    configs = [member for trial in parse_space(SPACE).trials() for member in trial.members]
+    for workers in (1, 2, 5):
+        groups = groups_of(configs, store, workers)
+        flat = [config for group in groups for config in group]
+        assert sorted(map(digest, flat)) == sorted(map(digest, configs))
+        for group in groups:
+            assert len({(config.head, config.reduction) for config in group}) == 1
+
+
+def samcls(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "samcls", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_command_lists_runs_and_prints_one_json_object(
+    make_store: MakeStore, tmp_path: Path
+) -> None:
+    """--dry-run trains and writes nothing; --json has the keys that scripts rely on."""
+    store, file, folder = make_store(levels=WIDE), tmp_path / "space.toml", tmp_path / "sweep"
+    file.write_text(SPACE)
+    listed = samcls("sweep", store.path, folder, "--space", file, "--dry-run")
+    assert "12 configurations, 12 runs, at most 3 epochs" in listed.stdout, listed.stderr
+    assert "Nothing was trained" in listed.stdout
+    assert not folder.exists()
+    values = json.loads(samcls("sweep", store.path, folder, "--space", file, "--json").stdout)
+    assert {"runs", "finished", "failed", "seconds", "best"} <= values.keys()
+    assert {"config", "validation", "test"} <= values["best"].keys()
+    shown = samcls("sweep", store.path, folder, "--space", file)
+    assert "best of 12 configurations" in shown.stdout
+    assert "the test split was scored once" in shown.stdout
+    missing = samcls("sweep", store.path, folder, "--space", "nowhere.toml")
+    assert missing.returncode == 2
+    assert "nowhere.toml" in missing.stderr
+
+
+def test_a_plan_estimates_time(make_store: MakeStore, tmp_path: Path) -> None:
+    """Of what is not done yet, from an epoch that was timed."""
+    store = make_store(levels=WIDE)
+    plan = plan_sweep(store.path, tmp_path / "sweep", parse_space(SPACE))
+    assert plan.seconds is not None
+    assert plan.seconds > 0
+    assert len(plan.configs) == 12
