@@ -39,7 +39,7 @@ DOORS = {
     "optuna": {"sweep/search.py"},
     "matplotlib": {"sweep/plots.py"},
     "pyarrow": {"sweep/results.py"},
-    "timm": {"encode/timm_encoder.py", "learn/guided.py"},
+    "timm": {"encode/timm_encoder.py", "learn/guided/backbone.py"},
 }
 
 

@@ -6,7 +6,7 @@ over a task's own logits gives its probabilities, whatever the link behind them.
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -30,12 +30,17 @@ class Shape:
         classes: Number of classes of each task, in the order of the label columns.
         grids: Rows and columns of each level's tokens.
         window: Side of the window under each token, in cells of the encoder's map.
+        reach: Share of a level's row of windows that lies in the encoder's frame, for levels whose
+            last window hangs over its edge.
+        pixels: Side of the images that stand beside the features; 0 where there are none.
     """
 
     channels: Mapping[str, int]
     classes: Mapping[str, int]
     grids: Mapping[str, tuple[int, int]]
     window: int
+    reach: Mapping[str, float] = field(default_factory=dict)
+    pixels: int = 0
 
     @property
     def width(self) -> int:

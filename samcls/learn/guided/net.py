@@ -1,0 +1,226 @@
+"""A timm network whose stages are gated by SLCA computed from cached features.
+
+Our reading of how arXiv 2505.06217 integrates SLCA's attention weights into a classification network:
+the five cached levels gate, in order, the stem and the four stages. The frozen encoder is never run.
+
+    net = GuidedNet(body, shape, gating, classifier, size=224, generator=torch.Generator())
+    logits = net(tokens, counts, pixels=pixels)
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from samcls.config import Gate, Upsampling
+from samcls.errors import ConfigError, InputError
+from samcls.learn.guided.backbone import Point, points_of
+from samcls.learn.guided.gates import GatedPoint, SelfGate, StageGate
+from samcls.learn.heads.base import Counts, Shape, Tokens
+
+__all__ = ["Control", "Gating", "GuidedNet", "paired_levels"]
+
+Control = Literal["none", "plain", "shuffled", "se"]
+
+
+@dataclass(frozen=True)
+class Gating:
+    """Which points are gated, and how.
+
+    Attributes:
+        stages: Points, as in `POINTS`; none named means the last ones, one for each level.
+        gate: `residual` gives x + x * A, `multiply` gives x * A.
+        upsampling: From a level's windows to a stage's cells.
+        reduction: Each gate's bottleneck: the level's channels / reduction.
+        bias: Whether the gates' layers have biases.
+        control: `plain` has no gates; `se` has gates of as many parameters on the network's own
+            features; `shuffled` is built as `none` is, and fed with other images' features.
+    """
+
+    stages: tuple[str, ...] = ()
+    gate: Gate = "residual"
+    upsampling: Upsampling = "nearest"
+    reduction: int = 16
+    bias: bool = True
+    control: Control = "none"
+
+
+def paired_levels(
+    levels: Sequence[str], stages: Sequence[str], points: Sequence[str]
+) -> dict[str, str]:
+    """The level that gates each point.
+
+    Args:
+        levels: Of the features, shallow to deep.
+        stages: Points asked for; as many as levels are paired in order, fewer with the levels at
+            their own place where there is a level for each point of the network. None named means
+            the network's last points, as many as there are levels.
+        points: Of the network, shallow to deep.
+
+    Raises:
+        ConfigError: where they cannot be paired.
+    """
+    unknown = [name for name in stages if name not in points]
+    if unknown:
+        raise ConfigError(
+            f"unknown stage {', '.join(unknown)}; the network has {', '.join(points)}"
+        )
+    ordered = [name for name in points if name in stages] or list(points[-len(levels) :])
+    if len(ordered) == len(levels):
+        return dict(zip(ordered, levels, strict=True))
+    if len(levels) == len(points):
+        by_place = dict(zip(points, levels, strict=True))
+        return {name: by_place[name] for name in ordered}
+    raise ConfigError(
+        f"{len(levels)} levels ({', '.join(levels)}) cannot be paired with {len(ordered)} stages "
+        f"({', '.join(ordered)}); name as many levels as stages with --levels and --stages"
+    )
+
+
+class GuidedNet(nn.Module):
+    """A network over pixels, each of whose points is gated by one level's features.
+
+    Weights are drawn in this order: the network's and the classifier's by whoever made them, then the
+    gates', so that controls with other gates, or none, start from the same network.
+
+    Args:
+        body: A timm network that answers with pooled features.
+        shape: What the features are; the classes are the classifier's.
+        gating: Which points are gated, and how.
+        classifier: From pooled features to logits; called with a generator in training.
+        size: Side of the images, in pixels.
+        generator: Source of the gates' initial weights.
+
+    Raises:
+        ConfigError: where the network has no stages, cannot take the size, or cannot be paired with
+            the levels.
+    """
+
+    def __init__(
+        self,
+        body: nn.Module,
+        shape: Shape,
+        gating: Gating,
+        classifier: nn.Module,
+        *,
+        size: int,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.size = size
+        self.gating = gating
+        self.body = body
+        self.classifier = classifier
+        self.gates = nn.ModuleDict()
+        points = points_of(body, size)
+        paired = paired_levels(tuple(shape.channels), gating.stages, tuple(points))
+        if gating.control == "plain":
+            return
+        for name, level in paired.items():
+            gated = _gated_point(points[name], level, shape, gating, generator)
+            self.gates[name] = gated
+            body.get_submodule(points[name].module).register_forward_hook(gated.hook)
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether the answer depends on cached features at all."""
+        return self.gating.control in {"none", "shuffled"}
+
+    def forward(
+        self,
+        tokens: Tokens,
+        counts: Counts,
+        generator: torch.Generator | None = None,
+        pixels: Float[Tensor, "image 3 size size"] | None = None,
+    ) -> Float[Tensor, "image logit"]:
+        """Logits of all tasks side by side.
+
+        Args:
+            tokens: For each level, standardised window means, "image token channel".
+            counts: For each level, number of valid map cells under each token.
+            generator: Source of the classifier's dropout in training; None means evaluation.
+            pixels: The images, normalised as the network wants them, 0 where padding is shown.
+
+        Raises:
+            InputError: where there are no pixels, or they are of another size.
+        """
+        if pixels is None:
+            raise InputError(
+                "a guided network looks at images, and got none; keep them in the store with "
+                f"samcls extract --keep-pixels {self.size}"
+            )
+        if pixels.shape[2:] != (self.size, self.size):
+            raise InputError(
+                f"got images of {pixels.shape[2]} x {pixels.shape[3]} pixels; this network was built "
+                f"for {self.size} x {self.size}"
+            )
+        for point in self.points():
+            point.feed(tokens, counts)
+        logits: Tensor = self.classifier(self.body(pixels), generator)
+        return logits
+
+    @torch.no_grad()
+    def attention_maps(
+        self, tokens: Tokens, counts: Counts, pixels: Float[Tensor, "image 3 size size"]
+    ) -> dict[str, Float[Tensor, "image _channel _row _col"]]:
+        """The gates A of a batch at every gated point, at the point's own size, without dropout.
+
+        Where only padding is shown A is what changes nothing: 0 for `residual`, 1 for `multiply`.
+
+        Args:
+            tokens: As for `forward`.
+            counts: As for `forward`.
+            pixels: As for `forward`.
+        """
+        training = self.training
+        self.eval()
+        try:
+            for point in self.points():
+                point.keeps = True
+            self(tokens, counts, pixels=pixels)
+        finally:
+            for point in self.points():
+                point.keeps = False
+            self.train(training)
+        taken = {name: point.taken() for name, point in zip(self.gates, self.points(), strict=True)}
+        return {name: values for name, values in taken.items() if values is not None}
+
+    @contextmanager
+    def ungated(self) -> Iterator[None]:
+        """Run the network as if it had no gates."""
+        for point in self.points():
+            point.off = True
+        try:
+            yield
+        finally:
+            for point in self.points():
+                point.off = False
+
+    def points(self) -> list[GatedPoint]:
+        """The gated points, shallow to deep."""
+        return [gate for gate in self.gates.values() if isinstance(gate, GatedPoint)]
+
+
+def _gated_point(
+    point: Point, level: str, shape: Shape, gating: Gating, generator: torch.Generator
+) -> GatedPoint:
+    gate: StageGate | SelfGate = StageGate(
+        shape.channels[level],
+        point.channels,
+        reduction=gating.reduction,
+        gate=gating.gate,
+        bias=gating.bias,
+        generator=generator,
+    )
+    if gating.control == "se":
+        wanted = sum(value.numel() for value in gate.parameters())
+        gate = SelfGate(
+            point.channels, wanted, gate=gating.gate, bias=gating.bias, generator=generator
+        )
+    grid = shape.grids[level]
+    reach = shape.reach.get(level, 1.0)
+    return GatedPoint(point, gate, gating.gate, level, grid, reach, gating.upsampling)
