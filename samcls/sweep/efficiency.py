@@ -1,4 +1,4 @@
-"""How many training images a head needs: validation AUC against the share that it learned from.
+"""How many training images a head needs: AUC against the share that it learned from.
 
 Of each head the configuration that the leaderboard ranks first is followed down the shares, so that
 the curve is of one set of settings. Its interval is Student's over seeds and folds: each seed draws
@@ -24,7 +24,7 @@ from samcls.config import TrainConfig, digest
 from samcls.sweep.results import Row, RunRecord
 from samcls.sweep.space import Space
 
-__all__ = ["Point", "efficiency"]
+__all__ = ["Point", "efficiency", "followed"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Point:
         head: Its name.
         configuration: Digest of the configuration that is followed.
         fraction: Share of the training split.
-        auc: Mean validation AUC over seeds and folds.
+        auc: Mean AUC over seeds and folds.
         interval: 95 % around the mean; None of a single run.
         runs: Number of runs.
         difference: Mean difference to the first head of the leaderboard on the same seeds and
@@ -57,7 +57,12 @@ class Point:
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
-def efficiency(rows: Sequence[Row], records: Mapping[str, RunRecord], space: Space) -> list[Point]:
+def efficiency(
+    rows: Sequence[Row],
+    records: Mapping[str, RunRecord],
+    space: Space,
+    scores: Mapping[str, float | None] | None = None,
+) -> list[Point]:
     """The curve of each head, heads in the order of the leaderboard, shares rising.
 
     Shares at which a run is missing, failed, or has no AUC are left out.
@@ -66,16 +71,17 @@ def efficiency(rows: Sequence[Row], records: Mapping[str, RunRecord], space: Spa
         rows: The leaderboard.
         records: Finished runs by the digest of their config.
         space: Says which shares, seeds and folds there are.
+        scores: AUC of runs by digest; None takes those of validation.
     """
-    best: dict[str, TrainConfig] = {}
-    for row in sorted((r for r in rows if r.rank is not None), key=lambda r: r.rank or 0):
-        best.setdefault(row.configuration.head, row.configuration)
+    if scores is None:
+        scores = {key: record.auc for key, record in records.items()}
+    best = followed(rows)
     first = next(iter(best), None)
     points = []
     for fraction in space.fractions:
-        leading = _aucs(best[first], fraction, records, space) if first is not None else None
+        leading = _aucs(best[first], fraction, scores, space) if first is not None else None
         for head, configuration in best.items():
-            found = _aucs(configuration, fraction, records, space)
+            found = _aucs(configuration, fraction, scores, space)
             if found is None:
                 continue
             gap = None if head == first or leading is None else found - leading
@@ -95,16 +101,24 @@ def efficiency(rows: Sequence[Row], records: Mapping[str, RunRecord], space: Spa
     return sorted(points, key=lambda point: (heads.index(point.head), point.fraction))
 
 
+def followed(rows: Sequence[Row]) -> dict[str, TrainConfig]:
+    """Each head's best configuration, heads in the order of the leaderboard."""
+    best: dict[str, TrainConfig] = {}
+    for row in sorted((r for r in rows if r.rank is not None), key=lambda r: r.rank or 0):
+        best.setdefault(row.configuration.head, row.configuration)
+    return best
+
+
 def _aucs(
     configuration: TrainConfig,
     fraction: float,
-    records: Mapping[str, RunRecord],
+    scores: Mapping[str, float | None],
     space: Space,
 ) -> np.ndarray | None:
-    """Validation AUC of each seed and fold; None where one is missing."""
+    """AUC of each seed and fold; None where one is missing."""
     members = space.trial(configuration, (fraction,)).members
-    found = [records.get(digest(member)) for member in members]
-    values = [record.auc for record in found if record is not None and record.auc is not None]
+    found = [scores.get(digest(member)) for member in members]
+    values = [value for value in found if value is not None]
     return np.array(values) if len(values) == len(members) else None
 
 

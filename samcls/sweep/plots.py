@@ -1,9 +1,10 @@
-"""A sweep in pictures, as SVG and PNG: all of the validation split.
+"""A sweep in pictures, as SVG and PNG: of the validation split, but for one that says test.
 
     marginals.svg          AUC against the values of each varied setting
     parallel.svg           every configuration as a line through its settings
     learning_curves.svg    AUC and loss by epoch, the best ten in front
-    data_efficiency.svg    AUC against the share of training images, where the space has shares
+    data_efficiency.svg    AUC against the share of training images, where the space has shares;
+                           data_efficiency_test.svg is the same of the test split
 
 Colours are told apart by colour-blind readers (Okabe and Ito), darkness follows AUC where lines
 are many. The only door to matplotlib, by its objects alone: no global state, no display. 300
@@ -65,6 +66,7 @@ def plot_sweep(
     rows: Sequence[Row],
     records: Mapping[str, RunRecord],
     space: Space,
+    test_points: Sequence[Point] = (),
 ) -> list[Path]:
     """Draw what there is to draw into a folder's `plots`.
 
@@ -73,6 +75,7 @@ def plot_sweep(
         rows: The leaderboard; rows without a rank are not drawn.
         records: Finished runs by the digest of their config.
         space: What was searched.
+        test_points: The data-efficiency curve of the test split, where there is one.
 
     Returns:
         The files written; none where no configuration has a rank.
@@ -89,6 +92,8 @@ def plot_sweep(
         pictures["parallel"] = lambda: parallel(ranked, space)
     if points:
         pictures["data_efficiency"] = lambda: data_efficiency(points)
+    if test_points:
+        pictures["data_efficiency_test"] = lambda: data_efficiency(test_points, "test")
     plots = Path(folder) / "plots"
     plots.mkdir(parents=True, exist_ok=True)
     written = []
@@ -222,11 +227,12 @@ def learning_curves(rows: Sequence[Row], records: Mapping[str, RunRecord]) -> Fi
     return figure
 
 
-def data_efficiency(points: Sequence[Point]) -> Figure:
+def data_efficiency(points: Sequence[Point], split: str = "validation") -> Figure:
     """AUC against the share of training images, a line and its intervals for each head.
 
     Args:
         points: As `efficiency` gives them.
+        split: Whose AUC it is.
     """
     figure = Figure(figsize=(6.4, 4.4), layout="constrained")
     panel = figure.subplots()
@@ -252,7 +258,7 @@ def data_efficiency(points: Sequence[Point]) -> Figure:
     panel.xaxis.set_minor_locator(NullLocator())
     panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.3g} %"))
     panel.set_xlabel("share of the training images")
-    panel.set_ylabel("validation AUC")
+    panel.set_ylabel(f"{split} AUC")
     panel.grid(axis="y", linewidth=0.4, alpha=0.5)
     panel.legend(title="head, best configuration", frameon=False)
     runs = sorted({point.runs for point in points})

@@ -138,7 +138,6 @@ def open_sweep(folder: str | Path, space: Space, store: FeatureStore) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         _write(folder / SWEEP, _json(own))
     _write(folder / SPACE, space.text.encode())
-    sweep_away(folder)
 
 
 def leaderboard(

@@ -19,21 +19,33 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from samcls.config import TrainConfig, digest
 from samcls.errors import ConfigError, RunError
 from samcls.learn.runs import MARK, load_run
 from samcls.learn.several import train_several
 from samcls.learn.train import check, train
 from samcls.store.feature_store import FeatureStore
+from samcls.sweep.efficiency import Point, efficiency
 from samcls.sweep.estimate import SweepPlan, estimate
 from samcls.sweep.executors import Executor, executor_for
 from samcls.sweep.plan import groups_of
-from samcls.sweep.records import RunFailure, RunRecord, read_failures, read_records, write_failure
+from samcls.sweep.plots import plot_sweep
+from samcls.sweep.records import (
+    RunFailure,
+    RunRecord,
+    read_failures,
+    read_records,
+    sweep_away,
+    write_failure,
+)
 from samcls.sweep.results import Row, leaderboard, open_sweep, write_tables
 from samcls.sweep.search import strategy_of
 from samcls.sweep.select import select
 from samcls.sweep.shared import division
 from samcls.sweep.space import Space
+from samcls.sweep.study import score_on_test
 from samcls.sweep.work import Ended, Group, Site, run_group
 
 __all__ = ["SweepResult", "plan_sweep", "sweep"]
@@ -62,6 +74,7 @@ class SweepResult:
             `samcls train` says of it, baselines included), `run` (its folder) and `test_opened`
             (winners of this folder that the test split was scored for).
         rows: The leaderboard.
+        efficiency: The data-efficiency curve on `validation` and `test`, where the space has shares.
         failures: (digest, reason) of each failed run.
     """
 
@@ -76,6 +89,7 @@ class SweepResult:
     selection: dict[str, Any]
     best: dict[str, Any]
     rows: tuple[Row, ...]
+    efficiency: dict[str, Any]
     failures: tuple[tuple[str, str], ...]
 
     def to_dict(self) -> dict[str, Any]:
@@ -115,24 +129,44 @@ def sweep(
         OverwriteRefused: where the folder holds something else.
         RunError: where no run could be finished.
     """
-    store = FeatureStore.open(store_path)
     folder = Path(folder)
+    store = FeatureStore.open(store_path)
     open_sweep(folder, space, store)
+    with _only_one(folder):
+        return _sweep(store, folder, space, _Options(workers, dask, device, retry), log, progress)
+
+
+@dataclass(frozen=True)
+class _Options:
+    workers: int
+    dask: str | None
+    device: str
+    retry: bool
+
+
+def _sweep(
+    store: FeatureStore,
+    folder: Path,
+    space: Space,
+    options: _Options,
+    log: Log,
+    progress: Progress,
+) -> SweepResult:
     strategy = strategy_of(space, folder)
     outcomes: dict[str, RunRecord | RunFailure] = {**read_records(folder)}
-    if not retry:
+    if not options.retry:
         outcomes |= {k: v for k, v in read_failures(folder).items() if k not in outcomes}
     started, made, asked = time.perf_counter(), 0, len(outcomes)
     planned = max(sum(stage.runs for stage in strategy.planned), len(outcomes))
-    with executor_for(workers, dask) as executor, _shared() as shared:
+    with executor_for(options.workers, options.dask) as executor, _shared() as shared:
         threads = _threads(executor)
-        site = Site(str(store_path), str(folder.absolute()), shared, device, threads)
+        site = Site(store.path, str(folder.absolute()), shared, options.device, threads)
         while configs := strategy.propose(outcomes):
             _refuse_unservable(store, configs)
             asked += len(configs)
             if made == 0 and len(outcomes):
                 log(f"{folder}: {len(outcomes)} runs are there already")
-            groups = groups_of(configs, store, executor.workers, device)
+            groups = groups_of(configs, store, executor.workers, options.device)
             ticker = _Ticker(log, progress, len(outcomes), planned)
             for ended in _run(executor, site, groups):
                 made += 1
@@ -148,7 +182,11 @@ def sweep(
     groups_by_id = dict(zip(store.ids, store.groups, strict=True))
     chosen = select(rows, records, groups=groups_by_id)
     best = _score_winner(store, folder, space, rows[0], chosen.tried, log)
-    write_tables(folder, records, rows, {"selection": chosen.to_dict(), "best": best})
+    curves = _curves(store, folder, space, rows, records)
+    shown = {name: [point.to_dict() for point in points] for name, points in curves.items()}
+    more = {"selection": chosen.to_dict(), "best": best, "efficiency": shown}
+    write_tables(folder, records, rows, more)
+    plot_sweep(folder, rows, records, space, curves.get("test", ()))
     return SweepResult(
         sweep=str(folder),
         runs=asked,
@@ -161,6 +199,7 @@ def sweep(
         selection=chosen.to_dict(),
         best=best,
         rows=tuple(rows),
+        efficiency=shown,
         failures=tuple((key, one.reason) for key, one in failures.items()),
     )
 
@@ -217,6 +256,19 @@ def _lost(site: Site, group: Group, error: Exception) -> Iterator[Ended]:
     for config in group:
         write_failure(site.folder, config, reason)
         yield Ended(config, None, reason)
+
+
+@contextmanager
+def _only_one(folder: Path) -> Iterator[None]:
+    """Hold a sweep's folder; the system lets go of it if this process dies."""
+    try:
+        with FileLock(folder / ".lock").acquire(timeout=0):
+            sweep_away(folder)
+            yield
+    except Timeout as error:
+        raise RunError(
+            f"another process is sweeping into {folder}; wait until it has finished, or stop it"
+        ) from error
 
 
 @contextmanager
@@ -299,6 +351,23 @@ def _score_winner(
         "figures": found,
         "run": str(run),
         "test_opened": opened,
+    }
+
+
+def _curves(
+    store: FeatureStore,
+    folder: Path,
+    space: Space,
+    rows: Sequence[Row],
+    records: Mapping[str, RunRecord],
+) -> dict[str, list[Point]]:
+    """The data-efficiency curve on both splits; none where the space has no shares."""
+    if len(space.fractions) == 1:
+        return {}
+    scores = score_on_test(folder, store, rows, space)
+    return {
+        "validation": efficiency(rows, records, space),
+        "test": efficiency(rows, records, space, scores),
     }
 
 

@@ -31,6 +31,7 @@ from samcls.sweep.results import (
     results_csv,
     results_parquet,
     results_table,
+    sweep_away,
     trial_score,
     write_failure,
     write_record,
@@ -188,6 +189,7 @@ def test_a_sweep_goes_on_only_over_the_same_store(tmp_path: Path) -> None:
     left.mkdir(parents=True)
     open_sweep(folder, grid("seeds = 2"), store)
     assert "seeds = 2" in (folder / "space.toml").read_text()
+    sweep_away(folder)
     assert not left.exists()
     other = FeatureStore.create(
         tmp_path / "b.zarr", replace(FINGERPRINT, input_size=128), LEVELS, table(30)

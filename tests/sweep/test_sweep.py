@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from filelock import FileLock
 from safetensors.torch import load_file
 
 from samcls.config import TrainConfig, digest
@@ -24,6 +25,7 @@ from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import LevelShape
 from samcls.sweep.plan import groups_of
 from samcls.sweep.records import read_failures, read_records
+from samcls.sweep.results import open_sweep
 from samcls.sweep.shared import SharedFeatures, division
 from samcls.sweep.space import parse_space
 from samcls.sweep.sweep import plan_sweep, sweep
@@ -228,6 +230,25 @@ def test_seeds_folds_and_shares_are_runs_of_one_configuration(
     assert first.n == 2
     assert first.auc == pytest.approx(np.mean([records[key].auc for key in first.runs]))
     assert len(result.best["figures"]["runs"]) == 2
+    curve = result.efficiency["test"]
+    assert [point["fraction"] for point in curve] == [0.5, 1.0]
+    winner = result.best["figures"]["test"]["auc"]
+    assert curve[1]["auc"] == pytest.approx(winner)
+    assert (tmp_path / "sweep" / "plots" / "data_efficiency_test.svg").exists()
+
+
+def test_two_sweeps_do_not_share_a_folder(make_store: MakeStore, tmp_path: Path) -> None:
+    """The second is told so and touches nothing."""
+    folder = tmp_path / "sweep"
+    folder.mkdir()
+    store, space = make_store(levels=WIDE), parse_space(SPACE)
+    open_sweep(folder, space, store)
+    with (
+        FileLock(folder / ".lock"),
+        pytest.raises(RunError, match="another process is sweeping into"),
+    ):
+        sweep(store.path, folder, space)
+    assert sweep(store.path, folder, space).made == 12
 
 
 def test_files_of_features_are_those_of_train_and_made_once(
