@@ -52,8 +52,8 @@ class StageGate(nn.Module):
         _start(self.excite, gate)
 
     def forward(
-        self, tokens: Float[Tensor, "image token channel"]
-    ) -> Float[Tensor, "image token output"]:
+        self, tokens: Float[Tensor, "image row col channel"]
+    ) -> Float[Tensor, "image row col output"]:
         """The gate A of each window, in (0, 1)."""
         return torch.sigmoid(self.excite(torch.relu(self.squeeze(tokens))))
 
@@ -122,7 +122,6 @@ class GatedPoint(nn.Module):
         self.kind = kind
         self.level = level
         self.channels_last = point.channels_last
-        self.grid = grid
         self.values = point.channels * point.rows * point.cols  # gated for one image
         self.resize = Resize(grid, (point.rows, point.cols), reach, upsampling)
         self._fed: tuple[Tensor, Tensor] | None = None
@@ -134,11 +133,10 @@ class GatedPoint(nn.Module):
         """Work the gates of a batch out, before the network runs."""
         if self.off or isinstance(self.gate, SelfGate):
             return
-        own = tokens[self.level]
-        gate = self.gate(own)
+        own, weight = self.resize.pooled(tokens[self.level], counts[self.level])
         # Channels stay innermost in memory, which is how Swin and channels-last networks hold theirs.
-        change = (gate - self._neutral).view(len(gate), *self.grid, -1).permute(0, 3, 1, 2)
-        shown = (counts[self.level] > 0).to(change.dtype).view(len(gate), 1, *self.grid)
+        change = (self.gate(own) - self._neutral).permute(0, 3, 1, 2)
+        shown = (weight > 0).to(change.dtype)[:, None]
         self._fed = change, shown
 
     def hook(self, module: nn.Module, inputs: Any, output: Tensor) -> Tensor:
@@ -157,10 +155,10 @@ class GatedPoint(nn.Module):
 
     def _gated(self, maps: Tensor) -> Tensor:
         if isinstance(self.gate, SelfGate):
-            own = self.gate(maps) - self._neutral
+            own: Tensor = self.gate(maps) - self._neutral
             if self.keeps:
                 self._kept = (own + self._neutral).expand(-1, -1, *maps.shape[2:]).detach()
-            return torch.addcmul(maps, maps, own.to(maps.dtype))
+            return maps * (1 + own).to(maps.dtype)
         if self._fed is None:
             raise RuntimeError("the gates were not fed before the network ran")
         (change, shown), self._fed = self._fed, None
@@ -168,7 +166,7 @@ class GatedPoint(nn.Module):
             change = change.contiguous()
         if self.keeps:
             self._kept = (self.resize(change, shown) + self._neutral).detach()
-        return self.resize.scaled(maps, change, shown)
+        return self.resize.gate(maps, change, shown)
 
     @property
     def _neutral(self) -> float:

@@ -4,6 +4,10 @@ Features and pixels show the same frame: the picture with its longer side brough
 padded right and bottom. So the frame is the unit square for both. A grid of n windows, of which the
 last may overhang the frame, has its windows at [j, j + 1] * window / cells; a stage of m cells has them
 at [i, i + 1] / m. Whatever the two sizes are, a cell takes the windows that lie under it.
+
+Where a stage has fewer cells than there are windows, tokens are averaged over the cells first: SLCA with
+as large a window as the stage can tell apart, and fewer gates to work out. A mean over windows, each
+weighing as many map cells as show picture in it, is the mean that a larger window would have had.
 """
 
 import torch
@@ -49,15 +53,20 @@ def axis_weights(
 
 
 class Resize(nn.Module):
-    """What a stage's cells take from a grid of windows, windows without picture having no say.
+    """From a grid of windows to a stage's cells, windows without picture having no say.
 
     Args:
         grid: Rows and columns of the windows.
         size: Rows and columns of the stage.
         reach: Share of the windows' whole length that lies in the frame.
         mode: As for `axis_weights`.
+
+    Attributes:
+        inner: Rows and columns of the gates: of the grid, or of the stage where that has fewer.
     """
 
+    pool_down: Tensor
+    pool_across: Tensor
     down: Tensor
     across: Tensor
 
@@ -65,17 +74,68 @@ class Resize(nn.Module):
         self, grid: tuple[int, int], size: tuple[int, int], reach: float, mode: Upsampling
     ) -> None:
         super().__init__()
+        self.grid = grid
         self.size = size
-        whole = reach == 1.0
-        self.copies = (
-            whole and mode == "nearest" and all(s >= g for s, g in zip(size, grid, strict=True))
+        self.inner = (min(grid[0], size[0]), min(grid[1], size[1]))
+        self.pools = self.inner != grid
+        exact = all(
+            reach == 1.0 or inner < own for inner, own in zip(self.inner, grid, strict=True)
         )
-        multiple = all(s % g == 0 for s, g in zip(size, grid, strict=True))
+        self.copies = exact and mode == "nearest"
+        blocks = (size[0] // self.inner[0], size[1] // self.inner[1])
+        whole = (blocks[0] * self.inner[0], blocks[1] * self.inner[1]) == size
         # Cells of one window share its value, so that it need not be written out for each of them.
-        self.blocks = (size[0] // grid[0], size[1] // grid[1]) if self.copies and multiple else None
-        for name, windows, cells in zip(("down", "across"), grid, size, strict=True):
-            weights = axis_weights(windows, cells, reach, mode)
-            self.register_buffer(name, weights, persistent=False)
+        self.blocks = blocks if self.copies and whole else None
+        for name, windows, inner, cells in zip(
+            ("down", "across"), grid, self.inner, size, strict=True
+        ):
+            pool = torch.eye(windows)
+            if inner < windows:
+                pool = axis_weights(windows, inner, reach, mode)
+            grow = axis_weights(inner, cells, reach if inner == windows else 1.0, mode)
+            self.register_buffer(f"pool_{name}", pool, persistent=False)
+            self.register_buffer(name, grow, persistent=False)
+
+    def pooled(
+        self, tokens: Float[Tensor, "image token channel"], counts: Float[Tensor, "image token"]
+    ) -> tuple[Float[Tensor, "image row col channel"], Float[Tensor, "image row col"]]:
+        """Tokens and counts over the windows that gates are worked out for.
+
+        Args:
+            tokens: Means over the grid's windows.
+            counts: Number of valid map cells under each.
+        """
+        weights = counts.view(len(counts), *self.grid)
+        values = tokens.view(len(tokens), *self.grid, -1)
+        if not self.pools:
+            return values, weights
+        total = self._axes(values * weights[..., None])
+        weight = self._axes(weights[..., None])
+        return total / weight.clamp(min=SMALLEST_WEIGHT), weight[..., 0]
+
+    def gate(
+        self,
+        maps: Float[Tensor, "image channel down across"],
+        change: Float[Tensor, "image channel row col"],
+        shown: Float[Tensor, "image 1 row col"],
+    ) -> Float[Tensor, "image channel down across"]:
+        """Maps times one plus the change of the window that each cell lies in.
+
+        Args:
+            maps: Of the stage.
+            change: For each window, what its gate differs from one by.
+            shown: 1 for windows that show picture, 0 for others, whose cells stay as they are.
+        """
+        if self.blocks is None:
+            grown: Tensor = self(change, shown)
+            return maps * (1 + grown).to(maps.dtype)
+        down, across = self.blocks
+        factor = (1 + change * shown).to(maps.dtype)
+        # Written out along the rows alone: inner loops over a block's few cells would take twice as long.
+        wide = factor[..., None].expand(*factor.shape, across).flatten(3)
+        split = maps.view(*maps.shape[:2], self.inner[0], down, maps.shape[3])
+        gated: Tensor = (split * wide[:, :, :, None]).flatten(2, 3)
+        return gated
 
     def forward(
         self,
@@ -90,25 +150,16 @@ class Resize(nn.Module):
         """
         seen = values * shown
         if self.copies:
-            return functional.interpolate(seen, size=self.size, mode="nearest-exact")
-        return self._weighed(seen) / self._weighed(shown).clamp(min=SMALLEST_WEIGHT)
+            copied: Tensor = functional.interpolate(seen, size=self.size, mode="nearest-exact")
+            return copied
+        weight = self.down.to(shown.dtype) @ shown @ self.across.to(shown.dtype).T
+        grown: Tensor = self.down.to(seen.dtype) @ seen @ self.across.to(seen.dtype).T
+        return grown / weight.clamp(min=SMALLEST_WEIGHT)
 
-    def scaled(
-        self,
-        maps: Float[Tensor, "image channel down across"],
-        values: Float[Tensor, "image channel row col"],
-        shown: Float[Tensor, "image 1 row col"],
-    ) -> Float[Tensor, "image channel down across"]:
-        """`maps + maps * self(values, shown)`, without the enlarged values where they can be spared."""
-        if self.blocks is None:
-            grown = self(values, shown).to(maps.dtype)
-            return torch.addcmul(maps, maps, grown)
-        rows, cols = values.shape[2:]
-        split = maps.view(*maps.shape[:2], rows, self.blocks[0], cols, self.blocks[1])
-        seen = (values * shown).to(maps.dtype)[:, :, :, None, :, None]
-        return torch.addcmul(split, split, seen).flatten(4, 5).flatten(2, 3)
-
-    def _weighed(self, values: Tensor) -> Tensor:
-        down, across = self.down.to(values.dtype), self.across.to(values.dtype)
-        weighed: Tensor = down @ values @ across.T
-        return weighed
+    def _axes(self, values: Float[Tensor, "image _ _ channel"]) -> Tensor:
+        """Sums over both axes, weighed by what of each window lies under a cell."""
+        images, rows, cols, channels = values.shape
+        down, across = self.pool_down.to(values.dtype), self.pool_across.to(values.dtype)
+        first = (down @ values.view(images, rows, -1)).view(images, -1, cols, channels)
+        summed: Tensor = across @ first
+        return summed
