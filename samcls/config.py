@@ -23,6 +23,7 @@ from samcls.errors import ConfigError
 
 __all__ = [
     "Config",
+    "Control",
     "Gate",
     "Loss",
     "Precision",
@@ -39,6 +40,7 @@ __all__ = [
 C = TypeVar("C", bound="Config")
 T = TypeVar("T")
 Limit = int | float | None
+Control = Literal["none", "plain", "shuffled", "se"]
 Gate = Literal["multiply", "residual"]
 Loss = Literal["cross_entropy", "focal"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
@@ -99,7 +101,7 @@ class TrainConfig(Config):
     miniature encoder, among rates of 0.001 to 0.03, dropout of 0 to 0.5, decay of 0.01 to 1.
 
     Attributes:
-        head: Name of the head, as in `samcls.learn.heads.HEADS`.
+        head: Name of the head, as in `samcls.learn.heads.HEADS`, or `guided:` and a timm model.
         levels: Levels of the store that the head sees; empty means all of them.
         tasks: Label columns to learn; empty means all of them.
         labels: CSV with a column `id` and one for each task, in place of the store's labels.
@@ -134,6 +136,18 @@ class TrainConfig(Config):
         class_weights: `balanced` weighs each class by the inverse of its share in training.
         precision: Of training's matrix products; `auto` is bfloat16 on GPUs that multiply it
             natively and float32 elsewhere. Weights, loss and all figures stay in float32.
+        stages: Of a `guided:` network, which points are gated (`stem`, `stage1` to `stage4`); empty
+            means the last ones, one for each level.
+        guided_gate: `gate` for a guided network.
+        guided_control: What stands in for its gates: `plain` has none; `se` has gates of as many
+            parameters on the network's own features; `shuffled` feeds them other images' features.
+        pretrained: Whether the network starts from timm's pretrained weights.
+        freeze_backbone: Whether only its gates and its classifier learn.
+        backbone_learning_rate: The network's own peak rate; `learning_rate` is its gates' and its
+            classifier's.
+        accumulate: Parts in which a step's images pass through the network, for want of memory.
+        channels_last: Whether the network's maps lie in memory with their channels innermost.
+        jitter: Most by which brightness and contrast of training images are changed, in [0, 1).
         bootstrap: Resamples behind each interval; 0 means no intervals.
         seed: Of initial weights, order of images, dropout, the training share and resamples.
     """
@@ -165,6 +179,15 @@ class TrainConfig(Config):
     label_smoothing: float = option(0.0, at_least=0.0, below=1.0)
     class_weights: Literal["none", "balanced"] = "none"
     precision: Precision = "float32"
+    stages: tuple[str, ...] = option((), distinct=True)
+    guided_gate: Gate = "residual"
+    guided_control: Control = "none"
+    pretrained: bool = True
+    freeze_backbone: bool = False
+    backbone_learning_rate: float = option(3e-4, above=0.0)
+    accumulate: int = option(1, at_least=1)
+    channels_last: bool = False
+    jitter: float = option(0.0, at_least=0.0, below=1.0)
     bootstrap: int = option(1000, at_least=0)
     seed: int = option(0, at_least=0, at_most=2**63 - 1)
 

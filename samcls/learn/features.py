@@ -11,7 +11,7 @@ and every number stays the same.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from samcls.errors import ConfigError, StoreError
+from samcls.learn.pixels import Pixels
 from samcls.learn.slca import pool, to_tokens
 from samcls.learn.spill import Hosted, Spilled
 from samcls.learn.targets import UNUSED, Targets
@@ -100,6 +101,9 @@ class Features:
         views: Number of views of each image.
         fingerprint: What made the features, as the store records it.
         failed: Number of images left out because they could not be encoded.
+        reach: Share of a level's row of windows that lies in the encoder's frame, for levels whose
+            last window hangs over its edge.
+        pixels: Of each image, where they were asked for.
     """
 
     tokens: Mapping[str, Held]
@@ -114,6 +118,8 @@ class Features:
     views: int
     fingerprint: Mapping[str, Any]
     failed: int
+    reach: Mapping[str, float] = field(default_factory=dict)
+    pixels: Pixels | None = None
 
     @property
     def channels(self) -> dict[str, int]:

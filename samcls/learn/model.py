@@ -91,7 +91,14 @@ class Model:
 def shape_of(features: Features) -> Shape:
     """What a head on these features is given and what it answers."""
     classes = {task: len(names) for task, names in features.tasks.items()}
-    return Shape(features.channels, classes, features.grids, features.window)
+    return Shape(
+        features.channels,
+        classes,
+        features.grids,
+        features.window,
+        features.reach,
+        0 if features.pixels is None else features.pixels.size,
+    )
 
 
 def predict_logits(

@@ -10,21 +10,27 @@ the five cached levels gate, in order, the stem and the four stages. The frozen 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from samcls.config import Gate, Upsampling
-from samcls.errors import ConfigError, InputError
-from samcls.learn.guided.backbone import Point, points_of
+from samcls.config import Control, Gate, TrainConfig, Upsampling
+from samcls.errors import ConfigError, InputError, SamclsError
+from samcls.learn.guided.backbone import (
+    Point,
+    backbone_problems,
+    load_backbone,
+    normalisation,
+    points_of,
+)
 from samcls.learn.guided.gates import GatedPoint, SelfGate, StageGate
-from samcls.learn.heads.base import Counts, Shape, Tokens
+from samcls.learn.heads import GUIDED
+from samcls.learn.heads.base import Classifier, Counts, Head, Shape, Tokens
+from samcls.learn.pixels import Images
 
-__all__ = ["Control", "Gating", "GuidedNet", "paired_levels"]
-
-Control = Literal["none", "plain", "shuffled", "se"]
+__all__ = ["Gating", "GuidedNet", "no_pixels", "paired_levels"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,18 @@ class Gating:
     reduction: int = 16
     bias: bool = True
     control: Control = "none"
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> "Gating":
+        """The config's."""
+        return cls(
+            stages=config.stages,
+            gate=config.guided_gate,
+            upsampling=config.upsampling,
+            reduction=config.reduction,
+            bias=config.gate_bias,
+            control=config.guided_control,
+        )
 
 
 def paired_levels(
@@ -81,7 +99,7 @@ def paired_levels(
     )
 
 
-class GuidedNet(nn.Module):
+class GuidedNet(Head):
     """A network over pixels, each of whose points is gated by one level's features.
 
     Weights are drawn in this order: the network's and the classifier's by whoever made them, then the
@@ -100,6 +118,10 @@ class GuidedNet(nn.Module):
             the levels.
     """
 
+    sees_pixels = True
+    mean: Tensor
+    std: Tensor
+
     def __init__(
         self,
         body: nn.Module,
@@ -113,9 +135,13 @@ class GuidedNet(nn.Module):
         super().__init__()
         self.size = size
         self.gating = gating
+        self.frozen = False
         self.body = body
         self.classifier = classifier
         self.gates = nn.ModuleDict()
+        mean, std = normalisation(body)
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
         points = points_of(body, size)
         paired = paired_levels(tuple(shape.channels), gating.stages, tuple(points))
         if gating.control == "plain":
@@ -124,6 +150,60 @@ class GuidedNet(nn.Module):
             gated = _gated_point(points[name], level, shape, gating, generator)
             self.gates[name] = gated
             body.get_submodule(points[name].module).register_forward_hook(gated.hook)
+
+    @classmethod
+    def build(cls, config: TrainConfig, shape: Shape, generator: torch.Generator) -> "GuidedNet":
+        """A network with the config's options, its backbone pretrained or fresh.
+
+        Raises:
+            ConfigError: as the class says.
+            WeightsError: where pretrained weights are asked for and cannot be had.
+        """
+        drawn = torch.randint(2**62, (1,), generator=generator)
+        body = load_backbone(
+            config.head.removeprefix(GUIDED),
+            shape.pixels,
+            pretrained=config.pretrained,
+            seed=int(drawn),
+        )
+        width: Any = getattr(body, "head_hidden_size", None) or body.num_features
+        classifier = Classifier(width, config, shape.classes, config.hidden, generator)
+        net = cls(
+            body, shape, Gating.of(config), classifier, size=shape.pixels, generator=generator
+        )
+        if config.guided_control == "shuffled":
+            net.partner_seed = config.seed
+        if config.freeze_backbone:
+            net.frozen = True
+            body.requires_grad_(requires_grad=False)
+        return net
+
+    @classmethod
+    def problems(cls, config: TrainConfig, shape: Shape) -> list[str]:
+        """What stands against it: no pixels, an unknown network, stages that cannot be paired."""
+        name = config.head.removeprefix(GUIDED)
+        if not shape.pixels:
+            return [no_pixels(config)]
+        if backbone_problems(name):
+            return backbone_problems(name)
+        try:
+            with torch.device("meta"):
+                body = load_backbone(name, shape.pixels, pretrained=False, seed=0)
+            points = points_of(body, shape.pixels)
+            paired_levels(tuple(shape.channels), config.stages, tuple(points))
+        except SamclsError as error:
+            return [str(error)]
+        return []
+
+    def learning(self) -> None:
+        """Into training; a frozen backbone keeps its running means and drops no paths."""
+        self.train()
+        if self.frozen:
+            self.body.eval()
+
+    def normalise(self, images: Images) -> Float[Tensor, "image 3 size size"]:
+        """Pixels as the network was made for; padding becomes 0, as in the encoder's own frames."""
+        return (images.values - self.mean) / self.std * images.shown
 
     @property
     def needs_features(self) -> bool:
@@ -224,3 +304,11 @@ def _gated_point(
     grid = shape.grids[level]
     reach = shape.reach.get(level, 1.0)
     return GatedPoint(point, gate, gating.gate, level, grid, reach, gating.upsampling)
+
+
+def no_pixels(config: TrainConfig) -> str:
+    """What to say where a network is asked for and there are no images."""
+    return (
+        f"head {config.head} looks at images, and the store keeps none; extract it with "
+        "--keep-pixels 224"
+    )

@@ -19,6 +19,7 @@ from samcls.learn.heads.closed import ClosedHead, KNNHead, LogisticHead
 from samcls.learn.heads.pooled import LinearHead, MLPHead
 
 __all__ = [
+    "GUIDED",
     "HEADS",
     "AttentionPoolHead",
     "ClosedHead",
@@ -36,15 +37,35 @@ __all__ = [
     "unknown_head",
 ]
 
-HEADS: dict[str, type[Head]] = {
-    "slca": SLCAHead,
-    "linear": LinearHead,
-    "se": SEHead,
-    "attention-pool": AttentionPoolHead,
-    "mlp": MLPHead,
-    "knn": KNNHead,
-    "logistic": LogisticHead,
-}
+GUIDED = "guided:"
+
+
+class _Heads(dict[str, type[Head]]):
+    """Heads by name; `guided:` and a model name that timm knows is a network of timm's, gated."""
+
+    def __missing__(self, name: str) -> type[Head]:
+        if not name.startswith(GUIDED):
+            raise KeyError(name)
+        # timm takes seconds to import, which no other head should wait for.
+        from samcls.learn.guided.net import GuidedNet
+
+        return GuidedNet
+
+    def __contains__(self, name: object) -> bool:
+        return super().__contains__(name) or (isinstance(name, str) and name.startswith(GUIDED))
+
+
+HEADS: dict[str, type[Head]] = _Heads(
+    {
+        "slca": SLCAHead,
+        "linear": LinearHead,
+        "se": SEHead,
+        "attention-pool": AttentionPoolHead,
+        "mlp": MLPHead,
+        "knn": KNNHead,
+        "logistic": LogisticHead,
+    }
+)
 
 
 def build_head(config: TrainConfig, shape: Shape, generator: torch.Generator) -> Head:
@@ -72,4 +93,8 @@ def head_problems(config: TrainConfig, shape: Shape) -> list[str]:
 def unknown_head(config: TrainConfig) -> list[str]:
     """A sentence where no head has the config's name."""
     known = config.head in HEADS
-    return [] if known else [f"unknown head {config.head}; known heads: {', '.join(HEADS)}"]
+    return (
+        []
+        if known
+        else [f"unknown head {config.head}; known heads: {', '.join(HEADS)}, guided:<timm model>"]
+    )

@@ -54,7 +54,15 @@ class Shape:
 
 
 class Head(nn.Module, ABC):
-    """What every head keeps to: built from a config, called on tokens and counts by level."""
+    """What every head keeps to: built from a config, called on tokens and counts by level.
+
+    Attributes:
+        sees_pixels: Whether it is called with `pixels` too.
+        partner_seed: Where features are shuffled between images, of their order; None for one's own.
+    """
+
+    sees_pixels: bool = False
+    partner_seed: int | None = None
 
     @classmethod
     @abstractmethod
