@@ -215,9 +215,10 @@ class FeatureStore(StoreReader):
         self._require_writable()
         with _writing(self.path, self._claim), self._reading("what is there"):
             for level, values in batch.features.items():
+                array = self._features(level)  # before its neighbours: it may not be there
                 self._require_neighbours(level, batch.rows)
                 for rows, part in batch.runs():
-                    self._features(level)[rows] = self._rounded(values[part])
+                    array[rows] = self._rounded(values[part])
 
     def write_marks(self, batch: RowBatch) -> None:
         """Write what else is known of rows, their status last; one process at a time.
