@@ -1,5 +1,36 @@
 """Shapes in signatures are executed here, and only here: jaxtyping checks them with beartype."""
 
+from collections.abc import Callable, Iterator
+
+import pytest
 from jaxtyping import install_import_hook
 
 install_import_hook("samcls", "beartype.beartype")
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint() -> Iterator[str]:
+    """One S3-speaking server on loopback for all tests: s3fs keeps its connections for good."""
+    moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
+    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def make_bucket(s3_endpoint: str) -> Iterator[Callable[[str], str]]:
+    """Makes empty buckets; the endpoint is given as a user gives it, by the environment."""
+    s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
+
+    def make(name: str) -> str:
+        s3fs.S3FileSystem().mkdir(name)
+        return f"s3://{name}"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("AWS_ACCESS_KEY_ID", "test")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        patch.setenv("AWS_ENDPOINT_URL", s3_endpoint)
+        yield make

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,9 +19,6 @@ from samcls.encode.extract import ExtractOptions, extract
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE
 from samcls.store.verify import verify
-
-moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
-s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
 
 IMAGES = 16
 KILLED = """
@@ -36,25 +33,10 @@ extract(read_manifest(sys.argv[1]), sys.argv[2], options)
 
 
 @pytest.fixture
-def url() -> Iterator[str]:
-    """An empty bucket on loopback, known to this process and to those it starts."""
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    settings = {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": "us-east-1",
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "OMP_NUM_THREADS": "1",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in settings.items():
-            patch.setenv(name, value)
-        s3fs.S3FileSystem.clear_instance_cache()
-        s3fs.S3FileSystem().mkdir("extracted")
-        yield "s3://extracted/features.zarr"
-    server.stop()
+def url(make_bucket: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> str:
+    """Of a store that is not there yet, in an empty bucket on loopback."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return f"{make_bucket('extracted')}/features.zarr"
 
 
 def samcls(*arguments: str) -> dict[str, object]:

@@ -1,7 +1,6 @@
 """A store on a real S3-speaking server: the same promises, through a URL."""
 
-import os
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -16,29 +15,11 @@ from samcls.store.repair import prepare_repair
 from samcls.store.schema import DONE, PENDING, Partition
 from samcls.store.verify import verify
 
-moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")
-s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
-
-SETTINGS = {
-    "AWS_ACCESS_KEY_ID": "test",
-    "AWS_SECRET_ACCESS_KEY": "test",
-    "AWS_DEFAULT_REGION": "us-east-1",
-}
-
 
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    """An empty bucket on loopback; the endpoint is given as a user gives it, by the environment."""
-    server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in {**SETTINGS, "AWS_ENDPOINT_URL": f"http://{host}:{port}"}.items():
-            patch.setenv(name, value)
-        assert os.environ["AWS_ENDPOINT_URL"]
-        s3fs.S3FileSystem().mkdir("features")
-        yield "s3://features"
-    server.stop()
+def bucket(make_bucket: Callable[[str], str]) -> str:
+    """An empty bucket on loopback."""
+    return make_bucket("features")
 
 
 def test_a_remote_store_is_made_written_read_and_resumed(bucket: str) -> None:
