@@ -34,6 +34,7 @@ from samcls.learn.loop import fit
 from samcls.learn.model import Model, shape_of
 from samcls.learn.rows import pick, pick_rows, row_numbers
 from samcls.learn.slca import pool, to_tokens
+from samcls.learn.targets import hold_out
 
 __all__ = ["SLCAClassifier"]
 
@@ -62,7 +63,8 @@ class SLCAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
         loss: `cross_entropy` or `focal`.
         label_smoothing: Share of each label that is spread over all classes.
         class_weights: `none` or `balanced`.
-        validation_fraction: Share of the images given to `fit` that choose the epoch.
+        validation_fraction: Share of the images given to `fit` that choose the epoch; a store's
+            groups, and rows given several times, are not divided.
         random_state: Seed; None draws one from numpy's global stream.
 
     Attributes:
@@ -139,7 +141,7 @@ class SLCAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
                 f"y has one class only, {self.classes_[0]!r}; a classifier needs at least two"
             )
         config = self._config()
-        features = self._features(X, labels, self._splits(labels, config.seed))
+        features = self._labelled(self._read(X), labels, config.seed)
         standardiser = Standardiser.fit(features, features.rows("train"))
         fitted = fit(features.standardised(standardiser), config)
         self.fingerprint_ = dict(features.fingerprint)
@@ -160,7 +162,7 @@ class SLCAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
             X = validate_data(self, X, dtype=np.float32, allow_nd=True, reset=False)
         else:
             X = row_numbers(X)[:, None]
-        features = self._features(X, np.zeros(len(X), np.int64), ["test"] * len(X))
+        features = self._read(X)
         if features.fingerprint != self.fingerprint_:
             raise ValueError(
                 "these features were made with other settings than those of training; fit again, or "
@@ -201,34 +203,41 @@ class SLCAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
             seed = check_random_state(seed).randint(2**31)
         return parse(TrainConfig, {**given, "seed": int(seed)}, type(self).__name__)
 
-    def _splits(self, labels: np.ndarray, seed: int) -> list[str]:
-        """A stratified validation part; where images are too few for one, all of them twice over."""
-        images, classes = len(labels), len(self.classes_)
-        held = math.ceil(self.validation_fraction * images)
-        counts = np.bincount(labels)
-        if counts.min() < 2 or held < classes or images - held < classes:
-            return ["both"] * images
-        splitter = StratifiedShuffleSplit(1, test_size=held, random_state=seed % 2**32)
-        _, val = next(splitter.split(labels, labels))
-        chosen = set(val.tolist())
-        return ["val" if i in chosen else "train" for i in range(images)]
-
-    def _features(self, X: np.ndarray, labels: np.ndarray, splits: list[str]) -> Features:
-        """Features as stage two knows them, with labels and splits."""
+    def _read(self, X: np.ndarray) -> Features:
+        """Features as stage two knows them; labels and splits are not those of `fit`."""
         if self.store is None:
-            found = _of_maps(X, int(self.window or 1))
-        else:
-            found = pick_rows(str(self.store), self.levels, self.window, X)
-        if splits and splits[0] == "both":
-            found = pick(found, torch.arange(len(X)).repeat(2))
+            return _of_maps(X, int(self.window or 1))
+        return pick_rows(str(self.store), self.levels, self.window, X)
+
+    def _labelled(self, found: Features, labels: np.ndarray, seed: int) -> Features:
+        """Features with labels and a validation part; if none can be, all images twice over."""
+        held = self._held_out(found, labels, seed)
+        if held is None:
+            images = len(labels)
+            found = pick(found, torch.arange(images).repeat(2))
             labels = np.tile(labels, 2)
-            splits = ["train"] * len(X) + ["val"] * len(X)
+            held = np.arange(2 * images) >= images
         return replace(
             found,
             labels=torch.from_numpy(labels.astype(np.int64))[:, None],
-            splits=tuple(splits),
+            splits=tuple("val" if one else "train" for one in held.tolist()),
             tasks={TASK: tuple(str(one) for one in self.classes_)},
         )
+
+    def _held_out(self, found: Features, labels: np.ndarray, seed: int) -> np.ndarray | None:
+        """Which images validate: stratified, a group of the store and a row that repeats as a whole."""
+        images, classes = len(labels), len(self.classes_)
+        size = math.ceil(self.validation_fraction * images)
+        if np.bincount(labels).min() < 2 or size < classes or images - size < classes:
+            return None
+        names = np.array(
+            [group or f"id {one}" for group, one in zip(found.groups, found.ids, strict=True)]
+        )
+        if len(np.unique(names)) < images:
+            return hold_out(labels, names, self.validation_fraction, seed % 2**32)
+        splitter = StratifiedShuffleSplit(1, test_size=size, random_state=seed % 2**32)
+        _, val = next(splitter.split(labels, labels))
+        return np.isin(np.arange(images), val)
 
 
 def _of_maps(X: np.ndarray, window: int) -> Features:

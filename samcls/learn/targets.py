@@ -24,7 +24,15 @@ from samcls.errors import ConfigError
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE
 
-__all__ = ["UNUSED", "Targets", "fold_splits", "read_labels", "targets_of", "train_share"]
+__all__ = [
+    "UNUSED",
+    "Targets",
+    "fold_splits",
+    "hold_out",
+    "read_labels",
+    "targets_of",
+    "train_share",
+]
 
 INNER = 5  # an inner validation part is a fifth of what a fold leaves
 UNUSED = "unused"  # split of training images that a share leaves out
@@ -214,6 +222,31 @@ def train_share(
     for row in rows[places > fraction].tolist():
         splits[row] = UNUSED
     return splits
+
+
+def hold_out(
+    labels: Int[np.ndarray, " image"], groups: np.ndarray, fraction: float, seed: int
+) -> Bool[np.ndarray, " image"] | None:
+    """Which images to hold out so that no group is divided, with classes as even as that allows.
+
+    Args:
+        labels: One class each.
+        groups: Of each image, what must not be divided.
+        fraction: Share to hold out, taken to the nearest of 1/2, 1/3, 1/4, ...
+        seed: Of the division.
+
+    Returns:
+        None where no such division leaves every class something to learn from.
+    """
+    parts = min(max(2, round(1 / fraction)), len(np.unique(groups)))
+    if parts < 2:
+        return None
+    for rest, held in _divide(parts, seed, labels, groups):
+        if len(np.unique(labels[rest])) == len(np.unique(labels)):
+            mask = np.zeros(len(labels), bool)
+            mask[held] = True
+            return mask
+    return None
 
 
 def _places_of_images(

@@ -55,6 +55,7 @@ def make_store(tmp_path: Path) -> MakeStore:
         tasks: dict[str, tuple[str, ...]] | None = None,
         labels: np.ndarray | None = None,
         splits: list[str] | None = None,
+        groups: list[str] | None = None,
         status: np.ndarray | None = None,
         levels: dict[str, LevelShape] | None = None,
         features: dict[str, np.ndarray] | None = None,
@@ -77,7 +78,7 @@ def make_store(tmp_path: Path) -> MakeStore:
             RowTable(
                 ids=[f"image-{i}" for i in range(images)],
                 splits=splits,
-                groups=[f"patient-{i // 2}" for i in range(images)],
+                groups=groups or [f"patient-{i // 2}" for i in range(images)],
                 tasks=tasks,
                 labels=labels.astype(np.int16),
             ),

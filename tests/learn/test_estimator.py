@@ -12,9 +12,13 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
+from samcls.config import TrainConfig
 from samcls.errors import ConfigError
+from samcls.learn.epochs import Fitted
 from samcls.learn.estimator import SLCAClassifier
+from samcls.learn.features import Features
 from samcls.learn.heads import HEADS
+from samcls.learn.loop import fit
 from samcls.learn.rows import _load, pick_rows
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, FAILED, PENDING
@@ -111,7 +115,7 @@ def named(store: FeatureStore, rows: np.ndarray) -> np.ndarray:
 
 def test_rows_of_a_store_are_its_maps(make_store: MakeStore) -> None:
     """On row numbers it gives what it gives on the maps of those rows, in any order and twice."""
-    store = make_store(80, strength=6.0)
+    store = make_store(80, strength=6.0, groups=[""] * 80)
     rows = np.random.default_rng(0).permutation(80)[:60]
     by_row = SLCAClassifier(store=store.path, levels=("neck",), **ROWS)
     by_row.fit(rows, named(store, rows))
@@ -140,6 +144,34 @@ def test_rows_go_through_searches_pipelines_and_pickle(make_store: MakeStore) ->
     assert len(content) < 100_000
     again = pickle.loads(content)  # noqa: S301 - the test's own bytes
     assert np.array_equal(again.predict_proba(rows), search.best_estimator_.predict_proba(rows))
+
+
+def test_the_part_that_chooses_the_epoch_divides_no_group(
+    make_store: MakeStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither a store's patients nor a row that is given several times stand on both sides."""
+    seen: list[Features] = []
+
+    def spy(features: Features, config: TrainConfig) -> Fitted:
+        seen.append(features)
+        return fit(features, config)
+
+    monkeypatch.setattr("samcls.learn.estimator.fit", spy)
+    patients = make_store(90, strength=6.0)
+    alone = make_store(90, name="alone.zarr", groups=[""] * 90)
+    drawn = np.random.default_rng(0).integers(0, 90, 90)
+    for store, rows in ((patients, np.arange(90)), (alone, drawn)):
+        model = SLCAClassifier(store=store.path, **{**ROWS, "epochs": 1})
+        model.fit(rows, named(store, rows))
+        names = [g or i for g, i in zip(seen[-1].groups, seen[-1].ids, strict=True)]
+        sides = seen[-1].splits
+        train = {n for n, side in zip(names, sides, strict=True) if side == "train"}
+        assert not train & {n for n, side in zip(names, sides, strict=True) if side == "val"}
+        assert 12 <= len(seen[-1].rows("val")) <= 24
+    one = make_store(40, name="one.zarr", groups=["the same"] * 40)
+    model = SLCAClassifier(store=one.path, **{**ROWS, "epochs": 1})
+    model.fit(np.arange(40), named(one, np.arange(40)))
+    assert len(seen[-1].rows("train")) == len(seen[-1].rows("val")) == 40
 
 
 def test_a_store_is_read_once(make_store: MakeStore) -> None:
