@@ -33,6 +33,12 @@ def show_figures(result: Mapping[str, Any]) -> None:
             for name, baseline in result["baselines"].items()
         ]
         show_table(header, [*rows, _row(f"{result['head']} head", result, task)])
+        test = result["test"] if task is None else result["test"]["tasks"][task]
+        if several and test.get("auc_interval"):
+            typer.echo(
+                f"{result['head']} head, mean AUC of the {len(result['runs'])} runs on other test "
+                f"images: 95 % interval {_pair(test['auc_interval'])}"
+            )
     if several:
         typer.echo(f"\nmean of {len(result['runs'])} runs; models tried: {result['models_tried']}")
         for pooled in result.get("pooled", []):

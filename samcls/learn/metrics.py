@@ -8,7 +8,7 @@ are plain floats or None, ready for JSON.
     table["auc"], table["auc_interval"]
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from jaxtyping import Bool, Float, Int
 from samcls.learn.calibration import cooled
 from samcls.learn.figures import FIGURES, area, figures, mean_defined
 
-__all__ = ["auc", "labelled", "majority_class", "resample", "score"]
+__all__ = ["auc", "labelled", "majority_class", "mean_intervals", "resample", "score"]
 
 BLOCK_VALUES = 250_000  # weights held at once: 2 MB, and as much again for each of some figures
 
@@ -60,15 +60,10 @@ def score(
         For one task its figures: each of `FIGURES`, each with `_interval`, and `majority` (the
         accuracy of always answering the majority class), `images`, `absent_classes`. For several the means over tasks, and each task's table under `tasks`.
     """
-    drawn = {task: labelled(labels[:, i], probabilities[task]) for i, task in enumerate(tasks)}
-    blocks = []
-    for weights in resample(len(labels), resamples, seed):
-        found = [figures(weights[:, kept], y, p) for kept, y, p in drawn.values()]
-        blocks.append(np.stack(found))  # task figure resample
-    values = np.concatenate(blocks, axis=2)
+    values = _drawn(labels, probabilities, tasks, resamples, seed)
     tables = {}
     for i, (task, classes) in enumerate(tasks.items()):
-        _, y, p = drawn[task]
+        _, y, p = labelled(labels[:, i], probabilities[task])
         tables[task] = _table(values[i]) | {
             "majority": float(np.mean(y == majority[task])) if len(y) else None,
             "images": len(y),
@@ -86,6 +81,37 @@ def score(
         "images": len(labels),
         "tasks": tables,
     }
+
+
+def mean_intervals(
+    labels: Int[np.ndarray, "image task"],
+    answers: Sequence[Mapping[str, Float[np.ndarray, "image _class"]]],
+    tasks: Mapping[str, tuple[str, ...]],
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Intervals of figures that are means over several models, such as one config's seeds.
+
+    Images are drawn with replacement, the same for all models, and a figure's mean over the models
+    is taken in each resample: what other images would change, with these models as they are.
+
+    Args:
+        labels: As in `score`.
+        answers: Each model's probabilities, as in `score`.
+        tasks: As in `score`.
+        resamples: Number of resamples, at least 1.
+        seed: Of the draws.
+
+    Returns:
+        `<figure>_interval` of each of `FIGURES`; for several tasks of the mean over them, and each
+        task's own under `tasks`.
+    """
+    every = np.stack([_drawn(labels, one, tasks, resamples, seed) for one in answers])
+    values = mean_defined(every)
+    tables = {task: _intervals(_table(one)) for task, one in zip(tasks, values, strict=True)}
+    if len(tables) == 1:
+        return next(iter(tables.values()))
+    return {**_intervals(_table(mean_defined(values))), "tasks": tables}
 
 
 def auc(
@@ -138,6 +164,26 @@ def labelled(
     """Which images have a label, and the labels and probabilities of those."""
     kept = labels >= 0
     return kept, labels[kept], probabilities[kept]
+
+
+def _drawn(
+    labels: Int[np.ndarray, "image task"],
+    probabilities: Mapping[str, Float[np.ndarray, "image _class"]],
+    tasks: Mapping[str, tuple[str, ...]],
+    resamples: int,
+    seed: int,
+) -> Float[np.ndarray, "task figure resample"]:
+    """Every figure in every resample, the first of which is the sample itself."""
+    known = [labelled(labels[:, i], probabilities[task]) for i, task in enumerate(tasks)]
+    blocks = []
+    for weights in resample(len(labels), resamples, seed):
+        found = [figures(weights[:, kept], y, p) for kept, y, p in known]
+        blocks.append(np.stack(found))
+    return np.concatenate(blocks, axis=2)
+
+
+def _intervals(table: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in table.items() if name.endswith("_interval")}
 
 
 def _table(values: Float[np.ndarray, "figure resample"]) -> dict[str, Any]:

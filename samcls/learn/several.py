@@ -22,7 +22,7 @@ import numpy as np
 
 from samcls.config import TrainConfig, digest
 from samcls.errors import OverwriteRefused
-from samcls.learn.metrics import majority_class, score
+from samcls.learn.metrics import majority_class, mean_intervals, score
 from samcls.learn.predictions import read_predictions
 from samcls.learn.runs import MARK, load_run
 from samcls.learn.train import check, train
@@ -58,9 +58,9 @@ def train_several(
 
     Returns:
         As a run's figures, `validation`, `test` and `baselines` holding the mean over the runs of
-        every figure and its standard deviation as `_std`; `runs` says what each run found; with
-        folds, `pooled` is the table of all folds' test images together, for each seed's run of
-        them, with intervals.
+        every figure and its standard deviation as `_std`; `runs` says what each run found. Without
+        folds `test` has intervals as `metrics.mean_intervals` gives them; with folds, `pooled` is
+        the table of all folds' test images together, for each seed's run of them, with intervals.
 
     Raises:
         ConfigError: where any of the runs could not be trained; no run begins then.
@@ -80,6 +80,8 @@ def train_several(
         result["pooled"] = [
             _pooled(config, [folder / name for name in names]) for names in _by_seed(plan).values()
         ]
+    elif config.bootstrap:
+        _add(result["test"], _of_mean(config, [folder / name for name in plan]))
     part = folder / f"{SUMMARY}.part"
     part.write_text(json.dumps(result, indent=2, allow_nan=False), encoding="utf-8")
     part.replace(folder / SUMMARY)
@@ -181,6 +183,22 @@ def _spread(tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             spread[name] = float(np.mean(defined)) if defined else None
             spread[f"{name}_std"] = float(np.std(defined, ddof=1)) if len(defined) > 1 else None
     return spread
+
+
+def _of_mean(config: TrainConfig, folders: Sequence[Path]) -> dict[str, Any]:
+    """Intervals of the runs' mean figures on the test split, which is the same for all."""
+    tasks = load_run(folders[0]).model.tasks
+    said = [read_predictions(folder / "predictions.csv", tasks, "test") for folder in folders]
+    answers = [one.probabilities for one in said]
+    return mean_intervals(said[0].labels, answers, tasks, config.bootstrap, config.seed)
+
+
+def _add(table: dict[str, Any], more: Mapping[str, Any]) -> None:
+    for name, value in more.items():
+        if isinstance(value, Mapping):
+            _add(table[name], value)
+        else:
+            table[name] = value
 
 
 def _pooled(config: TrainConfig, folders: Sequence[Path]) -> dict[str, Any]:

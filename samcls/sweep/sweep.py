@@ -329,9 +329,6 @@ def _score_winner(
             f"the test split is scored for the {opened}th winner of this folder: its space has "
             "changed. Report that number with the figures"
         )
-    log(
-        f"training the best of {tried} configurations as `samcls train` would, for its test figures"
-    )
     place.mkdir(exist_ok=True)
     (place / "configuration").write_text(winner.key, encoding="utf-8")
     run = place / "run"
@@ -343,6 +340,8 @@ def _score_winner(
         found = {"run": str(run), **load_run(run).metrics}
     else:
         found = train(store, config, run, log).to_dict()
+    # Validation chose between all these before it chose the winner's epoch and its baselines.
+    found = {**found, "models_tried": found["models_tried"] + tried - 1}
     return {
         "config": winner.to_dict(space.varied)["configuration"],
         "key": winner.key,

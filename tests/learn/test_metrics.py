@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
 
-from samcls.learn.metrics import auc, majority_class, resample, score
+from samcls.learn.metrics import auc, majority_class, mean_intervals, resample, score
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data" / "medmnist"
 
@@ -171,6 +171,30 @@ def test_intervals_equal_a_loop_over_resamples(classes: int) -> None:
     for figure in ("auc", "accuracy", "balanced_accuracy"):
         ends = np.percentile([t[figure] for t in loops], (2.5, 97.5))
         np.testing.assert_allclose(got[f"{figure}_interval"], ends, atol=1e-12)
+
+
+def test_the_mean_of_models_has_the_interval_of_a_loop_over_resamples() -> None:
+    """Models are averaged inside each resample; one model's are its own, equal models' too."""
+    generator = np.random.default_rng(4)
+    tasks = {"a": ("no", "yes"), "b": ("0", "1", "2")}
+    labels = np.stack([generator.integers(-1, 2, 50), generator.integers(0, 3, 50)], axis=1)
+    answers = [{t: generator.dirichlet(np.ones(len(c)), 50) for t, c in tasks.items()}
+               for _ in range(3)]  # fmt: skip
+    alone = mean_intervals(labels, answers[:1], tasks, 60, 2)
+    table = score(labels, answers[0], tasks, {"a": 0, "b": 0}, 60, 2)
+    assert alone["auc_interval"] == table["auc_interval"]
+    assert alone["tasks"]["b"]["ece_interval"] == table["tasks"]["b"]["ece_interval"]
+    assert mean_intervals(labels, [answers[0]] * 2, tasks, 60, 2) == alone
+    kept = labels[:, 0] >= 0
+    areas = []
+    for weights in resample(50, 60, 2):
+        for row in weights:
+            given = labels[kept, 0], [one["a"][kept, 1] for one in answers]
+            areas.append(
+                np.mean([roc_auc_score(given[0], p, sample_weight=row[kept]) for p in given[1]])
+            )
+    found = mean_intervals(labels, answers, tasks, 60, 2)["tasks"]["a"]["auc_interval"]
+    np.testing.assert_allclose(found, np.percentile(areas[1:], (2.5, 97.5)))
 
 
 def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:

@@ -35,6 +35,8 @@ def test_seeds_give_mean_and_spread(make_store: MakeStore, tmp_path: Path) -> No
     assert result["test"]["auc_std"] == pytest.approx(np.std(areas, ddof=1))
     assert [one["test_auc"] for one in result["runs"]] == areas
     assert {"run", "head", "epochs", "seconds", "parameters", "validation"} <= set(result)
+    low, high = result["test"]["auc_interval"]
+    assert low < result["test"]["auc"] < high
     assert json.loads((tmp_path / "many" / "summary.json").read_text()) == result
     lines: list[str] = []
     again = train_several(store, CONFIG, tmp_path / "many", lines.append, seeds=3)
