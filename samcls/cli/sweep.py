@@ -1,6 +1,6 @@
 """Sweeps on the command line: many configurations over one store, one winner."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -67,7 +67,7 @@ def _sweep(
     values = result.to_dict()
 
     def show() -> None:
-        _show_leaderboard(values, found.varied)
+        _show_leaderboard(values, found)
         _show_winner(values)
 
     return Outcome(values, show, exit_status=3 if result.failed else 0)
@@ -91,7 +91,7 @@ def _show_plan(plan: "SweepPlan", space: "Space", workers: int) -> None:
     show_table(
         ["configuration", *keys],
         [
-            [str(place), *(_setting(getattr(config, key)) for key in keys)]
+            [str(place), *_settings(vars(config), space)]
             for place, config in enumerate(configurations, 1)
         ],
     )
@@ -107,7 +107,8 @@ def _show_plan(plan: "SweepPlan", space: "Space", workers: int) -> None:
     )
 
 
-def _show_leaderboard(values: Mapping[str, Any], keys: Sequence[str]) -> None:
+def _show_leaderboard(values: Mapping[str, Any], space: "Space") -> None:
+    keys = space.varied
     rows = [row for row in values["rows"] if row["rank"] is not None]
     several = any(row["n"] > 1 for row in rows)
     header = ["rank", "val. AUC", *(["± std"] if several else []), "val. ACC", "parameters", *keys]
@@ -120,7 +121,7 @@ def _show_leaderboard(values: Mapping[str, Any], keys: Sequence[str]) -> None:
                 *([number(row["auc_std"], 4)] if several else []),
                 number(row["accuracy"]),
                 f"{row['parameters']:,}",
-                *(_setting(row["configuration"][key]) for key in keys),
+                *_settings(row["configuration"], space),
             ]
             for row in rows[:_SHOWN]
         ],
@@ -147,6 +148,12 @@ def _show_winner(values: Mapping[str, Any]) -> None:
         f"{values['finished']} runs, {values['failed']} failed, {values['made']} made now"
         + ("" if speed is None else f" in {_duration(values['seconds'])}, {speed:.0f} a minute")
     )
+
+
+def _settings(configuration: Mapping[str, Any], space: "Space") -> list[str]:
+    """What was varied; a dash for what the configuration's own head knows nothing of."""
+    own = space.varied_for(configuration.get("head", ""))  # else it is the same for all
+    return [_setting(configuration[key]) if key in own else "-" for key in space.varied]
 
 
 def _setting(value: Any) -> str:

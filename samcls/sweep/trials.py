@@ -93,6 +93,16 @@ class Space:
         """Keys that differ between configurations, in the file's order."""
         return tuple(dict.fromkeys(name for part in self.parts for name in part))
 
+    def varied_for(self, head: str) -> frozenset[str]:
+        """Keys that differ between configurations of one head."""
+        parts = [(part.get("head"), part) for part in self.parts]
+        return frozenset(
+            name
+            for heads, part in parts
+            if not isinstance(heads, Choices) or head in heads.values
+            for name in part
+        )
+
     @property
     def logarithmic(self) -> frozenset[str]:
         """Varied keys that are drawn on a logarithmic scale."""

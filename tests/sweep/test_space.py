@@ -67,6 +67,8 @@ def test_several_tables_give_each_head_its_own_keys() -> None:
     assert Counter(c.head for c in grid.configurations()) == {"slca": 3, "linear": 2, "se": 2}
     drawn = parse_space("search = 'random'\nruns = 50\n" + text).configurations()
     assert set(drawn) == set(grid.configurations())
+    assert grid.varied_for("slca") == {"head", "reduction"}
+    assert grid.varied_for("linear") == {"head", "dropout"}
 
 
 @settings(max_examples=15, deadline=None)
