@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from samcls.config import TrainConfig, load_toml
+from samcls.sweep.space import load_space
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -15,10 +16,15 @@ README = (ROOT / "README.md").read_text()
 
 @pytest.mark.parametrize("path", sorted((ROOT / "pipelines").glob("*.toml")), ids=lambda p: p.stem)
 def test_a_pipeline_loads_and_its_header_says_how_to_run_it(path: Path) -> None:
-    """Each pipeline is a valid config whose header holds commands, hardware, time and figures."""
-    load_toml(TrainConfig, path)
-    header = path.read_text().split("\n\nhead")[0]
-    for part in (f"pipelines/{path.name}", "samcls extract", "Hardware:", "Time:", "AUC"):
+    """Each pipeline is a valid config or space whose header holds commands, hardware, time and figures."""
+    space = path.stem.endswith("_space")
+    if space:
+        assert load_space(path).trials()
+    else:
+        load_toml(TrainConfig, path)
+    header = path.read_text().split("\n\nname" if space else "\n\nhead")[0]
+    verb = "samcls sweep" if space else "samcls train"
+    for part in (f"pipelines/{path.name}", "samcls extract", verb, "Hardware:", "Time:", "AUC"):
         assert part in header
 
 
