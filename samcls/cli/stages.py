@@ -51,6 +51,10 @@ def _extract(
     resize: Annotated[str, typer.Option(help="longest (keep the aspect, pad) or stretch.")] = (
         "longest"
     ),
+    keep_pixels: Annotated[
+        int | None,
+        typer.Option(help="Keep each image too, at so many pixels: for guided networks."),
+    ] = None,
     storage: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
     keep_bits: Annotated[
         int | None, typer.Option(help="Round stored values to so many mantissa bits; compresses.")
@@ -108,6 +112,7 @@ def _extract(
         views=views,
         size=size,
         resize=resize,  # type: ignore[arg-type]  # the options check it
+        keep_pixels=keep_pixels,
         storage=storage,
         keep_bits=keep_bits,
         precision=precision,

@@ -57,6 +57,7 @@ def _info(store: _Store) -> Outcome:
         "splits": {str(k): int(n) for k, n in zip(splits, counts, strict=True)},
         "tasks": {name: list(classes) for name, classes in opened.tasks.items()},
         "levels": {name: list(asdict(shape).values()) for name, shape in opened.levels.items()},
+        "pixels": opened.pixel_size,
         "fingerprint": opened.fingerprint.to_dict(),
         "payload_bytes": opened.payload_bytes,
         "bytes": opened.stored_bytes,
@@ -79,6 +80,8 @@ def _info(store: _Store) -> Outcome:
             ["level", "channels", "rows", "cols", "patch"],
             [[k, *map(str, asdict(v).values())] for k, v in opened.levels.items()],
         )
+        if opened.pixel_size:
+            typer.echo(f"pixels: each image at {opened.pixel_size} x {opened.pixel_size}")
         for name, value in opened.fingerprint.to_dict().items():
             typer.echo(f"{name}: {value}")
         _list([f"failed: {ids[row]}: {errors[row]}" for row in failed], "samcls extract --json")

@@ -17,7 +17,6 @@ from jaxtyping import Int, UInt8
 
 from samcls.data.images import PREPROCESSING_VERSION
 from samcls.data.manifest import Manifest
-from samcls.data.views import view_names
 from samcls.encode.base import Encoder
 from samcls.encode.changes import follow_images, in_store_order, table_of
 from samcls.encode.encoder import encoder_spec, load_encoder, parse_levels
@@ -30,6 +29,7 @@ from samcls.store.lock import Claim, writer_lock
 from samcls.store.rewrite import finish_rewrite, rewrite_store
 from samcls.store.schema import DONE, FAILED, REMOVED, Fingerprint, LevelShape, Partition
 from samcls.store.writer import ShardWriter
+from samcls.views import view_names
 
 __all__ = [
     "ExtractOptions",
@@ -136,7 +136,10 @@ def _extract(
 
     counted(done, len(before), failed, done * row_bytes)
     settled = replace(
-        options, batch=options.batch or default_batch(encoder), precision=encoder.precision
+        options,
+        batch=options.batch or default_batch(encoder),
+        precision=encoder.precision,
+        keep_pixels=store.pixel_size or None,
     )
     if not len(todo):
         pass
@@ -283,14 +286,35 @@ def _open_or_create(
     if FeatureStore.exists(path):
         store = FeatureStore.open(path, mode="r+", claim=claim)
         store.require(fingerprint)
+        _require_pixels(store, options.keep_pixels)
         return _follow_table(store, table, options.removed, log, claim)
     levels = {name: _pooled_shape(encoder, name, options.window) for name in encoder.levels}
     partition = None
     if options.workers > 1 or options.dask:  # some shards for each worker, however few the images
         most = max(1, len(manifest) // (4 * max(options.workers, 2)))
         views = len(fingerprint.views)
-        partition = Partition.for_levels(levels, views, fingerprint.storage, most)
-    return FeatureStore.create(path, fingerprint, levels, table, partition=partition, claim=claim)
+        partition = Partition.for_levels(
+            levels, views, fingerprint.storage, most, options.keep_pixels or 0
+        )
+    return FeatureStore.create(
+        path,
+        fingerprint,
+        levels,
+        table,
+        partition=partition,
+        claim=claim,
+        pixels=options.keep_pixels or 0,
+    )
+
+
+def _require_pixels(store: FeatureStore, asked: int | None) -> None:
+    """Let a store keep what it keeps: going on needs no --keep-pixels, and no other one."""
+    if asked is not None and asked != store.pixel_size:
+        kept = f"images of {store.pixel_size} pixels" if store.pixel_size else "no images"
+        raise ConfigError(
+            f"--keep-pixels is {asked}, and {store.path} keeps {kept}; leave it out to go on with the "
+            "store as it is, or extract into another one"
+        )
 
 
 def _follow_table(

@@ -3,13 +3,14 @@
 from dataclasses import dataclass
 
 from samcls.data.images import Resize
-from samcls.data.views import view_names
 from samcls.encode.encoder import check_size, encoder_spec, parse_levels
 from samcls.encode.precision import PRECISIONS
 from samcls.errors import ConfigError
+from samcls.views import view_names
 
 __all__ = ["TIMM_PREFIX", "ExtractOptions"]
 
+MOST_PIXELS = 4096  # side of the images that a store keeps; 50 MB each
 TIMM_PREFIX = "timm:"
 
 
@@ -25,6 +26,8 @@ class ExtractOptions:
         views: `none`, `flip` (as it is, and mirrored) or `d4` (all eight symmetries).
         size: side of the encoder input in pixels; the encoder's own by default.
         resize: `longest` keeps the aspect and pads; `stretch` does not.
+        keep_pixels: keep each image beside its features, in a square of so many pixels and framed as
+            the encoder's own, for networks that look at images; none by default.
         storage: `float16` or `float32`.
         keep_bits: mantissa bits that stored values are rounded to, which compresses; all by default.
         precision: of the encoder's arithmetic: `auto`, `float32`, `bfloat16` or `float16`. `auto` takes
@@ -51,6 +54,7 @@ class ExtractOptions:
     views: str = "none"
     size: int | None = None
     resize: Resize = "longest"
+    keep_pixels: int | None = None
     storage: str = "float16"
     keep_bits: int | None = None
     precision: str = "auto"
@@ -89,10 +93,15 @@ class ExtractOptions:
                 raise ConfigError(
                     f"{name} is {getattr(self, name)!r}; expected {' or '.join(allowed)}"
                 )
-        for name in ("window", "batch", "workers"):
+        for name in ("window", "batch", "workers", "keep_pixels"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ConfigError(f"{name} is {value}; expected at least 1")
+        if self.keep_pixels is not None and self.keep_pixels > MOST_PIXELS:
+            raise ConfigError(
+                f"keep_pixels is {self.keep_pixels}, the side of the images that are kept; expected "
+                f"at most {MOST_PIXELS}, such as 224"
+            )
 
     def _check_sam(self) -> None:
         spec = encoder_spec(self.encoder)

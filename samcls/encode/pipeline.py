@@ -18,13 +18,13 @@ from torch import Tensor
 
 from samcls.data.images import Frame, make_frame, pixel_digest, read_image
 from samcls.data.manifest import Row
-from samcls.data.views import transform, view_names
 from samcls.encode.base import Encoder
 from samcls.encode.options import ExtractOptions
 from samcls.encode.pooling import pool_valid, valid_cells
 from samcls.errors import ImageError, RunError
 from samcls.store.feature_store import RowBatch
-from samcls.store.schema import DONE, FAILED
+from samcls.store.schema import DONE, FAILED, PIXELS
+from samcls.views import transform, view_names
 
 __all__ = ["Pipeline"]
 
@@ -41,6 +41,7 @@ class _Decoded:
     frames: tuple[Frame, ...]
     sha256: bytes
     reason: str
+    kept: UInt8[np.ndarray, "size size 3"] | None = None
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,7 @@ class Pipeline:
         self._window = options.window
         self._views = view_names(options.views)
         self._resize = options.resize
+        self._keep = options.keep_pixels or 0
         self._dtype: torch.dtype = getattr(torch, options.storage)
         self._batch = options.batch or 1
         self._chunk = self._batch  # images the device takes at once; halved when memory runs out
@@ -126,9 +128,10 @@ class Pipeline:
             frames = tuple(
                 make_frame(transform(image, view), size, self._resize) for view in self._views
             )
+            kept = make_frame(image, self._keep, self._resize).pixels if self._keep else None
         except ImageError as error:
             return _Decoded((), bytes(32), str(error))
-        return _Decoded(frames, digest, "")
+        return _Decoded(frames, digest, "", kept)
 
     def _launch(
         self,
@@ -236,6 +239,8 @@ class Pipeline:
             for one, good in zip(decoded, finite, strict=True)
         ]
         failed = np.array([bool(reason) for reason in reasons])
+        if self._keep:
+            features[PIXELS] = self._pixels(decoded)
         for values in features.values():
             values[failed] = 0
         for row, one, bad in zip(rows, decoded, failed, strict=True):
@@ -251,6 +256,14 @@ class Pipeline:
             status=np.where(failed, FAILED, DONE).astype(np.uint8),
             error=reasons,
         )
+
+    def _pixels(self, decoded: Sequence[_Decoded]) -> UInt8[np.ndarray, "image size size 3"]:
+        """Bring the images that are kept into one array; failed ones are zeros."""
+        kept = np.zeros((len(decoded), self._keep, self._keep, 3), dtype=np.uint8)
+        for place, one in zip(kept, decoded, strict=True):
+            if one.kept is not None:
+                place[:] = one.kept
+        return kept
 
     def _gather(self, launched: _Launched, recall: Recall) -> dict[str, np.ndarray]:
         """Bring encoded, recalled and failed rows into one array for each level."""

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from samcls.data.views import view_names
 from samcls.encode.attention import FastBlock
 from samcls.encode.cost import best_seconds, peak_memory
 from samcls.encode.encoder import (
@@ -24,6 +23,7 @@ from samcls.encode.encoder import (
 from samcls.encode.extract import ExtractOptions, choose_device
 from samcls.encode.precision import choose_precision
 from samcls.errors import ConfigError
+from samcls.views import view_names
 
 __all__ = ["PlanRow", "plan"]
 
@@ -132,6 +132,7 @@ def _price(
     side = -(-((options.size or spec.input_size) // PATCH) // options.window)
     channels = sum(spec.neck_width if level == "neck" else spec.width for level in levels)
     payload = images * views * channels * side * side * _ITEM_BYTES[options.storage]
+    payload += images * 3 * (options.keep_pixels or 0) ** 2
     return PlanRow(
         choice=choice,
         images=images,

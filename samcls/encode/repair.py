@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from samcls.data.manifest import Manifest
-from samcls.data.views import VIEW_SETS
 from samcls.encode.changes import table_of
 from samcls.encode.extract import ExtractOptions, ExtractSummary, Progress, extract
 from samcls.errors import StoreError
 from samcls.store.feature_store import FeatureStore, RowTable
 from samcls.store.repair import prepare_repair
 from samcls.store.verify import VerifyReport, verify
+from samcls.views import VIEW_SETS
 
 __all__ = ["RepairSummary", "options_of", "repair"]
 

@@ -9,15 +9,21 @@ on one CPU core.
     images.values, images.shown               # 0..1, "image 3 row col"; "image 1 row col"
 """
 
+import math
+import tempfile
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
+from samcls.store.feature_store import FeatureStore
 from samcls.views import symmetry
 
-__all__ = ["Images", "Pixels", "jittered"]
+__all__ = ["Images", "Pixels", "extents_of", "jittered"]
+
+BLOCK_ROWS = 256  # images read at once
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +58,35 @@ class Pixels:
         """Side of the images."""
         return int(self.values.shape[1])
 
+    @classmethod
+    def load(
+        cls, store: FeatureStore, rows: Int64[Tensor, " image"], memory: int | None = None
+    ) -> "Pixels":
+        """Read some images of a store.
+
+        Args:
+            store: One that keeps pixels.
+            rows: Of the store.
+            memory: Bytes that they may take; where they would take more they lie in a scratch file.
+                None sets no limit.
+
+        Raises:
+            StoreError: where the store keeps none, or they are damaged.
+        """
+        size = store.pixel_size
+        shape = (len(rows), size, size, 3)
+        if memory is not None and math.prod(shape) > memory:
+            with tempfile.TemporaryFile() as file:  # which lives on as long as it is mapped
+                values = torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))
+        else:
+            values = torch.empty(shape, dtype=torch.uint8)
+        for start in range(0, len(rows), BLOCK_ROWS):
+            block = rows[start : start + BLOCK_ROWS].numpy()
+            values[start : start + len(block)] = torch.from_numpy(store.pixels(block))
+        valid = torch.from_numpy(store.valid[rows.numpy()].astype(np.int64))
+        extents = extents_of(values, valid, store.fingerprint.input_size)
+        return cls(values, extents, store.fingerprint.views)
+
     def picked(self, rows: Int64[Tensor, " row"]) -> "Pixels":
         """Some images, in the order given."""
         return Pixels(self.values[rows], self.extents[rows], self.views)
@@ -81,6 +116,36 @@ class Pixels:
                 turned[i, :, : picture.shape[1], : picture.shape[2]] = picture
                 shown[i, :, : picture.shape[1], : picture.shape[2]] = True
         return Images(turned.float() / 255, shown)
+
+
+def extents_of(
+    values: UInt8[Tensor, "image size size 3"], valid: Int64[Tensor, "image 2"], input_size: int
+) -> Int64[Tensor, "image 2"]:
+    """Height and width of what shows picture in each image.
+
+    The encoder's own side was rounded, so that of the image is known to a pixel or two; which it is,
+    the padding says, being 0. Only a picture whose last row is black all along can be taken for one
+    that ends before it.
+
+    Args:
+        values: Images, padded right and bottom.
+        valid: Height and width of the picture in the encoder's frame, in its pixels.
+        input_size: Side of the encoder's frame.
+    """
+    size = int(values.shape[1])
+    scaled, half = valid.double() * size / input_size, 0.5 * size / input_size
+    least = (scaled - half + 0.5).floor().clamp(1, size).long()
+    most = (scaled + half + 0.5).floor().clamp(1, size).long()
+    # Of a frame that is full both ways nothing says that it is padded.
+    least[(valid == input_size).all(1)] = size
+    found = least.clone()
+    for image, axis in torch.nonzero(least < most).tolist():
+        first, last = int(least[image, axis]), int(most[image, axis])
+        lines = values[image].narrow(axis, first, last - first)
+        shown = torch.nonzero(lines.movedim(axis, 0).flatten(1).any(1)).flatten()
+        if len(shown):
+            found[image, axis] = first + int(shown[-1]) + 1
+    return found
 
 
 def jittered(images: Images, amount: float, generator: torch.Generator) -> Images:

@@ -17,7 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import zarr
 import zarr.errors
-from jaxtyping import Float, Int
+from jaxtyping import Int, Shaped
 from numcodecs import BitRound
 
 from samcls.errors import FingerprintMismatch, OverwriteRefused, RunError, StoreError
@@ -31,6 +31,7 @@ from samcls.store.schema import (
     DONE,
     FORMAT_VERSION,
     PENDING,
+    PIXELS,
     REMOVED,
     Fingerprint,
     LevelShape,
@@ -80,6 +81,7 @@ class FeatureStore(StoreReader):
         codec: str = DEFAULT_CODEC,
         partition: Partition | None = None,
         claim: Claim | None = None,
+        pixels: int = 0,
     ) -> "FeatureStore":
         """Make an empty store, every row pending.
 
@@ -93,6 +95,7 @@ class FeatureStore(StoreReader):
             codec: one of `layout.CODECS`; all are lossless.
             partition: rows in a chunk and in a shard; sized in bytes by default.
             claim: of the writer's lock, checked before each write from here on.
+            pixels: side of the images that are kept beside the features; 0 keeps none.
 
         Raises:
             OverwriteRefused: something other than an unfinished creation is there.
@@ -114,13 +117,14 @@ class FeatureStore(StoreReader):
             "fingerprint": fingerprint.to_dict(),
             "tasks": _tasks(table),
             "format_version": FORMAT_VERSION,
+            **({PIXELS: pixels} if pixels else {}),
         }
         with _writing(path, claim), configured():
             group = zarr.open_group(
                 keys.store, mode="w", zarr_format=3, attributes={"created_by": _MARK}
             )
-            create_arrays(group, fingerprint, levels, table, codec, partition)
-            save_copy(keys, array_paths(fingerprint), attributes)
+            create_arrays(group, fingerprint, levels, table, codec, partition, pixels)
+            save_copy(keys, array_paths(fingerprint, pixels), attributes)
             group.attrs.update(attributes)
         return cls.open(path, mode="r+", claim=claim)
 
@@ -217,8 +221,9 @@ class FeatureStore(StoreReader):
             for level, values in batch.features.items():
                 array = self._features(level)  # before its neighbours: it may not be there
                 self._require_neighbours(level, batch.rows)
+                kept = values if level == PIXELS else self._rounded(values)
                 for rows, part in batch.runs():
-                    array[rows] = self._rounded(values[part])
+                    array[rows] = kept[part]
 
     def write_marks(self, batch: RowBatch) -> None:
         """Write what else is known of rows, their status last; one process at a time.
@@ -251,10 +256,8 @@ class FeatureStore(StoreReader):
             self._array("status")[:] = status
             self._array("sha256")[:] = digests
 
-    def write_level(
-        self, level: str, rows: slice, values: Float[np.ndarray, "image view channel row col"]
-    ) -> None:
-        """Write features alone, leaving marks as they are; for repair.
+    def write_level(self, level: str, rows: slice, values: Shaped[np.ndarray, "image ..."]) -> None:
+        """Write one of `payloads` alone, leaving marks as they are; for repair.
 
         Raises:
             StoreError: the store was opened for reading, or a chunk to be completed is damaged.

@@ -14,7 +14,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from samcls.errors import StoreError
 from samcls.store.rows import RowTable
-from samcls.store.schema import Fingerprint, LevelShape, Partition, array_name
+from samcls.store.schema import PIXELS, Fingerprint, LevelShape, Partition, array_name, array_path
 
 __all__ = [
     "CODECS",
@@ -46,10 +46,15 @@ _ROW_CHUNK = 8192  # rows in one chunk of the per-image arrays
 _AXES = ("channel", "row", "col")
 
 
-def array_paths(fingerprint: Fingerprint) -> list[str]:
-    """Return the path of every array within a store's group."""
-    levels = [f"features/{array_name(level)}" for level in fingerprint.levels]
-    return [*levels, *COLUMNS, *RESULTS]
+def array_paths(fingerprint: Fingerprint, pixels: int) -> list[str]:
+    """Return the path of every array within a store's group.
+
+    Args:
+        fingerprint: of the store.
+        pixels: side of the images that it keeps; 0 where it keeps none.
+    """
+    kept = [*fingerprint.levels, *([PIXELS] if pixels else [])]
+    return [*(array_path(name) for name in kept), *COLUMNS, *RESULTS]
 
 
 def create_arrays(
@@ -59,16 +64,22 @@ def create_arrays(
     table: RowTable,
     codec: str,
     partition: Partition | None = None,
+    pixels: int = 0,
 ) -> None:
-    """Make every array of a new store, rows pending.
+    """Make every array of a new store, rows pending; images too where their side is not 0.
 
     Raises:
         StoreError: the codec is unknown.
     """
     if codec not in CODECS:
         raise StoreError(f"codec is {codec!r}; expected one of {', '.join(CODECS)}")
-    chosen = partition or Partition.for_levels(levels, len(fingerprint.views), fingerprint.storage)
-    _create_feature_arrays(group, fingerprint, levels, len(table.ids), codec, chosen)
+    chosen = partition or Partition.for_levels(
+        levels, len(fingerprint.views), fingerprint.storage, pixels=pixels
+    )
+    compressors = _compressors(codec)
+    _create_feature_arrays(group, fingerprint, levels, len(table.ids), compressors, chosen)
+    if pixels:
+        _create_pixels(group, len(table.ids), pixels, compressors, chosen)
     _create_row_arrays(group, table)
 
 
@@ -77,11 +88,9 @@ def _create_feature_arrays(
     fingerprint: Fingerprint,
     levels: Mapping[str, LevelShape],
     images: int,
-    codec: str,
+    compressors: list[Any],
     partition: Partition,
 ) -> None:
-    blosc = CODECS[codec]
-    compressors = [Crc32cCodec()] if blosc is None else [BloscCodec(**blosc), Crc32cCodec()]
     for level, shape in levels.items():
         tail = (len(fingerprint.views), shape.channels, shape.rows, shape.cols)
         group.create_array(
@@ -96,6 +105,27 @@ def _create_feature_arrays(
             dimension_names=("image", "view", *(f"{axis}_{level}" for axis in _AXES)),
             attributes={"patch_size": shape.patch},
         )
+
+
+def _create_pixels(
+    group: zarr.Group, images: int, size: int, compressors: list[Any], partition: Partition
+) -> None:
+    tail = (size, size, 3)
+    group.create_array(
+        PIXELS,
+        shape=(images, *tail),
+        dtype="uint8",
+        chunks=(partition.chunk_rows, *tail),
+        shards=(partition.shard_rows, *tail),
+        compressors=compressors,
+        fill_value=0,
+        dimension_names=("image", "pixel_row", "pixel_col", "colour"),
+    )
+
+
+def _compressors(codec: str) -> list[Any]:
+    blosc = CODECS[codec]
+    return [Crc32cCodec()] if blosc is None else [BloscCodec(**blosc), Crc32cCodec()]
 
 
 def _create_row_arrays(group: zarr.Group, table: RowTable) -> None:

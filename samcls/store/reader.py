@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import zarr
-from jaxtyping import Bool, Float, Int, UInt8, UInt16
+from jaxtyping import Bool, Float, Int, Shaped, UInt8, UInt16
 from zarr.codecs import BloscCodec
 
 from samcls.errors import SamclsError, StoreError
@@ -25,12 +25,13 @@ from samcls.store.schema import (
     DONE,
     FAILED,
     PENDING,
+    PIXELS,
     REMOVED,
     TRANSPOSED,
     Fingerprint,
     LevelShape,
     Partition,
-    array_name,
+    array_path,
 )
 from samcls.store.shards import CAN_READ_PARTS, LocalShard, read_index, shard_key
 from samcls.store.tables import NO_SPLIT
@@ -106,7 +107,17 @@ class StoreReader:
     @property
     def array_paths(self) -> list[str]:
         """Path of every array within the store's group."""
-        return array_paths(self.fingerprint)
+        return array_paths(self.fingerprint, self.pixel_size)
+
+    @property
+    def pixel_size(self) -> int:
+        """Side of the images that are kept beside the features; 0 where none are."""
+        return int(self._attributes.get(PIXELS, 0))
+
+    @property
+    def payloads(self) -> tuple[str, ...]:
+        """What is written in shards: every level, and `pixels` where images are kept."""
+        return (*self.fingerprint.levels, *([PIXELS] if self.pixel_size else []))
 
     @property
     def ids(self) -> list[str]:
@@ -164,6 +175,24 @@ class StoreReader:
             StoreError: the level or a row is not in the store, a chunk is damaged, or the features
                 of a row that is done are not there.
         """
+        self._require_level(level)
+        return self._read_done(level, rows)
+
+    def pixels(self, rows: Rows = None) -> UInt8[np.ndarray, "image size size 3"]:
+        """Read the images that are kept: RGB, framed as the encoder's own, as the first view shows them.
+
+        Args:
+            rows: a slice, row numbers in any order, or None for all.
+
+        Returns:
+            Values in 0..255, 0 beyond what shows picture; rows that are pending or failed hold zeros.
+
+        Raises:
+            StoreError: the store keeps no images; or as for `read`.
+        """
+        return self._read_done(PIXELS, rows)
+
+    def _read_done(self, level: str, rows: Rows) -> Shaped[np.ndarray, "image ..."]:
         values, absent = self.read_held(level, rows)
         if not len(absent):
             return values
@@ -177,11 +206,11 @@ class StoreReader:
 
     def read_held(
         self, level: str, rows: Rows = None
-    ) -> tuple[Float[np.ndarray, "image view channel row col"], Int[np.ndarray, " absent"]]:
+    ) -> tuple[Shaped[np.ndarray, "image ..."], Int[np.ndarray, " absent"]]:
         """Read what is there, whatever the rows' status; absence is told from zeros.
 
         Args:
-            level: one of `levels`.
+            level: one of `payloads`.
             rows: as for `read`.
 
         Returns:
@@ -222,7 +251,7 @@ class StoreReader:
         named = ", ".join(f"row {row} ({ids[row]})" for row in shown)
         more = ", ..." if len(rows) > _SHOWN else ""
         raise StoreError(
-            f"{self.path}: level {level} lacks the features of {len(rows)} images that are marked "
+            f"{self.path}: {_described(level)} of {len(rows)} images that are marked "
             f"done: {named}{more}. A chunk or a shard is gone; samcls store verify {self.path} names "
             f"every image, samcls store repair {self.path} --manifest M.csv encodes them again"
         )
@@ -298,10 +327,15 @@ class StoreReader:
             status[away] = told[away]
         return status
 
+    def empty_rows(self, level: str, rows: int) -> Shaped[np.ndarray, "image ..."]:
+        """Return zeros for so many rows of a payload, in its type and shape."""
+        array = self._features(level)
+        return np.zeros((rows, *array.shape[1:]), dtype=array.dtype)
+
     @property
     def payload_bytes(self) -> int:
-        """Bytes of all feature values before compression."""
-        return sum(int(self._features(level).nbytes) for level in self.levels)
+        """Bytes of all feature values and images before compression."""
+        return sum(int(self._features(level).nbytes) for level in self.payloads)
 
     @property
     def stored_bytes(self) -> int:
@@ -360,14 +394,23 @@ class StoreReader:
         return array
 
     def _features(self, level: str) -> zarr.Array[Any]:
+        if level == PIXELS:
+            if not self.pixel_size:
+                raise StoreError(
+                    f"{self.path} keeps no images; extract into another store with --keep-pixels 224"
+                )
+        else:
+            self._require_level(level)
+        return self._array(array_path(level))
+
+    def _require_level(self, level: str) -> None:
         if level not in self.fingerprint.levels:
             raise StoreError(
                 f"{self.path} has no level {level!r}; it holds {', '.join(self.fingerprint.levels)}"
             )
-        return self._array(f"features/{array_name(level)}")
 
     def _shape(self, level: str) -> LevelShape:
-        self._features(level)
+        self._require_level(level)
         return self.levels[level]
 
     def _numbers(self, rows: Rows) -> Int[np.ndarray, " image"]:
@@ -417,6 +460,11 @@ class StoreReader:
 
     def _strings(self, name: str) -> list[str]:
         return [str(value) for value in self._whole(name)]
+
+
+def _described(level: str) -> str:
+    """What a payload lacks, in words that go before `of N images`."""
+    return "pixels lacks those" if level == PIXELS else f"level {level} lacks the features"
 
 
 def _identity(root: Path | None) -> tuple[int, int] | None:

@@ -64,7 +64,7 @@ def prepare_repair(
         store = FeatureStore.open(path, mode="r+", claim=lock.claim)
         _restore_columns(store, report.problems, table)
         rows = _mark(store, report.problems)
-        for level in store.fingerprint.levels:
+        for level in store.payloads:
             store.require_claim()
             _rewrite_shards(store, level, [p for p in report.problems if p.level == level])
     return rows
@@ -169,9 +169,7 @@ def _rewrite_shards(store: FeatureStore, level: str, problems: Sequence[Problem]
     torn = {p.row // chunk for p in damaged if p.kind == "chunk damaged" and p.row is not None}
     for shard in {number * chunk // size for number in torn} - gone:
         rows = slice(shard * size, min((shard + 1) * size, len(store)))
-        shape = store.levels[level]
-        tail = (len(store.fingerprint.views), shape.channels, shape.rows, shape.cols)
-        values = np.zeros((rows.stop - rows.start, *tail), store.fingerprint.storage)
+        values = store.empty_rows(level, rows.stop - rows.start)
         for first in range(rows.start, rows.stop, chunk):
             if first // chunk not in torn:
                 part = slice(first, min(first + chunk, rows.stop))

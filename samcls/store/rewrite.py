@@ -70,6 +70,7 @@ def rewrite_store(
                 codec=store.codec,
                 partition=store.partition,
                 claim=claim,
+                pixels=store.pixel_size,
             )
             _copy(store, new, places)
         except BaseException:  # Ctrl-C too: the disk may have no room for a second store
@@ -117,12 +118,11 @@ def _copy(store: FeatureStore, new: FeatureStore, places: Int[np.ndarray, " imag
         if not len(held):
             continue
         rows = slice(int(held[0]), int(held[-1]) + 1)
-        for level, shape in store.levels.items():
+        for level in store.payloads:
             found, absent = store.read_held(level, places[held])
             lost = absent[status[held][absent] == DONE]
             store.refuse_lost(level, places[held][lost])
-            tail = (len(store.fingerprint.views), shape.channels, shape.rows, shape.cols)
-            values = np.zeros((rows.stop - rows.start, *tail), dtype=store.fingerprint.storage)
+            values = store.empty_rows(level, rows.stop - rows.start)
             values[held - rows.start] = found
             new.write_level(level, rows, values)
     errors = np.array(store.errors, dtype=object)

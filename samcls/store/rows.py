@@ -50,7 +50,8 @@ class RowBatch:
 
     Attributes:
         rows: row numbers, ascending.
-        features: for each level, (image, view, channel, row, col); rows that failed hold zeros.
+        features: for each level, (image, view, channel, row, col), and where the store keeps images
+            `pixels`, (image, row, col, 3); rows that failed hold zeros.
         valid: height and width, in encoder-input pixels, that show picture.
         sha256: of the decoded pixels, 32 bytes an image.
         status: DONE or FAILED.

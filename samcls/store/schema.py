@@ -17,17 +17,20 @@ __all__ = [
     "FAILED",
     "FORMAT_VERSION",
     "PENDING",
+    "PIXELS",
     "REMOVED",
     "TRANSPOSED",
     "Fingerprint",
     "LevelShape",
     "Partition",
     "array_name",
+    "array_path",
 ]
 
 FORMAT_VERSION = 1
 PENDING, DONE, FAILED = 0, 1, 2  # values of the `status` array
 REMOVED = 3  # not in the manifest any more; whatever was encoded is kept, and no stage uses it
+PIXELS = "pixels"  # the array of images; no level has that name
 TRANSPOSED = frozenset({"rot90", "rot270", "transpose", "antitranspose"})  # views: sides swapped
 
 _SHARD_BYTES = 64 * 2**20
@@ -165,6 +168,7 @@ class Partition:
         views: int,
         storage: str,
         most_rows: int | None = None,
+        pixels: int = 0,
     ) -> "Partition":
         """Choose sizes from the largest level, as powers of two so that batches divide them.
 
@@ -173,8 +177,10 @@ class Partition:
             views: number of views.
             storage: type of a value.
             most_rows: a shard holds at most about so many, so that several workers find shards.
+            pixels: side of the images that are kept; 0 where none are.
         """
         row_bytes = max(shape.values for shape in levels.values()) * views * _ITEM_BYTES[storage]
+        row_bytes = max(row_bytes, 3 * pixels**2)
         chunk = max(1, _CHUNK_BYTES // row_bytes)
         shard = max(1, min(_SHARD_BYTES // row_bytes, most_rows or _SHARD_BYTES))
         shard = 1 << (shard.bit_length() - 1)
@@ -184,3 +190,8 @@ class Partition:
 def array_name(level: str) -> str:
     """Return the name of a level's array inside `features`: no colon, which some file systems refuse."""
     return level.replace(":", "_")
+
+
+def array_path(name: str) -> str:
+    """Return the path of a level's array, or of the images', within a store's group."""
+    return PIXELS if name == PIXELS else f"features/{array_name(name)}"

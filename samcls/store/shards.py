@@ -22,7 +22,7 @@ from jaxtyping import Bool, Int, UInt8, UInt64
 from numcodecs import blosc
 
 from samcls.store.keys import Keys
-from samcls.store.schema import Partition, array_name
+from samcls.store.schema import PIXELS, Partition, array_path
 
 __all__ = ["CAN_READ_PARTS", "LocalShard", "ShardIndex", "read_index", "shard_key"]
 
@@ -53,9 +53,10 @@ class ShardIndex:
         return np.asarray(self.entries[:, 0] != _ABSENT)
 
 
-def shard_key(level: str, shard: int) -> str:
-    """Return the key of a level's shard: rows are split, the other axes are whole."""
-    return f"features/{array_name(level)}/c/{shard}/0/0/0/0"
+def shard_key(name: str, shard: int) -> str:
+    """Return the key of a shard of a level, or of the images: rows are split, other axes are whole."""
+    whole = "0/0/0" if name == PIXELS else "0/0/0/0"
+    return f"{array_path(name)}/c/{shard}/{whole}"
 
 
 def read_index(keys: Keys, level: str, shard: int, partition: Partition) -> ShardIndex:
@@ -109,7 +110,7 @@ class LocalShard:
         Args:
             rows: which ones.
             places: where each goes in `out`.
-            out: of shape (image, view, channel, row, col); zeros where a chunk is absent.
+            out: of shape (image, ...) as stored; zeros where a chunk is absent.
 
         Returns:
             The places whose chunk is absent.

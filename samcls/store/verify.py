@@ -15,7 +15,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Bool, Int, Shaped, UInt8
 
 from samcls.errors import StoreError
 from samcls.store.feature_store import FeatureStore
@@ -123,7 +123,7 @@ def verify(
         read += size
         if progress:
             progress(done, len(shards), len(found))
-    order = {name: i for i, name in enumerate(store.fingerprint.levels)}
+    order = {name: i for i, name in enumerate(store.payloads)}
     found.sort(key=lambda p: (-1 if p.row is None else p.row, order.get(p.level, -1)))
     return VerifyReport(path, int(wanted.sum()), read, tuple(found))
 
@@ -190,7 +190,7 @@ def _shards(
     edges = [*range(0, len(wanted), size), len(wanted)]
     for shard, (start, stop) in enumerate(pairwise(edges)):
         if wanted[start:stop].any():
-            for level in store.fingerprint.levels:
+            for level in store.payloads:
                 yield level, shard, slice(start, stop)
 
 
@@ -228,7 +228,7 @@ class _Shard:
 
     index: ShardIndex
     chunk_rows: int
-    parts: dict[int, Float[np.ndarray, "image view channel row col"]]
+    parts: dict[int, Shaped[np.ndarray, "image ..."]]
     damaged: tuple[int, ...]
 
 
@@ -276,12 +276,16 @@ def _faults(shard: _Shard, done: Bool[np.ndarray, " image"]) -> set[tuple[int, s
 
 
 def _extremes(
-    values: Float[np.ndarray, "image view channel row col"],
+    values: Shaped[np.ndarray, "image ..."],
 ) -> tuple[Bool[np.ndarray, " image"], Bool[np.ndarray, " image"]]:
     """Say which rows hold a value that is not finite, and which hold nothing but zeros.
 
-    IEEE numbers without their sign order as integers do: the greatest tells both at once.
+    IEEE numbers without their sign order as integers do: the greatest tells both at once. An image may
+    be anything, all black among it.
     """
+    if values.dtype == np.uint8:
+        neither = np.zeros(len(values), dtype=bool)
+        return neither, neither
     kind, mask, infinite = _SIGNLESS[values.dtype.itemsize]
     bits = values.reshape(len(values), -1).view(kind)
     greatest = np.zeros(len(bits), dtype=kind)

@@ -17,7 +17,6 @@ from PIL import Image
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from samcls.data.manifest import Manifest, read_manifest
-from samcls.data.views import VIEW_SETS, transform
 from samcls.encode.base import LEVELS
 from samcls.encode.encoder import load_encoder
 from samcls.encode.extract import ExtractOptions, extract
@@ -25,6 +24,7 @@ from samcls.encode.pipeline import Pipeline
 from samcls.errors import ConfigError, FingerprintMismatch, RunError, StoreError
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, FAILED
+from samcls.views import VIEW_SETS, transform
 
 SMALL = ExtractOptions(size=64, window=2, batch=4, precision="float32")
 
@@ -350,7 +350,7 @@ def test_options_are_refused_before_anything_is_touched() -> None:
 CHILD = """
 import sys
 from samcls.data.manifest import read_manifest
-from samcls.data.views import VIEW_SETS, transform
+from samcls.views import VIEW_SETS, transform
 from samcls.encode.pipeline import Pipeline
 from samcls.encode.extract import ExtractOptions, extract
 from samcls.store import writer

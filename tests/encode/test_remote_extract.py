@@ -27,7 +27,9 @@ from samcls.data.manifest import read_manifest
 from samcls.encode.extract import ExtractOptions, extract
 from samcls.store import writer
 writer._COST_RATIO = 0  # write each batch by itself, so that there is something to find after the kill
-options = ExtractOptions(size=64, window=2, batch=1, flush_seconds=0.0, precision="float32")
+options = ExtractOptions(
+    size=64, window=2, batch=1, flush_seconds=0.0, precision="float32", keep_pixels=16
+)
 extract(read_manifest(sys.argv[1]), sys.argv[2], options)
 """
 
@@ -77,13 +79,14 @@ def test_a_killed_extract_to_a_url_is_resumed_verified_and_trained_on(
     extract(
         read_manifest(source),
         tmp_path / "local.zarr",
-        ExtractOptions(size=64, window=2, batch=1, precision="float32"),
+        ExtractOptions(size=64, window=2, batch=1, precision="float32", keep_pixels=16),
     )
     torch.set_num_threads(before_threads)
     remote, local = FeatureStore.open(url), FeatureStore.open(tmp_path / "local.zarr")
     np.testing.assert_array_equal(remote.sha256, local.sha256)
     for level, values in features(local).items():
         np.testing.assert_array_equal(remote.read(level), values)
+    np.testing.assert_array_equal(remote.pixels(), local.pixels())
     trained = samcls("train", url, str(tmp_path / "run"))
     assert (tmp_path / "run").is_dir()
     assert trained["head"] == "slca"

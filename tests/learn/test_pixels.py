@@ -6,7 +6,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from samcls.learn.pixels import Images, Pixels, jittered
+from samcls.data.images import make_frame
+from samcls.learn.pixels import Images, Pixels, extents_of, jittered
 from samcls.views import VIEW_SETS, transform
 
 CPU = torch.device("cpu")
@@ -32,6 +33,24 @@ def test_every_view_is_the_padded_frame_of_the_turned_picture(
         np.testing.assert_allclose(got, expected / 255, atol=1e-6)
         shown = found.shown[view, 0].numpy()
         assert (shown == (expected > 0).all(2)).all()
+
+
+@given(
+    height=st.integers(1, 90),
+    width=st.integers(1, 90),
+    size=st.integers(1, 70),
+    input_size=st.sampled_from([16, 48, 64]),
+)
+@settings(max_examples=100, deadline=None)
+def test_extents_are_those_of_the_frame_that_was_kept(
+    height: int, width: int, size: int, input_size: int
+) -> None:
+    """Whatever both sides are rounded to; a picture that fills the encoder's frame fills its own."""
+    picture = np.random.default_rng(size).integers(1, 256, (height, width, 3), dtype=np.uint8)
+    kept, own = make_frame(picture, size), make_frame(picture, input_size)
+    found = extents_of(torch.from_numpy(kept.pixels)[None], torch.tensor([own.valid]), input_size)
+    full = own.valid == (input_size, input_size)
+    assert found.tolist() == [[size, size] if full else list(kept.valid)]
 
 
 def test_rows_are_images_under_their_views() -> None:
