@@ -26,7 +26,9 @@ def _train(
     ] = None,
     head: Annotated[
         str | None,
-        typer.Option(help="slca, linear, se, attention-pool, mlp, knn or logistic."),
+        typer.Option(
+            help="slca, linear, se, attention-pool, mlp, knn, logistic or guided:<timm model>."
+        ),
     ] = None,
     levels: Annotated[
         str | None, typer.Option(help="Comma-separated; all that the store holds by default.")
@@ -43,7 +45,9 @@ def _train(
     window: Annotated[
         int | None, typer.Option(help="SLCA's window, a multiple of the store's.")
     ] = None,
-    gate: Annotated[str | None, typer.Option(help="multiply or residual.")] = None,
+    gate: Annotated[
+        str | None, typer.Option(help="multiply or residual; of a guided network too.")
+    ] = None,
     upsampling: Annotated[str | None, typer.Option(help="nearest or bilinear.")] = None,
     reduction: Annotated[int | None, typer.Option(help="SLCA's bottleneck.")] = None,
     epochs: Annotated[int | None, typer.Option(help="Most passes over the images.")] = None,
@@ -63,6 +67,33 @@ def _train(
     baselines: Annotated[
         bool, typer.Option("--baselines", help="Train linear, se and SLCA on shuffled images too.")
     ] = False,
+    stages: Annotated[
+        str | None,
+        typer.Option(help="Guided: gated points, of stem and stage1 to stage4, comma-separated."),
+    ] = None,
+    control: Annotated[
+        str | None, typer.Option(help="Guided: none, plain, shuffled or se in place of the gates.")
+    ] = None,
+    pretrained: Annotated[
+        bool | None, typer.Option(help="Guided: start from timm's weights, or from random ones.")
+    ] = None,
+    freeze_backbone: Annotated[
+        bool | None,
+        typer.Option("--freeze-backbone", help="Guided: learn gates and classifier alone."),
+    ] = None,
+    backbone_rate: Annotated[
+        float | None, typer.Option(help="Guided: the network's own peak rate.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
+    accumulate: Annotated[
+        int | None, typer.Option(help="Guided: parts that a step is worked in, to save memory.")
+    ] = None,
+    channels_last: Annotated[
+        bool | None, typer.Option("--channels-last", help="Guided: memory order for GPUs.")
+    ] = None,
+    jitter: Annotated[
+        float | None, typer.Option(help="Guided: change of brightness and contrast, 0 to 1.")
+    ] = None,
     train_fraction: Annotated[
         float | None,
         typer.Option(help="Learn from a stratified share of the training split, groups whole."),
@@ -97,6 +128,15 @@ def _train(
         "dropout": dropout,
         "loss": loss,
         "class_weights": class_weights,
+        "stages": _names(stages),
+        "guided_control": control,
+        "pretrained": pretrained,
+        "freeze_backbone": freeze_backbone,
+        "backbone_learning_rate": backbone_rate,
+        "batch_size": batch_size,
+        "accumulate": accumulate,
+        "channels_last": channels_last,
+        "jitter": jitter,
         "train_fraction": train_fraction,
         "precision": precision,
         "seed": seed,
@@ -154,6 +194,8 @@ def _settings(path: Path | None, given: dict[str, Any]) -> Any:
     from samcls.config import TrainConfig, load_toml, parse, to_dict
 
     base = to_dict(load_toml(TrainConfig, path)) if path else {}
+    if str(given.get("head", base.get("head"))).startswith("guided:") and "gate" in given:
+        given = {"guided_gate" if name == "gate" else name: v for name, v in given.items()}
     return parse(TrainConfig, {**base, **given}, "the options")
 
 

@@ -27,7 +27,17 @@ from samcls.learn.targets import UNUSED, Targets
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, FAILED
 
-__all__ = ["Features", "Held", "Standardiser", "grids_of", "load_features", "selection_problems"]
+__all__ = [
+    "Features",
+    "Held",
+    "Standardiser",
+    "grids_of",
+    "image_rows",
+    "load_features",
+    "reach_of",
+    "selection_problems",
+    "with_pixels",
+]
 
 Held = Tensor | Spilled | Hosted
 
@@ -211,7 +221,40 @@ def load_features(
         views=views,
         fingerprint=store.fingerprint.to_dict(),
         failed=int((status == FAILED).sum()),
+        reach=reach_of(store, levels, window),
     )
+
+
+def with_pixels(features: Features, store: FeatureStore, memory: int | None = None) -> Features:
+    """The same features with the images that the store keeps.
+
+    Args:
+        features: Of the store, on the CPU.
+        store: One that keeps pixels.
+        memory: Bytes that the images may take; above it they lie in a scratch file.
+
+    Raises:
+        StoreError: where the store keeps none, or they are damaged.
+    """
+    rows = image_rows(store, features.ids)
+    return replace(features, pixels=Pixels.load(store, rows, memory))
+
+
+def image_rows(store: FeatureStore, ids: Sequence[str]) -> Int64[Tensor, " image"]:
+    """The store's row of each image."""
+    places = {name: row for row, name in enumerate(store.ids)}
+    return torch.tensor([places[name] for name in ids], dtype=torch.int64)
+
+
+def reach_of(store: FeatureStore, levels: Sequence[str], window: int | None) -> dict[str, float]:
+    """Share of a row of windows that lies in the frame, for levels whose last one hangs over."""
+    side = window or store.fingerprint.window
+    size = store.fingerprint.input_size
+    found = {
+        level: size / (rows * side * store.levels[level].patch)
+        for level, (rows, _) in grids_of(store, levels, window).items()
+    }
+    return {level: share for level, share in found.items() if share < 1}
 
 
 def grids_of(

@@ -9,13 +9,14 @@ CPU core an epoch over 546 images with five levels of 16 tokens x 256 channels t
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch
 
 from samcls.config import TrainConfig
 from samcls.learn.epochs import Fitted, streams
 from samcls.learn.features import Features
-from samcls.learn.heads import ClosedHead, build_head
+from samcls.learn.heads import HEADS, ClosedHead, build_head
 from samcls.learn.model import shape_of
 from samcls.learn.population import Log, Population, fit_together
 from samcls.learn.solve import solve
@@ -25,7 +26,12 @@ __all__ = ["fit", "steady_threads", "train_pass"]
 LARGE_STEP = 16_000_000  # token values in a step from which a second thread pays
 
 
-def fit(features: Features, config: TrainConfig, log: Log = lambda _: None) -> Fitted:
+def fit(
+    features: Features,
+    config: TrainConfig,
+    log: Log = lambda _: None,
+    checkpoint: Path | None = None,
+) -> Fitted:
     """Train a head on the training split and choose its epoch on the validation split.
 
     Args:
@@ -33,10 +39,16 @@ def fit(features: Features, config: TrainConfig, log: Log = lambda _: None) -> F
             Training runs on their device, where the head then is.
         config: How to train.
         log: Called with a line of progress now and then.
+        checkpoint: File that a long training is put away in and goes on from: a guided network's.
 
     Raises:
         RunError: where the loss stops being a finite number.
     """
+    if HEADS[config.head].sees_pixels:
+        # timm takes seconds to import, which no other head should wait for.
+        from samcls.learn.guided.fit import fit_guided
+
+        return fit_guided(features, config, log, checkpoint)
     initial, *_ = streams(config.seed)
     head = build_head(config, shape_of(features), initial)
     with steady_threads(features, config):
@@ -55,6 +67,11 @@ def train_pass(features: Features, config: TrainConfig) -> Callable[[], object]:
         features: Standardised features with rows in `train`.
         config: How to train.
     """
+    if HEADS[config.head].sees_pixels:
+        from samcls.learn.guided.fit import Training
+
+        training = Training(features, config)
+        return lambda: training.training_pass(1)
     population = Population(features, [config])
     return lambda: population.training_pass(1)
 
@@ -65,8 +82,11 @@ def steady_threads(features: Features, config: TrainConfig) -> Iterator[None]:
 
     Beside another process on the same 2 cores, a step on 64 images of 16 tokens x 256 channels took
     4 ms on one thread and 10 ms on two, which wait for each other at every operation. The choice
-    depends on sizes alone, so that equal runs stay equal.
+    depends on sizes alone, so that equal runs stay equal. A guided network's steps are never small.
     """
+    if HEADS[config.head].sees_pixels:
+        yield
+        return
     values = sum(rows * cols * features.channels[k] for k, (rows, cols) in features.grids.items())
     before = torch.get_num_threads()
     torch.set_num_threads(before if config.batch_size * values > LARGE_STEP else 1)

@@ -10,7 +10,7 @@ them): no pickle, so that a run from a stranger is safe to open. Loading takes s
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from samcls.config import TrainConfig, parse, to_dict
 from samcls.errors import InputError
 from samcls.learn.features import Features, Held, Standardiser
 from samcls.learn.heads import Head, Shape, build_head, split_logits
+from samcls.learn.pixels import Pixels
 
 __all__ = [
     "Model",
@@ -35,6 +36,7 @@ __all__ = [
     "model_files",
     "predict_logits",
     "select",
+    "select_rows",
     "shape_of",
     "to_probabilities",
 ]
@@ -65,13 +67,16 @@ class Model:
     @property
     def parameters(self) -> int:
         """Number of values that were trained or solved for."""
-        return sum(value.numel() for value in self.head.state_dict().values())
+        trained = [value for value in self.head.parameters() if value.requires_grad]
+        solved = self.head.state_dict().values()  # of a head that is solved and not trained
+        return sum(value.numel() for value in trained or solved)
 
     def probabilities(
         self,
         tokens: Mapping[str, Held],
         counts: Mapping[str, Float[Tensor, "view _token"]],
         views: int = 1,
+        pixels: Pixels | None = None,
     ) -> dict[str, Float[np.ndarray, "image _class"]]:
         """Probabilities of each task's classes, in [0, 1]; each row sums to 1.
 
@@ -80,10 +85,14 @@ class Model:
                 an image's views lie one after another.
             counts: For each level, number of valid map cells under each token.
             views: Views of each image, over which probabilities are averaged.
+            pixels: Of the same images, for a head that looks at them.
+
+        Raises:
+            InputError: where the head looks at images, and there are none of its size.
         """
         standard = self.standardiser.apply(tokens)
         rows = torch.arange(next(iter(tokens.values())).shape[0])
-        logits = _in_batches(self.head, standard, counts, rows)
+        logits = _in_batches(self.head, standard, counts, rows, pixels)
         merged = merge_views(logits, views, list(self.shape.classes.values()))
         return to_probabilities(merged, self.tasks)
 
@@ -117,7 +126,8 @@ def predict_logits(
     """
     if rows is None:
         rows = torch.arange(len(features.ids))
-    logits = _in_batches(head, features.tokens, features.counts, features.flat(rows))
+    flat = features.flat(rows)
+    logits = _in_batches(head, features.tokens, features.counts, flat, features.pixels, features)
     return merge_views(logits, features.views, [len(c) for c in features.tasks.values()])
 
 
@@ -130,12 +140,19 @@ def select(
         features: On any device, where the batch then is.
         rows: Row numbers, on the CPU.
     """
-    return _select(features.tokens, features.counts, rows)
+    return select_rows(features.tokens, features.counts, rows)
 
 
-def _select(
+def select_rows(
     tokens: Mapping[str, Any], counts: Mapping[str, Tensor], rows: Tensor
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Some rows of tokens and counts, which lie in memory, in a file, or on a device.
+
+    Args:
+        tokens: For each level, "row token channel".
+        counts: For each level, "row token".
+        rows: Row numbers, on the CPU.
+    """
     there = rows.to(next(iter(counts.values())).device, non_blocking=True)
     return (
         {
@@ -147,11 +164,22 @@ def _select(
 
 
 def _in_batches(
-    head: Head, tokens: Mapping[str, Any], counts: Mapping[str, Tensor], rows: Tensor
+    head: Head,
+    tokens: Mapping[str, Any],
+    counts: Mapping[str, Tensor],
+    rows: Tensor,
+    pixels: Pixels | None = None,
+    features: Features | None = None,
 ) -> Float[Tensor, "view logit"]:
+    if head.sees_pixels:
+        # timm takes seconds to import, which no other head should wait for.
+        from samcls.learn.guided.answer import answered, feeding
+
+        order = None if features is None else feeding(head, features)
+        return answered(head, tokens, counts, pixels, rows, order)
     with torch.inference_mode():
         size = batch_size(tokens)
-        return batched(lambda part: head(*_select(tokens, counts, part)), rows, size)
+        return batched(lambda part: head(*select_rows(tokens, counts, part)), rows, size)
 
 
 def batch_size(tokens: Mapping[str, Held]) -> int:
@@ -222,6 +250,8 @@ def model_files(model: Model) -> dict[str, bytes]:
         "window": model.shape.window,
         "levels": dict(model.shape.channels),
         "grids": {level: list(grid) for level, grid in model.shape.grids.items()},
+        "reach": dict(model.shape.reach),
+        "pixels": model.shape.pixels,
         "tasks": [{"name": name, "classes": list(c)} for name, c in model.tasks.items()],
         "config": to_dict(model.config),
     }
@@ -262,8 +292,11 @@ def _rebuild(described: Mapping[str, Any], tensors: dict[str, Tensor], folder: P
         classes={name: len(classes) for name, classes in tasks.items()},
         grids={level: (rows, cols) for level, (rows, cols) in described["grids"].items()},
         window=described["window"],
+        reach=described.get("reach", {}),
+        pixels=described.get("pixels", 0),
     )
-    head = build_head(config, shape, torch.Generator())
+    # Its weights are in the file: none are to be fetched.
+    head = build_head(replace(config, pretrained=False), shape, torch.Generator())
     own = {k.removeprefix("head."): v for k, v in tensors.items() if k.startswith("head.")}
     head.load_state_dict(own)
     standardiser = Standardiser(

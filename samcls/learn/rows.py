@@ -72,6 +72,7 @@ def pick(features: Features, rows: Int64[Tensor, " row"]) -> Features:
         ids=tuple(features.ids[i] for i in chosen),
         splits=tuple(features.splits[i] for i in chosen),
         groups=tuple(features.groups[i] for i in chosen),
+        pixels=None if features.pixels is None else features.pixels.picked(rows),
     )
 
 

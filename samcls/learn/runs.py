@@ -43,6 +43,7 @@ from samcls.learn.predictions import csv_bytes, prediction_table
 __all__ = ["Run", "begin_run", "load_run", "refuse_overwrite", "run_files", "write_run"]
 
 MARK = "COMPLETE"
+CHECKPOINT = "checkpoint.pt"  # of a long training that is not finished; gone with the mark
 FILES = (
     "config.toml",
     "fingerprint.json",
@@ -102,18 +103,25 @@ def refuse_overwrite(path: str | Path) -> None:
 def begin_run(path: str | Path, config: TrainConfig, log: Log = lambda _: None) -> None:
     """Make a run's folder, cleared of what an unfinished run left there, and write its config.
 
+    The checkpoint of an unfinished run with the same config stays: its training goes on from there.
+
     Raises:
         OverwriteRefused: as `refuse_overwrite`.
     """
     refuse_overwrite(path)
     path = Path(path)
     path.mkdir(parents=True, exist_ok=True)
-    left = list(path.iterdir())
-    if left:
+    left, text = list(path.iterdir()), to_toml(config).encode()
+    old = path / "config.toml"
+    goes_on = (path / CHECKPOINT).exists() and old.exists() and old.read_bytes() == text
+    if goes_on:
+        log(f"{path} holds an unfinished run; going on with it")
+    elif left:
         log(f"{path} holds an unfinished run; starting it again from the beginning")
     for file in left:
-        file.unlink()
-    _write(path / "config.toml", to_toml(config).encode())
+        if not (goes_on and file.name == CHECKPOINT):
+            file.unlink()
+    _write(path / "config.toml", text)
 
 
 def write_run(path: str | Path, files: Mapping[str, bytes]) -> None:
@@ -128,6 +136,7 @@ def write_run(path: str | Path, files: Mapping[str, bytes]) -> None:
         _write(path / name, content)
     checksums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
     _write(path / MARK, _json({"sha256": checksums}))
+    (path / CHECKPOINT).unlink(missing_ok=True)
 
 
 def run_files(
@@ -225,7 +234,9 @@ def _version(package: str) -> str | None:
 def _own(file: Path) -> bool:
     """Whether a run wrote the file, or was writing it when it was cut off."""
     name = file.name.removesuffix(".part")
-    return file.is_file() and (name in {*FILES, MARK} or MEDMNIST.fullmatch(name) is not None)
+    return file.is_file() and (
+        name in {*FILES, MARK, CHECKPOINT} or MEDMNIST.fullmatch(name) is not None
+    )
 
 
 def _history(history: Sequence[Epoch]) -> bytes:

@@ -30,14 +30,16 @@ from samcls.learn.features import (
     Standardiser,
     grids_of,
     load_features,
+    reach_of,
     selection_problems,
+    with_pixels,
 )
-from samcls.learn.heads import Shape, head_problems, unknown_head
+from samcls.learn.heads import HEADS, Shape, head_problems, unknown_head
 from samcls.learn.loop import fit, steady_threads
 from samcls.learn.metrics import score
 from samcls.learn.model import Model, predict_logits, shape_of, to_probabilities
 from samcls.learn.predictions import medmnist_files
-from samcls.learn.runs import begin_run, refuse_overwrite, run_files, write_run
+from samcls.learn.runs import CHECKPOINT, begin_run, refuse_overwrite, run_files, write_run
 from samcls.learn.targets import Targets, targets_of
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, PENDING
@@ -145,6 +147,8 @@ def train(
     targets = check(store, config, run_dir)
     where = choose_device(device)
     raw = load_features(store, config.levels, loading_window(config), targets, memory)
+    if HEADS[config.head].sees_pixels:
+        raw = with_pixels(raw, store, memory)
     standardiser = Standardiser.fit(raw, raw.rows("train"))
     features = placed(raw.standardised(standardiser), where)
     del raw
@@ -155,7 +159,8 @@ def train(
     if run_dir is not None:
         begin_run(run_dir, config, log)
     with steady_threads(features, config):
-        fitted = fit(features, config, log)
+        kept = None if run_dir is None else Path(run_dir) / CHECKPOINT
+        fitted = fit(features, config, log, kept)
         clock.lap("train")
         answers = list(baselines(features, config, every_baseline))
         clock.lap("baselines")
@@ -234,6 +239,8 @@ def shape_for(store: FeatureStore, config: TrainConfig, targets: Targets) -> Sha
         classes={task: len(classes) for task, classes in targets.tasks.items()},
         grids=grids_of(store, levels, window),
         window=window or store.fingerprint.window,
+        reach=reach_of(store, levels, window),
+        pixels=store.pixel_size,
     )
 
 

@@ -21,6 +21,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from samcls.config import TrainConfig, digest
+from samcls.learn.heads import HEADS
 from samcls.sweep.results import Row, RunRecord
 from samcls.sweep.space import Space
 
@@ -32,7 +33,7 @@ class Point:
     """A head at one share of the training split.
 
     Attributes:
-        head: Its name.
+        head: Its name, with that of its control where a guided network has one.
         configuration: Digest of the configuration that is followed.
         fraction: Share of the training split.
         auc: Mean AUC over seeds and folds.
@@ -105,8 +106,14 @@ def followed(rows: Sequence[Row]) -> dict[str, TrainConfig]:
     """Each head's best configuration, heads in the order of the leaderboard."""
     best: dict[str, TrainConfig] = {}
     for row in sorted((r for r in rows if r.rank is not None), key=lambda r: r.rank or 0):
-        best.setdefault(row.configuration.head, row.configuration)
+        best.setdefault(_named(row.configuration), row.configuration)
     return best
+
+
+def _named(config: TrainConfig) -> str:
+    """A head's name; a guided network and each of its controls stand apart."""
+    control = config.guided_control if HEADS[config.head].sees_pixels else "none"
+    return config.head if control == "none" else f"{config.head}, {control}"
 
 
 def _aucs(

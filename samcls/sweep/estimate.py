@@ -17,7 +17,7 @@ from pathlib import Path
 from samcls.config import TrainConfig
 from samcls.learn.device import choose_device, placed
 from samcls.learn.heads import HEADS, ClosedHead
-from samcls.learn.loop import steady_threads
+from samcls.learn.loop import steady_threads, train_pass
 from samcls.learn.population import Population, architecture
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.plan import groups_of
@@ -103,6 +103,11 @@ def _epoch_seconds(shared: SharedFeatures, group: Group, device: str) -> float:
     features, _ = shared.features(group[0])
     features = placed(features, choose_device(device))
     with steady_threads(features, group[0]):
+        if HEADS[group[0].head].sees_pixels:
+            once = train_pass(features, group[0])
+            start = time.perf_counter()
+            once()
+            return time.perf_counter() - start
         population = Population(features, group)
         population.epoch(1)
         if not population.running:

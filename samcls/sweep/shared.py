@@ -12,7 +12,7 @@ channels are 64 MB, made in 0.5 s and mapped in some milliseconds.
 import hashlib
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,9 @@ from torch import Tensor
 
 from samcls.config import TrainConfig
 from samcls.errors import RunError
-from samcls.learn.features import Features, Standardiser, load_features
+from samcls.learn.features import Features, Standardiser, image_rows, load_features
+from samcls.learn.heads import HEADS
+from samcls.learn.pixels import Pixels
 from samcls.learn.targets import targets_of
 from samcls.learn.train import loading_window
 from samcls.store.feature_store import FeatureStore
@@ -32,7 +34,8 @@ __all__ = ["SharedFeatures", "division"]
 
 # What decides which images are trained on, and at which window: configs that agree share files.
 KEYS = ("tasks", "labels", "folds", "fold", "train_fraction")
-COLUMNS = ("ids", "splits", "groups", "tasks", "window", "views", "fingerprint", "failed")
+COLUMNS = ("ids", "splits", "groups", "tasks", "window", "views", "fingerprint", "failed", "reach")
+PIXELS = "pixels"  # no level has that name
 
 
 def division(config: TrainConfig) -> str:
@@ -66,16 +69,24 @@ class SharedFeatures:
         """
         place = self.folder / division(config)
         levels = config.levels or tuple(self.store.levels)
+        looks = HEADS[config.head].sees_pixels
         try:
             place.mkdir(parents=True, exist_ok=True)
             for level in levels:
                 self._make(place, level, config)
+            if looks:
+                self._make_pixels(place, levels[0])
         except OSError as error:
             raise RunError(
                 f"features cannot be shared in {self.folder}: {error.strerror or error}; set TMPDIR "
                 "to a folder with room"
             ) from error
-        return _mapped(place, levels)
+        features, standardiser = _mapped(place, levels)
+        if looks:
+            values, extents = (_map(place, PIXELS, name) for name in ("values", "extents"))
+            pixels = Pixels(values, extents, self.store.fingerprint.views)
+            features = replace(features, pixels=pixels)
+        return features, standardiser
 
     def drop(self, name: str) -> None:
         """Remove the files of a division; processes that have mapped them keep them."""
@@ -99,6 +110,20 @@ class SharedFeatures:
             part = done.with_suffix(".part")
             part.write_text(json.dumps(columns), encoding="utf-8")
             part.replace(done)
+
+    def _make_pixels(self, place: Path, level: str) -> None:
+        """The images of a division, of which a level is there already."""
+        done = place / f"{PIXELS}.done"
+        if done.exists():
+            return
+        with FileLock(place / f"{PIXELS}.lock"):
+            if done.exists():
+                return
+            ids = json.loads((place / f"{_file(level)}.json").read_text(encoding="utf-8"))["ids"]
+            kept = Pixels.load(self.store, image_rows(self.store, ids))
+            np.save(place / f"{PIXELS}.values.npy", kept.values.numpy())
+            np.save(place / f"{PIXELS}.extents.npy", kept.extents.numpy())
+            done.touch()
 
 
 def _arrays(features: Features, standardiser: Standardiser, level: str) -> dict[str, Tensor]:
@@ -131,6 +156,7 @@ def _mapped(place: Path, levels: tuple[str, ...]) -> tuple[Features, Standardise
         views=first["views"],
         fingerprint=first["fingerprint"],
         failed=first["failed"],
+        reach={level: share for own in columns.values() for level, share in own["reach"].items()},
     )
     standardiser = Standardiser(
         mean={level: _map(place, level, "mean") for level in levels},

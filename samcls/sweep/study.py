@@ -12,12 +12,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-import torch
-
 from samcls.config import TrainConfig, digest
-from samcls.learn.features import Features, load_features
+from samcls.learn.features import Features, load_features, with_pixels
+from samcls.learn.heads import HEADS
 from samcls.learn.metrics import auc
-from samcls.learn.model import load_model
+from samcls.learn.model import load_model, predict_logits, to_probabilities
+from samcls.learn.rows import pick
 from samcls.learn.targets import targets_of
 from samcls.learn.train import loading_window
 from samcls.store.feature_store import FeatureStore
@@ -44,7 +44,8 @@ def score_on_test(
     for configuration in followed(rows).values():
         for member in space.trial(configuration).members:
             if (Path(folder) / RUNS / digest(member) / "head.json").exists():
-                kept = (member.levels, loading_window(member), member.folds, member.fold)
+                looks = HEADS[member.head].sees_pixels
+                kept = (member.levels, loading_window(member), member.folds, member.fold, looks)
                 alike[kept].append(member)
     scores: dict[str, float | None] = {}
     for members in alike.values():
@@ -57,15 +58,13 @@ def score_on_test(
 def _test_features(store: FeatureStore, config: TrainConfig) -> Features:
     """Features of all images; which of them are the test split no training share changes."""
     targets = targets_of(store, config)
-    return load_features(store, config.levels, loading_window(config), targets)
+    features = load_features(store, config.levels, loading_window(config), targets)
+    looks = HEADS[config.head].sees_pixels
+    return with_pixels(features, store) if looks else features
 
 
 def _score(folder: Path, config: TrainConfig, features: Features) -> float | None:
     model = load_model(folder / RUNS / digest(config))
-    rows = features.rows("test")
-    flat = features.flat(rows)
-    tokens = {k: features.tokens[k].index_select(0, flat) for k in model.shape.channels}
-    counts = {k: features.counts[k].index_select(0, flat) for k in model.shape.channels}
-    with torch.inference_mode():
-        found = model.probabilities(tokens, counts, features.views)
-    return auc(features.labels[rows].numpy(), found)
+    test = pick(features, features.rows("test")).standardised(model.standardiser)
+    found = to_probabilities(predict_logits(model.head, test), test.tasks)
+    return auc(test.labels.numpy(), found)

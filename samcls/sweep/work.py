@@ -87,7 +87,7 @@ def run_group(site: Site, group: Group) -> list[Ended]:
     started = time.perf_counter()
     try:
         features, standardiser = _features(site, group[0])
-        fitted = _fitted(features, group)
+        fitted = _fitted(site, features, group)
     except (SamclsError, ValueError, RuntimeError, MemoryError) as error:
         if len(group) == 1:
             return [_failed(site, group[0], str(error) or type(error).__name__)]
@@ -102,7 +102,13 @@ def run_group(site: Site, group: Group) -> list[Ended]:
     ]
 
 
-def _fitted(features: Features, group: Group) -> Sequence[Fitted | RunError]:
+def _fitted(site: Site, features: Features, group: Group) -> Sequence[Fitted | RunError]:
+    if HEADS[group[0].head].sees_pixels:
+        # Its training takes long, so that it goes on where it was cut off.
+        kept = [_checkpoint(site, config) for config in group]
+        kept[0].parent.mkdir(parents=True, exist_ok=True)
+        pairs = zip(group, kept, strict=True)
+        return [fit(features, config, checkpoint=file) for config, file in pairs]
     if len(group) == 1 or issubclass(HEADS[group[0].head], ClosedHead):
         return [fit(features, config) for config in group]
     with steady_threads(features, group[0]):
@@ -127,12 +133,19 @@ def _finished(
     how = "single" if together == 1 else "population"
     record = record_of(model, features, fitted, probabilities, seconds, how)
     write_record(site.folder, record)
+    _checkpoint(site, config).unlink(missing_ok=True)
     return Ended(config, record.auc)
 
 
 def _failed(site: Site, config: TrainConfig, reason: str) -> Ended:
     write_failure(site.folder, config, reason)
+    _checkpoint(site, config).unlink(missing_ok=True)
     return Ended(config, None, reason)
+
+
+def _checkpoint(site: Site, config: TrainConfig) -> Path:
+    """Where a long training is put away; gone once the run is over."""
+    return Path(site.folder) / "checkpoints" / f"{digest(config)}.pt"
 
 
 def _features(site: Site, config: TrainConfig) -> tuple[Features, Standardiser]:
@@ -140,7 +153,8 @@ def _features(site: Site, config: TrainConfig) -> tuple[Features, Standardiser]:
     names = ("levels", "window", "upsampling", "tasks", "labels", "folds", "fold", "train_fraction")
     own = {name: getattr(config, name) for name in names}
     seed = config.seed if config.train_fraction < 1 else 0
-    head = config.head if config.upsampling == "bilinear" else "slca"
+    own_features = config.upsampling == "bilinear" or HEADS[config.head].sees_pixels
+    head = config.head if own_features else "slca"
     return _mapped(site, TrainConfig(**own, seed=seed, head=head))
 
 

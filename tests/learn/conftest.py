@@ -60,6 +60,7 @@ def make_store(tmp_path: Path) -> MakeStore:
         levels: dict[str, LevelShape] | None = None,
         features: dict[str, np.ndarray] | None = None,
         valid: np.ndarray | None = None,
+        pixels: np.ndarray | None = None,
         **changes: Any,
     ) -> FeatureStore:
         tasks = tasks or {"malignancy": ("benign", "malignant")}
@@ -82,6 +83,7 @@ def make_store(tmp_path: Path) -> MakeStore:
                 tasks=tasks,
                 labels=labels.astype(np.int16),
             ),
+            pixels=0 if pixels is None else pixels.shape[1],
         )
         maps = features or {
             level: planted(labels, shape, strength, seed)
@@ -92,7 +94,8 @@ def make_store(tmp_path: Path) -> MakeStore:
         store.write(
             RowBatch(
                 rows=reached,
-                features={k: v[reached].astype(made.storage) for k, v in maps.items()},
+                features={k: v[reached].astype(made.storage) for k, v in maps.items()}
+                | ({} if pixels is None else {"pixels": pixels[reached]}),
                 valid=(full if valid is None else valid.astype(np.uint16))[reached],
                 sha256=np.zeros((len(reached), 32), dtype=np.uint8),
                 status=status[reached],

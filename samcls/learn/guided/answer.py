@@ -14,6 +14,8 @@ from torch import Tensor
 from samcls.errors import InputError
 from samcls.learn.features import Features
 from samcls.learn.guided.net import GuidedNet
+from samcls.learn.heads.base import Head
+from samcls.learn.model import select_rows
 from samcls.learn.pixels import Pixels
 
 __all__ = ["answered", "feeding", "partners"]
@@ -22,7 +24,7 @@ BATCH = 64  # images answered at once
 
 
 def answered(
-    net: GuidedNet,
+    net: Head,
     tokens: Mapping[str, Any],
     counts: Mapping[str, Tensor],
     pixels: Pixels | None,
@@ -42,6 +44,8 @@ def answered(
     Raises:
         InputError: where there are no pixels, or they are of another size than the network's.
     """
+    if not isinstance(net, GuidedNet):
+        raise TypeError(f"got a {type(net).__name__}, expected a network that looks at images")
     if pixels is None or pixels.size != net.size:
         got = "none" if pixels is None else f"images of {pixels.size} pixels"
         raise InputError(
@@ -55,17 +59,12 @@ def answered(
         for part in torch.split(rows, BATCH):
             images = net.normalise(pixels.batch(part, device))
             fed = part if feeding is None else feeding[part]
-            there = fed.to(next(iter(counts.values())).device)
-            own = {
-                level: values.index_select(0, there if isinstance(values, Tensor) else fed)
-                for level, values in tokens.items()
-            }
-            shown = {level: values.index_select(0, there) for level, values in counts.items()}
+            own, shown = select_rows(tokens, counts, fed) if net.needs_features else ({}, {})
             found.append(net(own, shown, pixels=images).float().cpu())
     return torch.cat(found)
 
 
-def feeding(net: GuidedNet, features: Features) -> Int64[Tensor, " view"] | None:
+def feeding(net: Head, features: Features) -> Int64[Tensor, " view"] | None:
     """Which row of tokens and counts feeds the gates of each row of pixels; None for its own.
 
     Args:
@@ -84,9 +83,10 @@ def partners(features: Features, seed: int) -> Int64[Tensor, " image"]:
         seed: Of the order.
     """
     found = torch.arange(len(features.ids))
-    generator = torch.Generator().manual_seed(seed)
     for split in sorted(set(features.splits)):
         rows = features.rows(split)
+        # A split's order is its own, so that it is the same where no other split is at hand.
+        generator = torch.Generator().manual_seed(seed)
         # Everyone gets the next one's around a shuffled circle: nobody gets his own.
         circle = rows[torch.randperm(len(rows), generator=generator)]
         found[circle] = circle.roll(1)

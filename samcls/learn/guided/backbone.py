@@ -10,6 +10,7 @@ forward pass over an empty image (0.3 s for ResNet152 at 224 pixels on one CPU c
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import timm
@@ -18,7 +19,16 @@ from torch import Tensor, nn
 
 from samcls.errors import ConfigError, WeightsError
 
-__all__ = ["POINTS", "Point", "backbone_problems", "load_backbone", "normalisation", "points_of"]
+__all__ = [
+    "POINTS",
+    "Point",
+    "backbone_problems",
+    "features_of",
+    "load_backbone",
+    "normalisation",
+    "point_names",
+    "points_of",
+]
 
 POINTS = ("stem", "stage1", "stage2", "stage3", "stage4")
 STEMS = ("stem", "patch_embed")  # what families call it whose list starts with the first stage
@@ -115,6 +125,28 @@ def points_of(body: nn.Module, size: int) -> dict[str, Point]:
         name: _point(module, seen[module], channels_last=_is_last(body, module))
         for name, module in zip(names, modules, strict=True)
     }
+
+
+@lru_cache(maxsize=32)
+def point_names(name: str, size: int) -> tuple[str, ...]:
+    """Names of a model's points, in the order of its depth, without its weights.
+
+    Args:
+        name: A model name that timm knows.
+        size: Side of the images, in pixels.
+
+    Raises:
+        ConfigError: as `load_backbone` and `points_of`.
+    """
+    with torch.device("meta"):
+        body = load_backbone(name, size, pretrained=False, seed=0)
+    return tuple(points_of(body, size))
+
+
+def features_of(body: nn.Module) -> int:
+    """Number of pooled features that a network answers with."""
+    width: Any = getattr(body, "head_hidden_size", None) or body.num_features
+    return int(width)
 
 
 def normalisation(body: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -47,7 +47,7 @@ def fit_guided(
     config: TrainConfig,
     log: Log = lambda _: None,
     checkpoint: Path | None = None,
-    seconds: float = CHECKPOINT_SECONDS,
+    seconds: float | None = None,
 ) -> Fitted:
     """Train a guided network on the training split and choose its epoch on the validation split.
 
@@ -56,7 +56,7 @@ def fit_guided(
         config: How to train.
         log: Called with a line of progress after each epoch.
         checkpoint: File to put the training away in, and to go on from; None keeps none.
-        seconds: Least time between two checkpoints.
+        seconds: Least time between two checkpoints; None means `CHECKPOINT_SECONDS`.
 
     Raises:
         ConfigError: where the features have no pixels, or the network cannot be built.
@@ -69,10 +69,10 @@ def fit_guided(
     if kept is not None:
         training.restore(kept)
         log(f"going on after epoch {len(training.history)} of {config.epochs}")
-    written = time.monotonic()
+    written, pause = time.monotonic(), CHECKPOINT_SECONDS if seconds is None else seconds
     while not training.ended:
         training.epoch()
-        if checkpoint is not None and time.monotonic() - written >= seconds:
+        if checkpoint is not None and time.monotonic() - written >= pause:
             write_checkpoint(checkpoint, run, training.state())
             written = time.monotonic()
         log(f"epoch {len(training.history)} of {config.epochs}: {training.history[-1]}")
@@ -192,8 +192,7 @@ class Training:
             )
             pixels = self.net.normalise(images).contiguous(memory_format=self._layout)
             with autocast(self.device, self._dtype):
-                fed = part if self._feeding is None else self._feeding[part]
-                tokens, counts = select(self.features, fed)
+                tokens, counts = self._fed(part)
                 logits = self.net(tokens, counts, self._drop, pixels)
             labels = self.features.labels[own].to(self.device, non_blocking=True)
             loss = self._weighed(logits.float(), labels) * (len(own) / len(rows))
@@ -202,6 +201,12 @@ class Training:
         self._scaler.step(self._optimizer)
         self._scaler.update()
         return total
+
+    def _fed(self, rows: Int64[Tensor, " row"]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Tokens and counts for the gates; none where the network looks at pixels alone."""
+        if not self.net.needs_features:
+            return {}, {}
+        return select(self.features, rows if self._feeding is None else self._feeding[rows])
 
     def fitted(self) -> Fitted:
         """What the training left: the network after its best epoch, on the CPU."""

@@ -10,7 +10,6 @@ the five cached levels gate, in order, the stem and the four stages. The frozen 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -21,8 +20,10 @@ from samcls.errors import ConfigError, InputError, SamclsError
 from samcls.learn.guided.backbone import (
     Point,
     backbone_problems,
+    features_of,
     load_backbone,
     normalisation,
+    point_names,
     points_of,
 )
 from samcls.learn.guided.gates import GatedPoint, SelfGate, StageGate
@@ -166,8 +167,7 @@ class GuidedNet(Head):
             pretrained=config.pretrained,
             seed=int(drawn),
         )
-        width: Any = getattr(body, "head_hidden_size", None) or body.num_features
-        classifier = Classifier(width, config, shape.classes, config.hidden, generator)
+        classifier = Classifier(features_of(body), config, shape.classes, config.hidden, generator)
         net = cls(
             body, shape, Gating.of(config), classifier, size=shape.pixels, generator=generator
         )
@@ -187,10 +187,8 @@ class GuidedNet(Head):
         if backbone_problems(name):
             return backbone_problems(name)
         try:
-            with torch.device("meta"):
-                body = load_backbone(name, shape.pixels, pretrained=False, seed=0)
-            points = points_of(body, shape.pixels)
-            paired_levels(tuple(shape.channels), config.stages, tuple(points))
+            points = point_names(name, shape.pixels)
+            paired_levels(tuple(shape.channels), config.stages, points)
         except SamclsError as error:
             return [str(error)]
         return []

@@ -160,6 +160,6 @@ class Resize(nn.Module):
         """Sums over both axes, weighed by what of each window lies under a cell."""
         images, rows, cols, channels = values.shape
         down, across = self.pool_down.to(values.dtype), self.pool_across.to(values.dtype)
-        first = (down @ values.view(images, rows, -1)).view(images, -1, cols, channels)
+        first = (down @ values.reshape(images, rows, -1)).view(images, -1, cols, channels)
         summed: Tensor = across @ first
         return summed

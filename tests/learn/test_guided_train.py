@@ -1,0 +1,178 @@
+"""`samcls train --head guided:` end to end, on tiny stores that keep pixels."""
+
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import typer
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from samcls.cli.learn import register
+from samcls.config import TrainConfig, to_toml
+from samcls.learn.features import load_features, with_pixels
+from samcls.learn.guided.net import GuidedNet
+from samcls.learn.model import predict_logits, to_probabilities
+from samcls.learn.predictions import read_predictions
+from samcls.learn.runs import load_run
+from samcls.learn.train import train
+from samcls.store.feature_store import FeatureStore
+from samcls.store.schema import LevelShape
+
+MakeStore = Callable[..., FeatureStore]
+
+CONFIG = TrainConfig(
+    head="guided:test_resnet", pretrained=False, epochs=2, batch_size=16, bootstrap=0
+)
+
+
+def pictures(images: int, side: int = 32) -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 256, (images, side, side, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def store(make_store: MakeStore) -> FeatureStore:
+    return make_store(40, pixels=pictures(40))
+
+
+@pytest.mark.parametrize("control", ["none", "plain", "shuffled", "se"])
+def test_a_saved_run_says_again_what_it_said(
+    store: FeatureStore, tmp_path: Path, control: str
+) -> None:
+    """Read back, the network's probabilities of the test images are those of predictions.csv."""
+    result = train(store, replace(CONFIG, guided_control=control), tmp_path / "run")
+    run = load_run(tmp_path / "run")
+    net = run.model.head
+    assert isinstance(net, GuidedNet)
+    assert result.parameters == sum(value.numel() for value in net.parameters())
+    assert not (tmp_path / "run" / "checkpoint.pt").exists()
+    raw = with_pixels(load_features(store), store)
+    features = raw.standardised(run.model.standardiser)
+    rows = features.rows("test")
+    again = to_probabilities(predict_logits(net, features, rows), features.tasks)
+    said = read_predictions(tmp_path / "run" / "predictions.csv", features.tasks, "test")
+    np.testing.assert_allclose(again["malignancy"], said.probabilities["malignancy"], atol=1e-6)
+    if control != "shuffled":  # whose partners are known from the whole split alone
+        found = run.model.probabilities(raw.tokens, raw.counts, raw.views, raw.pixels)
+        np.testing.assert_allclose(found["malignancy"][rows], again["malignancy"], atol=1e-6)
+
+
+def samcls(*arguments: object) -> tuple[int, str, str]:
+    app = typer.Typer()
+    app.callback()(lambda: None)
+    register(app)
+    result = CliRunner().invoke(app, [str(one) for one in arguments])
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_the_verb_trains_a_frozen_network_with_its_options(
+    store: FeatureStore, tmp_path: Path
+) -> None:
+    """Options reach the config, and a frozen backbone trains gates and classifier alone."""
+    options = ("--head", "guided:resnet18", "--no-pretrained", "--freeze-backbone", "--epochs", 1)
+    more = ("--gate", "multiply", "--stages", "stage2,stage4", "--jitter", 0.1, "--json")
+    status, out, err = samcls("train", store.path, tmp_path / "run", *options, *more)
+    assert status == 0, err
+    assert "gates add" in err
+    run = load_run(tmp_path / "run")
+    assert run.config.guided_gate == "multiply"
+    assert isinstance(run.model.head, GuidedNet)
+    assert list(run.model.head.gates) == ["stage2", "stage4"]
+    body = sum(value.numel() for value in run.model.head.body.parameters())
+    whole = sum(value.numel() for value in run.model.head.parameters())
+    assert json.loads(out)["parameters"] == whole - body > 0
+
+
+@pytest.mark.parametrize(
+    ("head", "kept", "said"),
+    [
+        ("guided:test_resnet", False, "the store keeps none; extract it with --keep-pixels 224"),
+        ("guided:resnet18000", True, "timm knows no model 'resnet18000'"),
+        ("guided:test_vit", True, "has no stages that timm lists"),
+    ],
+)
+def test_the_verb_says_what_stands_against_a_network(
+    make_store: MakeStore, tmp_path: Path, head: str, kept: bool, said: str
+) -> None:
+    """Before anything is read or written, with exit status 2."""
+    store = make_store(20, pixels=pictures(20) if kept else None)
+    status, _, err = samcls("train", store.path, tmp_path / "run", "--head", head)
+    assert status == 2
+    assert said in " ".join(err.split())
+    assert not (tmp_path / "run").exists()
+
+
+def test_weights_that_cannot_be_had_offline_name_the_way_out(
+    store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pretrained weights are the default, and the error says how to do without them."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    status, _, err = samcls("train", store.path, tmp_path / "run", "--head", "guided:test_resnet")
+    assert status != 0
+    assert "--no-pretrained" in " ".join(err.split())
+
+
+CHILD = """
+import sys
+
+from samcls.config import load_toml, TrainConfig
+from samcls.learn.guided import fit
+from samcls.learn.train import train
+from samcls.store.feature_store import FeatureStore
+
+def loaded(line):
+    encoders = ("samcls.encode", "samcls.data", "segment_anything")
+    print([name for name in sys.modules if name.startswith(encoders)], flush=True)
+
+fit.CHECKPOINT_SECONDS = 0.0
+train(FeatureStore.open(sys.argv[1]), load_toml(TrainConfig, sys.argv[2]), sys.argv[3], loaded)
+"""
+
+
+def test_a_killed_run_goes_on_to_the_same_network_without_an_encoder(
+    store: FeatureStore, tmp_path: Path
+) -> None:
+    """SIGKILL between checkpoints changes no bit, and no encoder is ever loaded, let alone called."""
+    run, settings = tmp_path / "killed", tmp_path / "config.toml"
+    config = replace(CONFIG, epochs=15, patience=0, jitter=0.1)
+    settings.write_text(to_toml(config))
+    command = [sys.executable, "-c", CHILD, store.path, str(settings), str(run)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        deadline = time.monotonic() + 100
+        while not (run / "checkpoint.pt").exists() and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.kill()
+        assert process.stdout is not None
+        assert set(process.stdout.read().split()) == {"[]"}
+    assert not (run / "COMPLETE").exists()
+    told: list[str] = []
+    train(store, config, run, told.append)
+    assert any("going on after epoch" in line for line in told)
+    train(store, config, tmp_path / "whole")
+    ends = [load_file(tmp_path / name / "head.safetensors") for name in ("killed", "whole")]
+    assert ends[0].keys() == ends[1].keys()
+    assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
+    history = [(tmp_path / name / "history.csv").read_text() for name in ("killed", "whole")]
+    assert history[0] == history[1]
+
+
+def test_a_window_that_hangs_over_the_frame_is_known_after_loading(
+    make_store: MakeStore, tmp_path: Path
+) -> None:
+    """A run on a map that windows do not divide is rebuilt with the same resize."""
+    levels: dict[str, Any] = {"neck": LevelShape(4, 3, 3, 16)}
+    store = make_store(40, levels=levels, pixels=pictures(40), input_size=80)
+    train(store, replace(CONFIG, epochs=1), tmp_path / "run")
+    run = load_run(tmp_path / "run")
+    assert run.model.shape.reach == {"neck": pytest.approx(80 / 96)}
+    assert run.model.shape.pixels == 32
