@@ -18,7 +18,9 @@ from typer.testing import CliRunner
 
 from samcls.cli.learn import register
 from samcls.config import TrainConfig, to_toml
+from samcls.errors import FingerprintMismatch, InputError
 from samcls.learn.features import load_features, with_pixels
+from samcls.learn.guided.maps import attention_maps
 from samcls.learn.guided.net import GuidedNet
 from samcls.learn.model import predict_logits, to_probabilities
 from samcls.learn.predictions import read_predictions
@@ -164,6 +166,53 @@ def test_a_killed_run_goes_on_to_the_same_network_without_an_encoder(
     assert all(torch.equal(value, ends[1][name]) for name, value in ends[0].items())
     history = [(tmp_path / name / "history.csv").read_text() for name in ("killed", "whole")]
     assert history[0] == history[1]
+
+
+def test_attention_maps_are_given_by_id(make_store: MakeStore, tmp_path: Path) -> None:
+    """Every stage's A has the stage's size and is what the image's own features open."""
+    store = make_store(40, pixels=pictures(40))
+    train(store, CONFIG, tmp_path / "run")
+    run = load_run(tmp_path / "run")
+    maps = attention_maps(run, store, ["image-7", "image-3"])
+    alone = attention_maps(run, store, ["image-3"])
+    assert list(maps) == ["image-7", "image-3"]
+    net = run.model.head
+    assert isinstance(net, GuidedNet)
+    assert list(maps["image-3"]) == list(net.gates) == ["stage3", "stage4"]
+    for stage, point in zip(maps["image-3"], net.points(), strict=True):
+        values = maps["image-3"][stage]
+        assert values.shape[1:] == tuple(point.resize.size)
+        assert values.min() > 0
+        assert values.max() < 1
+        np.testing.assert_allclose(values, alone["image-3"][stage], atol=1e-6)
+        assert np.abs(values - maps["image-7"][stage]).max() > 1e-4
+    row = store.ids.index("image-3")
+    neck = torch.from_numpy(store.read("neck", [row])[0, 0].astype(np.float32))  # channel row col
+    tokens = neck.flatten(1).T
+    mean, std = (getattr(run.model.standardiser, name)["neck"] for name in ("mean", "std"))
+    point = net.points()[1]
+    counts = torch.full((1, 16), 4.0)
+    own, _ = point.resize.pooled(((tokens - mean) / std)[None], counts)
+    gate = point.gate(own)[0].permute(2, 0, 1).detach().numpy()
+    assert gate.shape == maps["image-3"]["stage4"].shape
+    np.testing.assert_allclose(gate, maps["image-3"]["stage4"], atol=1e-5)
+
+
+def test_maps_of_what_is_not_there_are_refused(make_store: MakeStore, tmp_path: Path) -> None:
+    """Unknown images, other features and other heads each have their sentence."""
+    store = make_store(40, pixels=pictures(40))
+    train(store, CONFIG, tmp_path / "run")
+    run = load_run(tmp_path / "run")
+    with pytest.raises(InputError, match=r"no encoded image image-99; .* such as image-0"):
+        attention_maps(run, store, ["image-99"])
+    with pytest.raises(InputError, match=r"no view 'flip'; it holds identity"):
+        attention_maps(run, store, ["image-1"], "flip")
+    other = make_store(40, pixels=pictures(40), name="other.zarr", encoder="vit_b")
+    with pytest.raises(FingerprintMismatch, match="encoder"):
+        attention_maps(run, other, ["image-1"])
+    train(store, replace(CONFIG, head="linear"), tmp_path / "linear")
+    with pytest.raises(InputError, match="head linear, which has no stages"):
+        attention_maps(load_run(tmp_path / "linear"), store, ["image-1"])
 
 
 def test_a_window_that_hangs_over_the_frame_is_known_after_loading(
