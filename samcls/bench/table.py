@@ -83,7 +83,7 @@ class Bench:
     """Everything that one `samcls bench` verb measured in one run.
 
     Attributes:
-        bench: `encoder`, `store`, `train` or `sweep`.
+        bench: name of the verb: `encoder`, `store`, `train`, `sweep` or `guided`.
         rows: the figures, in the order in which they are shown.
         machine: what they were measured on.
     """

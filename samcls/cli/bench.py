@@ -21,6 +21,7 @@ def register(app: typer.Typer) -> None:
     bench.command("store")(verb(_store))
     bench.command("train")(verb(_train))
     bench.command("sweep")(verb(_sweep))
+    bench.command("guided")(verb(_guided))
     app.add_typer(bench, name="bench")
 
 
@@ -120,3 +121,25 @@ def _sweep(
     from samcls.bench.sweep import bench_sweep
 
     return shown(bench_sweep(store, configurations, epochs, workers, say))
+
+
+def _guided(
+    networks: Annotated[
+        str, typer.Option(help="timm models whose added cost is counted, comma-separated.")
+    ] = "resnet152,legacy_senet154,swinv2_base_window8_256",
+    encoder: Annotated[str, typer.Option(help="Whose levels feed the gates.")] = "vit_h",
+    window: Annotated[int, typer.Option(min=1, help="That its maps are pooled over.")] = 4,
+    reduction: Annotated[int, typer.Option(min=1, help="Of the gates.")] = 16,
+    network: Annotated[str, typer.Option(help="timm model whose step is timed.")] = "resnet18",
+    size: Annotated[int, typer.Option(min=1, help="Side of its images.")] = 64,
+    batch: Annotated[int, typer.Option(min=2, help="Images a step.")] = 32,
+    steps: Annotated[int, typer.Option(min=1, help="Timings of each; the shortest counts.")] = 8,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    precision: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
+) -> Outcome:
+    """What SLCA's gates add to image networks, and a training step with and without them."""
+    from samcls.bench.guided import bench_guided
+
+    named = [name.strip() for name in networks.split(",") if name.strip()]
+    options = (network, size, batch, steps, device, precision, say)
+    return shown(bench_guided(named, encoder, window, reduction, *options))

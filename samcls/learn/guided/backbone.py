@@ -26,6 +26,7 @@ __all__ = [
     "features_of",
     "load_backbone",
     "normalisation",
+    "own_size",
     "point_names",
     "points_of",
 ]
@@ -147,6 +148,19 @@ def features_of(body: nn.Module) -> int:
     """Number of pooled features that a network answers with."""
     width: Any = getattr(body, "head_hidden_size", None) or body.num_features
     return int(width)
+
+
+def own_size(name: str) -> int:
+    """Side of the images that a model was made for, in pixels.
+
+    Raises:
+        ConfigError: where timm has no such model.
+    """
+    problems = backbone_problems(name)
+    if problems:
+        raise ConfigError(problems[0])
+    config: Any = timm.get_pretrained_cfg(name)
+    return int(config.input_size[1]) if config is not None else 224
 
 
 def normalisation(body: nn.Module) -> tuple[tuple[float, ...], tuple[float, ...]]:

@@ -19,10 +19,13 @@ import torch
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from samcls.learn.guided.net import GuidedNet
-from samcls.learn.heads.base import Shape
+from samcls.config import TrainConfig
+from samcls.learn.guided.backbone import features_of, load_backbone
+from samcls.learn.guided.net import Gating, GuidedNet
+from samcls.learn.heads import GUIDED
+from samcls.learn.heads.base import Classifier, Shape
 
-__all__ = ["Cost", "cost_of"]
+__all__ = ["Cost", "cost_of", "cost_of_network"]
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,27 @@ def cost_of(net: GuidedNet, shape: Shape) -> Cost:
     with net.ungated():
         plain = _macs(net, shape)
     return Cost(own, added, plain, gated - plain)
+
+
+def cost_of_network(config: TrainConfig, shape: Shape) -> Cost:
+    """The same for the network of a config, without its weights.
+
+    Args:
+        config: Of a guided network; its weights are neither fetched nor drawn.
+        shape: What it is built for.
+
+    Raises:
+        ConfigError: where it cannot be built so.
+    """
+    with torch.device("meta"):
+        name = config.head.removeprefix(GUIDED)
+        body = load_backbone(name, shape.pixels, pretrained=False, seed=0)
+    generator = torch.Generator()
+    classifier = Classifier(features_of(body), config, shape.classes, config.hidden, generator)
+    net = GuidedNet(
+        body, shape, Gating.of(config), classifier, size=shape.pixels, generator=generator
+    )
+    return cost_of(net, shape)
 
 
 def _macs(net: GuidedNet, shape: Shape) -> int:

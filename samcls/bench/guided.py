@@ -1,0 +1,199 @@
+"""What a guided network costs over its plain backbone: parameters, multiplications, a training step.
+
+Parameters and multiplications are counted on the real architectures, on a device that holds no values.
+The step is timed on random images and features, with and without gates in turn, the shortest of each.
+Where gates cost more than they may, the least reduction, or larger window, that keeps to it follows.
+
+    samcls bench guided                        # three networks and a ResNet-18's step, a minute
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from samcls.bench.table import Bench, BenchRow, measure
+from samcls.config import Control, TrainConfig
+from samcls.encode.base import LEVELS
+from samcls.encode.encoder import encoder_spec
+from samcls.learn.device import choose_device
+from samcls.learn.features import Features
+from samcls.learn.guided.backbone import own_size
+from samcls.learn.guided.cost import Cost, cost_of_network
+from samcls.learn.guided.fit import Training
+from samcls.learn.heads import GUIDED
+from samcls.learn.heads.base import Shape
+from samcls.learn.pixels import Pixels
+
+__all__ = ["NETWORKS", "bench_guided"]
+
+NETWORKS = ("resnet152", "legacy_senet154", "swinv2_base_window8_256")
+PATCH = 16
+MOST_PARAMETERS, MOST_MACS, MOST_TIME = 0.05, 0.01, 1.10  # that gates may add, or come to
+FACTORS = (1, 2, 4)  # by which windows are larger where a step costs more than that
+REDUCTIONS = (16, 24, 32, 48, 64, 128)
+WARM_UP = 2  # steps before any is timed
+
+Log = Callable[[str], None]
+
+
+def bench_guided(
+    networks: Sequence[str] = NETWORKS,
+    encoder: str = "vit_h",
+    window: int = 4,
+    reduction: int = 16,
+    network: str = "resnet18",
+    size: int = 64,
+    batch: int = 32,
+    steps: int = 8,
+    device: str = "auto",
+    precision: str = "float32",
+    log: Log = lambda _: None,
+) -> Bench:
+    """Count what gates add to networks, and time a training step with and without them.
+
+    Args:
+        networks: Models that timm knows, counted at the size they were made for.
+        encoder: Whose five levels feed the gates.
+        window: That the levels are pooled over.
+        reduction: Of the gates.
+        network: Model whose step is timed.
+        size: Side of its images, in pixels.
+        batch: Images a step.
+        steps: Timings of each; the shortest counts.
+        device: Where steps run.
+        precision: Of the step's matrix products.
+        log: Called with a line before each measurement.
+
+    Raises:
+        ConfigError: where timm or samcls has no such model.
+    """
+    config = TrainConfig(
+        pretrained=False,
+        reduction=reduction,
+        batch_size=batch,
+        precision=precision,  # type: ignore[arg-type]
+    )
+    rows: list[BenchRow] = []
+    for name in networks:
+        log(f"counting {name}")
+        rows += _counted(
+            replace(config, head=f"{GUIDED}{name}"), _shape(encoder, window, own_size(name))
+        )
+    log(f"timing {network}")
+    rows += _timed(replace(config, head=f"{GUIDED}{network}"), encoder, window, size, steps, device)
+    return Bench("guided", rows)
+
+
+def _shape(encoder: str, window: int, size: int) -> Shape:
+    """What an encoder's store gives a network whose images have a size."""
+    spec = encoder_spec(encoder)
+    side = -(-spec.input_size // (PATCH * window))
+    return Shape(
+        channels={k: spec.neck_width if k == "neck" else spec.width for k in LEVELS},
+        classes={"class": 2},
+        grids=dict.fromkeys(LEVELS, (side, side)),
+        window=window,
+        pixels=size,
+    )
+
+
+def _counted(config: TrainConfig, shape: Shape) -> Iterator[BenchRow]:
+    """A network's rows, and the least reduction that keeps its gates within the limits."""
+    label = f"{config.head.removeprefix(GUIDED)} at {shape.pixels}"
+    cost = cost_of_network(config, shape)
+    yield measure(f"{label}: parameters", cost.parameters / 1e6, "M")
+    yield measure(f"{label}: GMACs an image", cost.macs / 1e9, "")
+    yield from _added(label, config.reduction, cost)
+    if _fits(cost):
+        return
+    for reduction in REDUCTIONS:
+        if reduction > config.reduction:
+            less = cost_of_network(replace(config, reduction=reduction), shape)
+            if _fits(less):
+                yield from _added(label, reduction, less)
+                return
+
+
+def _added(label: str, reduction: int, cost: Cost) -> Iterator[BenchRow]:
+    for name, added, own in (
+        ("parameters", cost.parameters_added, cost.parameters),
+        ("GMACs", cost.macs_added, cost.macs),
+    ):
+        yield measure(f"{label}: {name} added, reduction {reduction}", 100 * added / own, "%")
+
+
+def _fits(cost: Cost) -> bool:
+    return (
+        cost.parameters_added <= MOST_PARAMETERS * cost.parameters
+        and cost.macs_added <= MOST_MACS * cost.macs
+    )
+
+
+def _timed(
+    config: TrainConfig, encoder: str, window: int, size: int, steps: int, device: str
+) -> Iterator[BenchRow]:
+    """Milliseconds of a step with and without gates, over larger windows until it costs little."""
+    label = f"step of {config.head.removeprefix(GUIDED)} at {size}, {config.batch_size} images"
+    plain = f"{label}: plain"
+    for factor in FACTORS:
+        shape = _shape(encoder, window * factor, size)
+        best = _step_seconds(config, shape, steps, device)
+        here = f"window {window * factor}"
+        if factor > 1:
+            plain = f"{label}: plain, beside {here}"
+        yield measure(plain, 1000 * best["plain"], "ms")
+        against = (plain, 1000 * best["plain"])
+        yield measure(f"{label}: gated by SLCA, {here}", 1000 * best["none"], "ms", *against)
+        if factor == 1:
+            yield measure(f"{label}: gated by SE", 1000 * best["se"], "ms", *against)
+        if best["none"] <= MOST_TIME * best["plain"]:
+            return
+
+
+def _step_seconds(config: TrainConfig, shape: Shape, steps: int, device: str) -> dict[str, float]:
+    """The shortest step of the plain network and of the gated ones, timed in turn."""
+    features = _features(shape, config.batch_size, choose_device(device))
+    controls: tuple[Control, ...] = ("plain", "none", "se")
+    training = {name: Training(features, replace(config, guided_control=name)) for name in controls}
+    rows = torch.arange(config.batch_size)
+
+    def seconds(one: Training) -> float:
+        start = time.perf_counter()
+        float(one.step(rows, config.learning_rate))  # which waits for a GPU
+        return time.perf_counter() - start
+
+    for one in training.values():
+        one.net.learning()
+        for _ in range(WARM_UP):
+            one.step(rows, config.learning_rate)
+    found = [{name: seconds(one) for name, one in training.items()} for _ in range(steps)]
+    return {name: min(one[name] for one in found) for name in controls}
+
+
+def _features(shape: Shape, images: int, device: torch.device) -> Features:
+    """Random features and images of a shape, all in the training split."""
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(*sides: int) -> Tensor:
+        return torch.randn(*sides, generator=generator).to(device)
+
+    size, cells = shape.pixels, {k: rows * cols for k, (rows, cols) in shape.grids.items()}
+    pixels = torch.randint(0, 256, (images, size, size, 3), generator=generator, dtype=torch.uint8)
+    return Features(
+        tokens={k: drawn(images, cells[k], n) for k, n in shape.channels.items()},
+        counts={k: torch.full((images, n), 16.0, device=device) for k, n in cells.items()},
+        labels=torch.randint(0, 2, (images, 1), generator=generator),
+        ids=tuple(str(i) for i in range(images)),
+        splits=("train",) * images,
+        groups=("",) * images,
+        tasks={"class": ("a", "b")},
+        window=shape.window,
+        grids=shape.grids,
+        views=1,
+        fingerprint={},
+        failed=0,
+        pixels=Pixels(pixels, torch.full((images, 2), size)),
+    )
