@@ -67,6 +67,19 @@ def test_a_saved_run_says_again_what_it_said(
         np.testing.assert_allclose(found["malignancy"][rows], again["malignancy"], atol=1e-6)
 
 
+def test_streamed_images_and_features_train_the_same_network(
+    store: FeatureStore, tmp_path: Path
+) -> None:
+    """Where memory is short, from scratch files, bit for bit; each fold is a run like any other."""
+    config = replace(CONFIG, epochs=1, folds=2, jitter=0.1)
+    for name, memory in (("memory", None), ("streamed", 1000)):
+        train(store, config, tmp_path / name, memory=memory)
+    one, two = (load_file(tmp_path / k / "head.safetensors") for k in ("memory", "streamed"))
+    assert all(torch.equal(value, two[name]) for name, value in one.items())
+    said = [(tmp_path / k / "predictions.csv").read_text() for k in ("memory", "streamed")]
+    assert said[0] == said[1]
+
+
 def samcls(*arguments: object) -> tuple[int, str, str]:
     app = typer.Typer()
     app.callback()(lambda: None)

@@ -4,14 +4,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from safetensors.torch import load_file
 
+from samcls.config import TrainConfig, digest
+from samcls.learn.guided.fit import Training, fit_guided
 from samcls.learn.train import train
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.records import read_records
+from samcls.sweep.shared import SharedFeatures
 from samcls.sweep.space import parse_space
 from samcls.sweep.sweep import plan_sweep, sweep
+from samcls.sweep.work import Site, run_group
 
 MakeStore = Callable[..., FeatureStore]
 
@@ -89,3 +94,32 @@ def test_a_guided_run_of_a_sweep_is_what_train_makes_of_its_config(
             and ("shuffled" in point["head"]) == (record.config.guided_control == "shuffled")
         ]
         assert point["auc"] == single.test["auc"]
+
+
+class Cut(Exception):
+    pass
+
+
+def test_a_run_that_was_cut_off_in_a_sweep_goes_on(
+    make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of three epochs the two that were put away are not trained again."""
+    store = store_of(make_store)
+    config = TrainConfig(head="guided:test_resnet", pretrained=False, epochs=3, bootstrap=0)
+    site = Site(store.path, str(tmp_path / "sweep"), str(tmp_path / "shared"))
+    kept = tmp_path / "sweep" / "checkpoints" / f"{digest(config)}.pt"
+    kept.parent.mkdir(parents=True)
+    features, _ = SharedFeatures(Path(site.shared), store).features(config)
+
+    def cut(line: str) -> None:
+        if line.startswith("epoch 2 "):
+            raise Cut
+
+    with pytest.raises(Cut):
+        fit_guided(features, config, cut, kept, seconds=0.0)
+    trained, epoch = [], Training.epoch
+    monkeypatch.setattr(Training, "epoch", lambda self: trained.append(epoch(self)))
+    (ended,) = run_group(site, (config,))
+    assert (ended.reason, len(trained), kept.exists()) == (None, 1, False)
+    single = train(store, config, tmp_path / "run")
+    assert single.validation["auc"] == ended.auc

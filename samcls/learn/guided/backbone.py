@@ -93,8 +93,8 @@ def load_backbone(name: str, size: int, *, pretrained: bool, seed: int) -> nn.Mo
             if not pretrained:
                 raise
             raise WeightsError(
-                f"the pretrained weights of {name} cannot be had: {error}. Connect to the network "
-                "once, so that timm can cache them, or start from random weights with "
+                f"the pretrained weights of {name} cannot be had: {str(error).rstrip('.')}. Connect "
+                "to the network once, so that timm can cache them, or start from random weights with "
                 "--no-pretrained"
             ) from error
 
