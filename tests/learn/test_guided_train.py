@@ -162,8 +162,10 @@ def test_a_killed_run_goes_on_to_the_same_network_without_an_encoder(
     config = replace(CONFIG, epochs=15, patience=0, jitter=0.1)
     settings.write_text(to_toml(config))
     command = [sys.executable, "-c", CHILD, store.path, str(settings), str(run)]
-    # Sums depend on the number of threads, which another test may have changed in this process.
-    same = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    # Sums depend on the number of threads. Dask leaves its workers' in the environment of the
+    # process that starts them, which has long begun with others.
+    threads = str(torch.get_num_threads())
+    same = {**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=same) as process:
         deadline = time.monotonic() + 100
         while not (run / "checkpoint.pt").exists() and process.poll() is None:
