@@ -12,7 +12,9 @@ channels are 64 MB, made in 0.5 s and mapped in some milliseconds.
 import hashlib
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -73,9 +75,9 @@ class SharedFeatures:
         try:
             place.mkdir(parents=True, exist_ok=True)
             for level in levels:
-                self._make(place, level, config)
+                _once(place / f"{_file(level)}.json", partial(self._make, place, level, config))
             if looks:
-                self._make_pixels(place, levels[0])
+                _once(place / f"{PIXELS}.done", partial(self._make_pixels, place, levels[0]))
         except OSError as error:
             raise RunError(
                 f"features cannot be shared in {self.folder}: {error.strerror or error}; set TMPDIR "
@@ -93,37 +95,35 @@ class SharedFeatures:
         shutil.rmtree(self.folder / name, ignore_errors=True)
 
     def _make(self, place: Path, level: str, config: TrainConfig) -> None:
+        targets = targets_of(self.store, config)
+        raw = load_features(self.store, (level,), loading_window(config), targets)
+        standardiser = Standardiser.fit(raw, raw.rows("train"))
+        features = raw.standardised(standardiser)
+        for name, values in _arrays(features, standardiser, level).items():
+            np.save(place / f"{_file(level)}.{name}.npy", values.numpy())
+        columns = {name: getattr(features, name) for name in COLUMNS}
+        columns["grid"] = features.grids[level]
         done = place / f"{_file(level)}.json"
-        if done.exists():
-            return
-        with FileLock(place / f"{_file(level)}.lock"):
-            if done.exists():
-                return
-            targets = targets_of(self.store, config)
-            raw = load_features(self.store, (level,), loading_window(config), targets)
-            standardiser = Standardiser.fit(raw, raw.rows("train"))
-            features = raw.standardised(standardiser)
-            for name, values in _arrays(features, standardiser, level).items():
-                np.save(place / f"{_file(level)}.{name}.npy", values.numpy())
-            columns = {name: getattr(features, name) for name in COLUMNS}
-            columns["grid"] = features.grids[level]
-            part = done.with_suffix(".part")
-            part.write_text(json.dumps(columns), encoding="utf-8")
-            part.replace(done)
+        part = done.with_suffix(".part")
+        part.write_text(json.dumps(columns), encoding="utf-8")
+        part.replace(done)
 
     def _make_pixels(self, place: Path, level: str) -> None:
         """The images of a division, of which a level is there already."""
-        done = place / f"{PIXELS}.done"
-        if done.exists():
-            return
-        with FileLock(place / f"{PIXELS}.lock"):
-            if done.exists():
-                return
-            ids = json.loads((place / f"{_file(level)}.json").read_text(encoding="utf-8"))["ids"]
-            kept = Pixels.load(self.store, image_rows(self.store, ids))
-            np.save(place / f"{PIXELS}.values.npy", kept.values.numpy())
-            np.save(place / f"{PIXELS}.extents.npy", kept.extents.numpy())
-            done.touch()
+        ids = json.loads((place / f"{_file(level)}.json").read_text(encoding="utf-8"))["ids"]
+        kept = Pixels.load(self.store, image_rows(self.store, ids))
+        np.save(place / f"{PIXELS}.values.npy", kept.values.numpy())
+        np.save(place / f"{PIXELS}.extents.npy", kept.extents.numpy())
+        (place / f"{PIXELS}.done").touch()
+
+
+def _once(done: Path, make: Callable[[], None]) -> None:
+    """Let one process make what the others wait for; the file `done` says that it is there."""
+    if done.exists():
+        return
+    with FileLock(done.with_suffix(".lock")):
+        if not done.exists():
+            make()
 
 
 def _arrays(features: Features, standardiser: Standardiser, level: str) -> dict[str, Tensor]:
