@@ -9,6 +9,7 @@ returns: 4 ms for a small file here, nothing measurable beside the writing of a 
 """
 
 import asyncio
+import contextlib
 import errno
 import os
 import uuid
@@ -21,9 +22,18 @@ from zarr.abc.store import Store, SuffixByteRequest
 from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.core.sync import sync
 
-__all__ = ["Keys", "SyncedStore", "local_path", "remove_leftovers", "swap_path", "sync_folder"]
+__all__ = [
+    "Keys",
+    "SyncedStore",
+    "finish_writes",
+    "local_path",
+    "remove_leftovers",
+    "swap_path",
+    "sync_folder",
+]
 
 _LEFTOVER = "*.partial"  # what zarr-python and SyncedStore call a file that is not yet whole
+_LONGEST_WRITE = 120.0  # seconds; what takes longer hangs, and is not waited for
 
 
 def local_path(path: str | Path) -> Path | None:
@@ -49,6 +59,24 @@ def remove_leftovers(path: str | Path) -> int:
     return len(found)
 
 
+def finish_writes() -> None:
+    """Wait for writes that a failed or interrupted caller left running.
+
+    Zarr writes several keys at once and reports the first that fails, on a full disk for instance,
+    while the others go on in its own thread: none may land once the lock has been given back.
+    """
+    with contextlib.suppress(TimeoutError):
+        sync(_finish_writes(), timeout=_LONGEST_WRITE)
+
+
+async def _finish_writes() -> None:
+    own = asyncio.current_task()
+    assert own is not None
+    own.set_name(_finish_writes.__name__)  # so that two threads do not wait for each other
+    while others := {task for task in asyncio.all_tasks() if task.get_name() != own.get_name()}:
+        await asyncio.wait(others)
+
+
 class SyncedStore(zarr.storage.LocalStore):
     """A local Zarr store whose writes are on the disk when they return."""
 
@@ -56,6 +84,11 @@ class SyncedStore(zarr.storage.LocalStore):
         """Replace one key, atomically and durably."""
         self._check_writable()
         await asyncio.to_thread(_replace, self.root / key, value)
+
+    async def set_if_not_exists(self, key: str, value: Buffer) -> None:
+        """Write one key durably unless it is there; the lock keeps other writers away meanwhile."""
+        if not (self.root / key).exists():
+            await self.set(key, value)
 
     def set_sync(self, key: str, value: Buffer) -> None:
         """Replace one key, atomically and durably."""

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from samcls.errors import RunError, StoreError
-from samcls.store.keys import local_path, remove_leftovers
+from samcls.store.keys import finish_writes, local_path, remove_leftovers
 
 __all__ = ["Claim", "WriterLock", "lock_path", "writer_lock"]
 
@@ -87,8 +87,15 @@ class WriterLock:
         self.claim.check()
 
     def release(self) -> None:
-        """Give the lock back, unless it was lost."""
-        self._released.set()
+        """Give the lock back, unless it was lost; what was begun under it is written first."""
+        try:
+            if self.claim.file is not None:
+                finish_writes()
+        finally:
+            self._released.set()
+            self._remove()
+
+    def _remove(self) -> None:
         if self.claim.file is not None and self.claim.holds:
             self.claim.file.unlink(missing_ok=True)
 

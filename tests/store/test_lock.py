@@ -1,16 +1,22 @@
 """One writer a store, with real processes."""
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
 import pytest
+from zarr.core.buffer import Buffer, default_buffer_prototype
+from zarr.core.common import concurrent_map
+from zarr.core.sync import sync
 
 from samcls.errors import RunError, StoreError
+from samcls.store import keys
 from samcls.store.lock import lock_path, writer_lock
 
 HOLD = """
@@ -118,3 +124,44 @@ def test_the_same_process_may_not_write_twice(tmp_path: Path) -> None:
         pass
     with writer_lock(tmp_path / "s.zarr"):
         pass
+
+
+def test_a_write_that_outlives_its_caller_ends_before_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several keys one fails: the others, and those that have not begun, are not found half-written."""
+    path = tmp_path / "s.zarr"
+    replace_key = keys._replace
+
+    def slow(key: Path, value: Buffer) -> None:
+        if key.name == "0":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        (path / f"{key.name}.partial").touch()
+        time.sleep(0.02)
+        (path / f"{key.name}.partial").unlink()
+        replace_key(key, value)
+
+    monkeypatch.setattr(keys, "_replace", slow)
+    store = keys.Keys.of(path, read_only=False).store
+    value = default_buffer_prototype().buffer.from_bytes(b"x")
+    several = [(str(key), value) for key in range(40)]
+    with pytest.raises(OSError, match="No space"), writer_lock(path):
+        path.mkdir()
+        sync(concurrent_map(several, store.set, limit=4))
+    assert sorted(int(file.name) for file in path.iterdir()) == list(range(1, 40))
+
+
+def test_two_locks_are_given_back_at_once(tmp_path: Path) -> None:
+    """Two threads that end together do not wait for each other."""
+    both = threading.Barrier(2)
+
+    def hold(name: str) -> None:
+        with writer_lock(tmp_path / name):
+            both.wait(20)
+
+    threads = [threading.Thread(target=hold, args=(name,), daemon=True) for name in "ab"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert not any(thread.is_alive() for thread in threads)
