@@ -21,11 +21,12 @@ from jaxtyping import Int, Shaped
 from numcodecs import BitRound
 
 from samcls.errors import FingerprintMismatch, OverwriteRefused, RunError, StoreError
+from samcls.store.columns import configured
 from samcls.store.keys import Keys, local_path, swap_path
 from samcls.store.layout import COLUMNS, DEFAULT_CODEC, RESULTS, array_paths, create_arrays
 from samcls.store.lock import Claim
 from samcls.store.metadata import save_copy
-from samcls.store.reader import Rows, StoreReader, configured
+from samcls.store.reader import Rows, StoreReader
 from samcls.store.rows import RowBatch, RowTable
 from samcls.store.schema import (
     DONE,

@@ -1,87 +1,47 @@
-"""What a feature store says when it is read: rows, columns, pooled maps, lazily or in memory.
+"""What a feature store holds for each image, read: pooled maps and pixels, lazily or in memory.
 
 Local features are read beneath Zarr, chunk by chunk and each through its checksum, some 3 times faster
-than by zarr-python; everything else goes through Zarr. Damage becomes a StoreError that names the verb
-to run. `FeatureStore.open` makes the object; this file holds its reading half.
+than by zarr-python; everything else goes through Zarr. `FeatureStore.open` makes the object; this file
+and `columns.py` hold its reading half.
 """
 
-import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
-from jaxtyping import Bool, Float, Int, Shaped, UInt8, UInt16
+from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from zarr.codecs import BloscCodec
 
-from samcls.errors import SamclsError, StoreError
-from samcls.store.keys import Keys, local_path
+from samcls.errors import StoreError
+from samcls.store.columns import ColumnReader
+from samcls.store.keys import Keys
 from samcls.store.layout import array_paths, codec_of
 from samcls.store.lazy import dataset, lazy_level
 from samcls.store.schema import (
     DONE,
-    FAILED,
-    PENDING,
     PIXELS,
-    REMOVED,
     TRANSPOSED,
-    Fingerprint,
     LevelShape,
     Partition,
     array_path,
 )
 from samcls.store.shards import CAN_READ_PARTS, LocalShard, read_index, shard_key
-from samcls.store.tables import NO_SPLIT
 
 if TYPE_CHECKING:
     import dask.array
     import xarray
 
-__all__ = ["Rows", "StoreReader", "configured"]
+__all__ = ["Rows", "StoreReader"]
 
 Rows = slice | np.ndarray | Sequence[int] | None
 
-_PIPELINE = "zarr.core.codec_pipeline.BatchedCodecPipeline"
 _SHOWN = 3  # rows that an error names
-_CONFIG_LOCK = threading.Lock()  # Zarr's configuration is one for the whole process
 
 
-@contextmanager
-def configured() -> Iterator[None]:
-    """Let arrays be opened so that files are replaced atomically, and chunks of zeros are kept.
-
-    Whatever pipeline the process has chosen, zarr-python's own is the one that checks every chunk. A
-    chunk that is kept even where it holds zeros is known to be lost when it is absent.
-    """
-    settings = {"codec_pipeline.path": _PIPELINE, "array.write_empty_chunks": True}
-    with _CONFIG_LOCK, zarr.config.set(settings):
-        yield
-
-
-class StoreReader:
+class StoreReader(ColumnReader):
     """The reading half of a feature store."""
-
-    def __init__(self, path: str, group: zarr.Group, mode: Literal["r", "r+"]) -> None:
-        self.path = path
-        self.mode = mode
-        self._group = group
-        self._arrays: dict[str, zarr.Array[Any]] = {}
-        self._attributes: dict[str, Any] = dict(group.attrs)
-        self._root = local_path(path)
-        self._folder = _identity(self._root)
-
-    @cached_property
-    def fingerprint(self) -> Fingerprint:
-        """What made the features."""
-        return Fingerprint.from_dict(self._attributes["fingerprint"])
-
-    @cached_property
-    def tasks(self) -> dict[str, tuple[str, ...]]:
-        """Name of each label task and its class names, in the order of their indices."""
-        return {task["name"]: tuple(task["classes"]) for task in self._attributes["tasks"]}
 
     @cached_property
     def levels(self) -> dict[str, LevelShape]:
@@ -100,10 +60,6 @@ class StoreReader:
         """How chunks are compressed: one of `layout.CODECS`."""
         return codec_of(self._features(self.fingerprint.levels[0]))
 
-    def __len__(self) -> int:
-        """Return the number of images, whatever their status."""
-        return int(self._array("status").shape[0])
-
     @property
     def array_paths(self) -> list[str]:
         """Path of every array within the store's group."""
@@ -118,46 +74,6 @@ class StoreReader:
     def payloads(self) -> tuple[str, ...]:
         """What is written in shards: every level, and `pixels` where images are kept."""
         return (*self.fingerprint.levels, *([PIXELS] if self.pixel_size else []))
-
-    @property
-    def ids(self) -> list[str]:
-        """Identifier of each image, in the manifest's order."""
-        return self._strings("id")
-
-    @property
-    def splits(self) -> list[str]:
-        """`train`, `val` or `test` for each image; empty for one that was removed."""
-        return self._strings("split")
-
-    @property
-    def groups(self) -> list[str]:
-        """Patient or lesion of each image; empty where there is none."""
-        return self._strings("group")
-
-    @property
-    def errors(self) -> list[str]:
-        """Reason of each failed row; empty elsewhere."""
-        return self._strings("error")
-
-    @property
-    def labels(self) -> Int[np.ndarray, "image task"]:
-        """Class index for each image and task; -1 where the label is missing."""
-        return self._whole("label")
-
-    @property
-    def status(self) -> UInt8[np.ndarray, " image"]:
-        """0 pending, 1 done, 2 failed, 3 removed: not in the manifest any more, and not used."""
-        return self._whole("status")
-
-    @property
-    def valid(self) -> UInt16[np.ndarray, "image 2"]:
-        """Height and width, in encoder-input pixels, that show picture rather than padding."""
-        return self._whole("valid")
-
-    @property
-    def sha256(self) -> UInt8[np.ndarray, "image 32"]:
-        """SHA-256 of each image's decoded pixels; zeros while pending."""
-        return self._whole("sha256")
 
     def read(
         self, level: str, rows: Rows = None
@@ -280,53 +196,6 @@ class StoreReader:
         counts: np.ndarray = (down[:, :, None] * across[:, None, :]).astype(np.float32)
         return counts
 
-    def read_column(self, name: str) -> tuple[np.ndarray, list[tuple[slice, bool, str]]]:
-        """Read a per-image array as far as it can be read.
-
-        Args:
-            name: one of `layout.COLUMNS` or `layout.RESULTS`.
-
-        Returns:
-            The values, empty where they are lost; and for each lost piece its rows, whether it is
-            absent rather than damaged, and why.
-
-        Raises:
-            StoreError: the array itself is not in the store.
-        """
-        array, keys = self._array(name), Keys(self._group.store)
-        values = np.full(array.shape, array.fill_value, dtype=array.dtype)
-        lost = []
-        for rows, chunks in _column_chunks(array, name):
-            if any(keys.size(chunk) is None for chunk in chunks):
-                lost.append((rows, True, "a chunk is absent"))
-                continue
-            try:
-                values[rows] = array[rows]
-            except (ValueError, RuntimeError, TypeError, IndexError, OverflowError) as error:
-                lost.append((rows, False, str(error)))
-        return values, lost
-
-    def readable_status(self) -> UInt8[np.ndarray, " image"]:
-        """Return each row's status; where it is lost, what the row's digest and error tell of it."""
-        status, lost = self.read_column("status")
-        for rows, _, _ in lost:
-            encoded = self.read_column("sha256")[0][rows].any(axis=1)
-            failed = self.read_column("error")[0][rows] != ""
-            told = np.where(failed, FAILED, np.where(encoded, DONE, PENDING))
-            removed = self.read_column("split")[0][rows] == NO_SPLIT
-            status[rows] = np.where(removed, REMOVED, told)
-        return status
-
-    def status_if_present(self) -> UInt8[np.ndarray, " image"]:
-        """Return each row's status, for a removed one the status that it would return with."""
-        status = self.status
-        away = status == REMOVED
-        if away.any():
-            failed = np.array(self.errors) != ""
-            told = np.where(failed, FAILED, np.where(self.sha256.any(axis=1), DONE, PENDING))
-            status[away] = told[away]
-        return status
-
     def empty_rows(self, level: str, rows: int) -> Shaped[np.ndarray, "image ..."]:
         """Return zeros for so many rows of a payload, in its type and shape."""
         array = self._features(level)
@@ -346,8 +215,6 @@ class StoreReader:
         return sum(array.nbytes_stored() for _, array in self._group.arrays()) + sum(
             self._features(level).nbytes_stored() for level in self.levels
         )
-
-    # -- lazily ---------------------------------------------------------------------------------
 
     def to_dask(self, level: str) -> "dask.array.Array":
         """Return a level as a lazy Dask array of shape (image, view, channel, row, col).
@@ -370,28 +237,6 @@ class StoreReader:
             StoreError: xarray is not installed.
         """
         return dataset(self)
-
-    # -- inside ---------------------------------------------------------------------------------
-
-    def _array(self, name: str) -> zarr.Array[Any]:
-        if name not in self._arrays:
-            with configured():
-                self._arrays[name] = self._get(name)
-        return self._arrays[name]
-
-    def _get(self, name: str) -> zarr.Array[Any]:
-        try:
-            array = self._group[name]
-        except KeyError as error:
-            raise StoreError(f"{self.path} lacks the array {name}; it is damaged") from error
-        except (ValueError, TypeError) as error:
-            raise StoreError(
-                f"{self.path}: the metadata of {name} are damaged: {error}. samcls store repair "
-                "restores them from their copy"
-            ) from error
-        if not isinstance(array, zarr.Array):
-            raise StoreError(f"{self.path}: {name} is a group where an array was expected")
-        return array
 
     def _features(self, level: str) -> zarr.Array[Any]:
         if level == PIXELS:
@@ -435,47 +280,10 @@ class StoreReader:
             held[here] = index.held[chunk]
         return held
 
-    def _whole(self, name: str) -> np.ndarray:
-        with self._reading(name):
-            return np.asarray(self._array(name)[:])
-
-    @contextmanager
-    def _reading(self, what: str) -> Iterator[None]:
-        """Turn what Zarr raises on a damaged chunk into words; notice a store that was replaced."""
-        try:
-            yield
-            if _identity(self._root) != self._folder:
-                raise StoreError(
-                    f"{self.path} was written anew, by samcls extract --removed drop, since it was "
-                    "opened: its rows are others now. Start again"
-                )
-        except (SamclsError, MemoryError):
-            raise
-        except (ValueError, RuntimeError) as error:
-            raise StoreError(
-                f"{self.path}: {what} cannot be read: {error}\nThe store is damaged; "
-                f"samcls store verify {self.path} names the images, samcls store repair encodes them "
-                "again"
-            ) from error
-
-    def _strings(self, name: str) -> list[str]:
-        return [str(value) for value in self._whole(name)]
-
 
 def _described(level: str) -> str:
     """What a payload lacks, in words that go before `of N images`."""
     return "pixels lacks those" if level == PIXELS else f"level {level} lacks the features"
-
-
-def _identity(root: Path | None) -> tuple[int, int] | None:
-    """Return what tells a local store's folder from another that takes its place."""
-    if root is None:
-        return None
-    try:
-        found = root.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def _level_shape(array: zarr.Array[Any]) -> LevelShape:
@@ -498,14 +306,3 @@ def _zero(values: np.ndarray) -> Bool[np.ndarray, " image"]:
     """Say which rows hold nothing but positive zeros, as an absent chunk does."""
     bits = values.reshape(len(values), -1).view(f"u{values.dtype.itemsize}")
     return ~np.asarray(bits.any(axis=1))
-
-
-def _column_chunks(array: zarr.Array[Any], name: str) -> Iterator[tuple[slice, list[str]]]:
-    """Yield each piece of a per-image array: its rows, and the keys that hold them."""
-    height = array.chunks[0]
-    tails = [""]
-    if len(array.shape) > 1:
-        tails = [f"/{i}" for i in range(-(-array.shape[1] // array.chunks[1]))]
-    for number, start in enumerate(range(0, array.shape[0], height)):
-        rows = slice(start, min(start + height, array.shape[0]))
-        yield rows, [f"{name}/c/{number}{tail}" for tail in tails]
