@@ -22,10 +22,11 @@ import numpy as np
 
 from samcls.config import TrainConfig, digest
 from samcls.errors import OverwriteRefused
+from samcls.learn.inputs import check
 from samcls.learn.metrics import majority_class, mean_intervals, score
 from samcls.learn.predictions import read_predictions
 from samcls.learn.runs import MARK, load_run
-from samcls.learn.train import check, train
+from samcls.learn.train import train
 from samcls.store.feature_store import FeatureStore
 
 __all__ = ["train_several"]

@@ -16,10 +16,10 @@ import torch
 from samcls.config import TrainConfig
 from samcls.learn.device import choose_device, choose_precision
 from samcls.learn.heads import HEADS, ClosedHead, build_head
+from samcls.learn.inputs import shape_for
 from samcls.learn.population import architecture, sees_tokens
 from samcls.learn.stacked import can_stack
 from samcls.learn.targets import targets_of
-from samcls.learn.train import shape_for
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.shared import division
 from samcls.sweep.work import Group

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from samcls.config import TrainConfig, digest
-from samcls.learn.features import Features, load_features, with_pixels
+from samcls.learn.features import Features
 from samcls.learn.heads import HEADS
+from samcls.learn.inputs import features_for, loading_window
 from samcls.learn.metrics import auc
 from samcls.learn.model import load_model, predict_logits, to_probabilities
 from samcls.learn.rows import pick
 from samcls.learn.targets import targets_of
-from samcls.learn.train import loading_window
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.efficiency import followed
 from samcls.sweep.records import RUNS
@@ -57,10 +57,7 @@ def score_on_test(
 
 def _test_features(store: FeatureStore, config: TrainConfig) -> Features:
     """Features of all images; which of them are the test split no training share changes."""
-    targets = targets_of(store, config)
-    features = load_features(store, config.levels, loading_window(config), targets)
-    looks = HEADS[config.head].sees_pixels
-    return with_pixels(features, store) if looks else features
+    return features_for(store, config, targets_of(store, config))
 
 
 def _score(folder: Path, config: TrainConfig, features: Features) -> float | None:

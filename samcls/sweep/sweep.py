@@ -23,9 +23,10 @@ from filelock import FileLock, Timeout
 
 from samcls.config import TrainConfig, digest
 from samcls.errors import ConfigError, RunError
+from samcls.learn.inputs import check
 from samcls.learn.runs import MARK, load_run
 from samcls.learn.several import train_several
-from samcls.learn.train import check, train
+from samcls.learn.train import train
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.efficiency import Point, efficiency
 from samcls.sweep.estimate import SweepPlan, estimate
