@@ -147,6 +147,7 @@ class TrainConfig(Config):
             classifier's.
         accumulate: Parts in which a step's images pass through the network, for want of memory.
         channels_last: Whether the network's maps lie in memory with their channels innermost.
+        compile: Whether the network is compiled, which costs a minute before the first step.
         jitter: Most by which brightness and contrast of training images are changed, in [0, 1).
         bootstrap: Resamples behind each interval; 0 means no intervals.
         seed: Of initial weights, order of images, dropout, the training share and resamples.
@@ -187,6 +188,7 @@ class TrainConfig(Config):
     backbone_learning_rate: float = option(3e-4, above=0.0)
     accumulate: int = option(1, at_least=1)
     channels_last: bool = False
+    compile: bool = False
     jitter: float = option(0.0, at_least=0.0, below=1.0)
     bootstrap: int = option(1000, at_least=0)
     seed: int = option(0, at_least=0, at_most=2**63 - 1)

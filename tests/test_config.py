@@ -52,7 +52,7 @@ def test_every_field_changes_the_digest() -> None:
         gate_channels=1, loss="focal", focal_gamma=1.0, label_smoothing=0.1, train_fraction=0.5,
         precision="bfloat16", stages=("stage4",), guided_gate="multiply", guided_control="se",
         pretrained=False, freeze_backbone=True, backbone_learning_rate=1e-3, accumulate=2,
-        channels_last=True, jitter=0.1,
+        channels_last=True, compile=True, jitter=0.1,
     )  # fmt: skip
     base = TrainConfig()
     changed = [replace(base, **{f.name: getattr(other, f.name)}) for f in fields(base)]

@@ -50,6 +50,7 @@ def bench_guided(
     steps: int = 8,
     device: str = "auto",
     precision: str = "float32",
+    compiled: bool = False,
     log: Log = lambda _: None,
 ) -> Bench:
     """Count what gates add to networks, and time a training step with and without them.
@@ -65,6 +66,7 @@ def bench_guided(
         steps: Timings of each; the shortest counts.
         device: Where steps run.
         precision: Of the step's matrix products.
+        compiled: Time compiled networks too.
         log: Called with a line before each measurement.
 
     Raises:
@@ -83,7 +85,11 @@ def bench_guided(
             replace(config, head=f"{GUIDED}{name}"), _shape(encoder, window, own_size(name))
         )
     log(f"timing {network}")
-    rows += _timed(replace(config, head=f"{GUIDED}{network}"), encoder, window, size, steps, device)
+    config = replace(config, head=f"{GUIDED}{network}")
+    rows += _timed(config, encoder, window, size, steps, device)
+    if compiled:
+        log(f"compiling {network}")
+        rows += _compiled(config, _shape(encoder, window, size), steps, device)
     return Bench("guided", rows)
 
 
@@ -136,7 +142,7 @@ def _timed(
     config: TrainConfig, encoder: str, window: int, size: int, steps: int, device: str
 ) -> Iterator[BenchRow]:
     """Milliseconds of a step with and without gates, over larger windows until it costs little."""
-    label = f"step of {config.head.removeprefix(GUIDED)} at {size}, {config.batch_size} images"
+    label = _label(config, size)
     plain = f"{label}: plain"
     for factor in FACTORS:
         shape = _shape(encoder, window * factor, size)
@@ -153,24 +159,51 @@ def _timed(
             return
 
 
+def _compiled(config: TrainConfig, shape: Shape, steps: int, device: str) -> Iterator[BenchRow]:
+    """A compiled step beside one that is not, with and without gates, and what comes before it."""
+    features = _features(shape, config.batch_size, choose_device(device))
+    label = _label(config, shape.pixels)
+    controls: tuple[tuple[Control, str], ...] = (("plain", "plain"), ("none", "gated by SLCA"))
+    for control, named in controls:
+        config = replace(config, guided_control=control)
+        both = [Training(features, replace(config, compile=wanted)) for wanted in (False, True)]
+        start = time.perf_counter()
+        eager, quick = _shortest(both, steps)
+        passed = time.perf_counter() - start - steps * (eager + quick)
+        beside = f"{label}: {named}, beside compiled"
+        yield measure(beside, 1000 * eager, "ms")
+        against = (beside, 1000 * eager)
+        yield measure(f"{label}: {named}, compiled", 1000 * quick, "ms", *against)
+        yield measure(f"{label}: {named}, compiling", passed, "s")
+
+
+def _label(config: TrainConfig, size: int) -> str:
+    return f"step of {config.head.removeprefix(GUIDED)} at {size}, {config.batch_size} images"
+
+
 def _step_seconds(config: TrainConfig, shape: Shape, steps: int, device: str) -> dict[str, float]:
-    """The shortest step of the plain network and of the gated ones, timed in turn."""
+    """The shortest step of the plain network and of the gated ones."""
     features = _features(shape, config.batch_size, choose_device(device))
     controls: tuple[Control, ...] = ("plain", "none", "se")
-    training = {name: Training(features, replace(config, guided_control=name)) for name in controls}
-    rows = torch.arange(config.batch_size)
+    training = [Training(features, replace(config, guided_control=name)) for name in controls]
+    return dict(zip(controls, _shortest(training, steps), strict=True))
+
+
+def _shortest(training: Sequence[Training], steps: int) -> list[float]:
+    """Seconds of each one's shortest step, timed in turn after a warm-up."""
 
     def seconds(one: Training) -> float:
+        rate = one.config.learning_rate
         start = time.perf_counter()
-        float(one.step(rows, config.learning_rate))  # which waits for a GPU
+        float(one.step(one.train, rate))  # which waits for a GPU
         return time.perf_counter() - start
 
-    for one in training.values():
+    for one in training:
         one.net.learning()
         for _ in range(WARM_UP):
-            one.step(rows, config.learning_rate)
-    found = [{name: seconds(one) for name, one in training.items()} for _ in range(steps)]
-    return {name: min(one[name] for one in found) for name in controls}
+            seconds(one)
+    found = [[seconds(one) for one in training] for _ in range(steps)]
+    return [min(times) for times in zip(*found, strict=True)]
 
 
 def _features(shape: Shape, images: int, device: torch.device) -> Features:

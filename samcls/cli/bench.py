@@ -136,10 +136,13 @@ def _guided(
     steps: Annotated[int, typer.Option(min=1, help="Timings of each; the shortest counts.")] = 8,
     device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
     precision: Annotated[str, typer.Option(help="float32, bfloat16, float16 or auto.")] = "float32",
+    compile_network: Annotated[
+        bool, typer.Option("--compile", help="Time compiled networks too; minutes on a CPU.")
+    ] = False,
 ) -> Outcome:
     """What SLCA's gates add to image networks, and a training step with and without them."""
     from samcls.bench.guided import bench_guided
 
     named = [name.strip() for name in networks.split(",") if name.strip()]
-    options = (network, size, batch, steps, device, precision, say)
+    options = (network, size, batch, steps, device, precision, compile_network, say)
     return shown(bench_guided(named, encoder, window, reduction, *options))

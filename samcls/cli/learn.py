@@ -91,6 +91,9 @@ def _train(
     channels_last: Annotated[
         bool | None, typer.Option("--channels-last", help="Guided: memory order for GPUs.")
     ] = None,
+    compile_network: Annotated[
+        bool | None, typer.Option("--compile", help="Guided: torch.compile, for long runs on GPUs.")
+    ] = None,
     jitter: Annotated[
         float | None, typer.Option(help="Guided: change of brightness and contrast, 0 to 1.")
     ] = None,
@@ -136,6 +139,7 @@ def _train(
         "batch_size": batch_size,
         "accumulate": accumulate,
         "channels_last": channels_last,
+        "compile": compile_network,
         "jitter": jitter,
         "train_fraction": train_fraction,
         "precision": precision,

@@ -1,6 +1,7 @@
 """Training of guided networks: what decides them, where they go on, and their controls."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -269,3 +270,15 @@ def test_channels_last_gives_the_same_training(precision: str) -> None:
     last = Training(features(), replace(config, channels_last=True))
     losses = [training.training_pass(1)[0] for training in (plain, last)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3 if precision == "float32" else 0.1)
+
+
+@pytest.mark.slow  # tracing takes ten seconds
+@pytest.mark.filterwarnings(
+    "ignore:The .grad attribute:UserWarning"
+)  # Dynamo looks at every input's
+def test_a_compiled_network_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gates are traced with the network, and the weights keep their names."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    config = replace(CONFIG, epochs=1, batch_size=64)
+    compiled = fit_guided(features(), replace(config, compile=True))
+    assert same(compiled, fit_guided(features(), config))

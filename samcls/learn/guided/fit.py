@@ -109,6 +109,8 @@ class Training:
         self.net.to(self.device)
         self.net.body.to(memory_format=layout)
         self._layout = layout
+        if config.compile:
+            self.net.body.compile()
         classes = [len(names) for names in features.tasks.values()]
         self._classes = classes
         self._criterion = Criterion.of(features.labels[self.train], classes, config)
