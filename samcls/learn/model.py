@@ -88,8 +88,15 @@ class Model:
             pixels: Of the same images, for a head that looks at them.
 
         Raises:
-            InputError: where the head looks at images, and there are none of its size.
+            InputError: where the head looks at images, and there are none of its size; or it is the
+                control `shuffled`, whose gates know no features of the image's own.
         """
+        if self.head.partner_seed is not None:
+            raise InputError(
+                "the gates of the control shuffled are fed with other images' features, drawn from a "
+                "whole split: of single images it can say nothing. Give predict_logits the features "
+                "of a whole store"
+            )
         standard = self.standardiser.apply(tokens)
         rows = torch.arange(next(iter(tokens.values())).shape[0])
         logits = _in_batches(self.head, standard, counts, rows, pixels)

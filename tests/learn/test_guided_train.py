@@ -63,8 +63,12 @@ def test_a_saved_run_says_again_what_it_said(
     again = to_probabilities(predict_logits(net, features, rows), features.tasks)
     said = read_predictions(tmp_path / "run" / "predictions.csv", features.tasks, "test")
     np.testing.assert_allclose(again["malignancy"], said.probabilities["malignancy"], atol=1e-6)
-    if control != "shuffled":  # whose partners are known from the whole split alone
-        found = run.model.probabilities(raw.tokens, raw.counts, raw.views, raw.pixels)
+    given = (raw.tokens, raw.counts, raw.views, raw.pixels)
+    if control == "shuffled":
+        with pytest.raises(InputError, match="other images' features"):
+            run.model.probabilities(*given)
+    else:
+        found = run.model.probabilities(*given)
         np.testing.assert_allclose(found["malignancy"][rows], again["malignancy"], atol=1e-6)
 
 
