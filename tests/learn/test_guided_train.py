@@ -12,15 +12,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
 import typer
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from samcls.cli.learn import register
 from samcls.config import TrainConfig, to_toml
 from samcls.errors import FingerprintMismatch, InputError
 from samcls.learn.features import load_features, with_pixels
+from samcls.learn.guided.backbone import have_weights
 from samcls.learn.guided.maps import attention_maps
 from samcls.learn.guided.net import GuidedNet
 from samcls.learn.model import predict_logits, to_probabilities
@@ -133,12 +135,38 @@ def test_the_verb_says_what_stands_against_a_network(
 def test_weights_that_cannot_be_had_offline_name_the_way_out(
     store: FeatureStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pretrained weights are the default, and the error says how to do without them."""
+    """Pretrained weights are the default; before anything is read the error says how to do without."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    have_weights.cache_clear()
     status, _, err = samcls("train", store.path, tmp_path / "run", "--head", "guided:test_resnet")
     assert status != 0
     assert "--no-pretrained" in " ".join(err.split())
+    assert "images:" not in err
+
+
+def test_pretrained_weights_are_the_ones_that_timm_keeps(
+    make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A frozen network keeps them, from timm's own cache, in timm's own format, without a connection."""
+    made = timm.create_model("test_resnet", pretrained=False)
+    repository = made.pretrained_cfg["hf_hub_id"].replace("/", "--")
+    kept = tmp_path / f"models--{repository}"
+    (kept / "snapshots" / "abc").mkdir(parents=True)
+    (kept / "refs").mkdir()
+    (kept / "refs" / "main").write_text("abc")
+    save_file(made.state_dict(), kept / "snapshots" / "abc" / "model.safetensors")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    have_weights.cache_clear()
+    config = replace(CONFIG, pretrained=True, freeze_backbone=True, epochs=1)
+    train(make_store(40, pixels=pictures(40)), config, tmp_path / "run")
+    saved = load_file(tmp_path / "run" / "head.safetensors")
+    expected = {f"body.{k}": v for k, v in made.state_dict().items() if not k.startswith("fc.")}
+    assert expected
+    held = {name[name.index("body.") :]: v for name, v in saved.items() if "body." in name}
+    assert held.keys() == expected.keys()
+    assert all(torch.equal(held[name], value) for name, value in expected.items())
 
 
 CHILD = """

@@ -24,6 +24,7 @@ __all__ = [
     "Point",
     "backbone_problems",
     "features_of",
+    "have_weights",
     "load_backbone",
     "normalisation",
     "own_size",
@@ -97,6 +98,17 @@ def load_backbone(name: str, size: int, *, pretrained: bool, seed: int) -> nn.Mo
                 "to the network once, so that timm can cache them, or start from random weights with "
                 "--no-pretrained"
             ) from error
+
+
+@lru_cache(maxsize=32)
+def have_weights(name: str, size: int) -> None:
+    """Make sure, once a process, that a model's pretrained weights can be had; timm keeps them.
+
+    Raises:
+        ConfigError: as `load_backbone`.
+        WeightsError: as `load_backbone`.
+    """
+    load_backbone(name, size, pretrained=True, seed=0)
 
 
 def points_of(body: nn.Module, size: int) -> dict[str, Point]:

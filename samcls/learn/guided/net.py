@@ -21,6 +21,7 @@ from samcls.learn.guided.backbone import (
     Point,
     backbone_problems,
     features_of,
+    have_weights,
     load_backbone,
     normalisation,
     point_names,
@@ -180,7 +181,11 @@ class GuidedNet(Head):
 
     @classmethod
     def problems(cls, config: TrainConfig, shape: Shape) -> list[str]:
-        """What stands against it: no pixels, an unknown network, stages that cannot be paired."""
+        """What stands against it: no pixels, an unknown network, stages that cannot be paired.
+
+        Raises:
+            WeightsError: where pretrained weights are asked for and cannot be had.
+        """
         name = config.head.removeprefix(GUIDED)
         if not shape.pixels:
             return [no_pixels(config)]
@@ -191,6 +196,8 @@ class GuidedNet(Head):
             paired_levels(tuple(shape.channels), config.stages, points)
         except SamclsError as error:
             return [str(error)]
+        if config.pretrained:
+            have_weights(name, shape.pixels)
         return []
 
     def learning(self) -> None:
