@@ -208,17 +208,21 @@ def _names(text: str | None) -> list[str] | None:
 
 
 def _compare(
-    run_a: Annotated[Path, typer.Argument(help="Folder of a finished run.")],
+    run_a: Annotated[Path, typer.Argument(help="Folder of a finished run, or of several seeds.")],
     run_b: Annotated[Path, typer.Argument(help="Folder of another, on the same images.")],
     split: Annotated[str, typer.Option(help="test or val.")] = "test",
     resamples: Annotated[int, typer.Option(min=100, help="Paired resamples.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
 ) -> Outcome:
-    """Differences of two runs' figures: paired bootstrap, and DeLong's test of the AUCs."""
+    """Differences of two runs, or two folders of seeds: paired bootstrap; DeLong's test of AUCs."""
     if split not in {"test", "val"}:
         raise ConfigError(f"--split is {split!r}; expected test or val")
-    from samcls.learn.compare import compare_runs
-    from samcls.learn.runs import load_run
+    from samcls.learn.compare import compare_runs, compare_seeds
+    from samcls.learn.runs import load_runs
 
-    values = compare_runs(load_run(run_a), load_run(run_b), split, resamples, seed)
+    first, second = load_runs(run_a), load_runs(run_b)
+    if len(first) == len(second) == 1:
+        values = compare_runs(first[0], second[0], split, resamples, seed)
+    else:
+        values = compare_seeds(first, second, split, resamples, seed)
     return Outcome(values, lambda: show_comparison(values))

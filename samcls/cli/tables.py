@@ -56,14 +56,19 @@ def show_comparison(result: Mapping[str, Any]) -> None:
     """Print two runs' figures with their differences, for each task."""
     first, second = result["runs"]
     typer.echo(f"A: {first}\nB: {second}\n{result['images']} images of split {result['split']}")
+    seeds = result.get("seeds", [])
+    columns = ["figure", "A", "B", "A - B", "95 % interval", "p"]
+    if seeds:
+        typer.echo(f"means over {len(seeds)} seeds; p seeds: paired t-test over them")
+        columns.append("p seeds")
     for task, figures in result["tasks"].items():
         typer.echo(f"\n{task}")
         rows = [
-            [name.replace("_", " "), *_compared(figures[name])]
+            [name.replace("_", " "), *_compared(figures[name])][: len(columns)]
             for name in _COMPARED
             if figures[name]["difference"] is not None
         ]
-        show_table(["figure", "A", "B", "A - B", "95 % interval", "p"], rows)
+        show_table(columns, rows)
         if figures.get("delong", {}).get("p") is not None:
             test = figures["delong"]
             typer.echo(
@@ -79,6 +84,7 @@ def _compared(figure: Mapping[str, Any]) -> list[str]:
         number(figure["difference"]),
         _pair(figure["difference_interval"]),
         number(figure["p"]),
+        number(figure.get("seeds_p")),
     ]
 
 

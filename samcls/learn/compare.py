@@ -1,27 +1,31 @@
 """Two runs on the same images: is one really better, or was it the draw?
 
 Both are resampled with the same draws (paired bootstrap), and the AUCs of a binary task are also
-compared after DeLong, DeLong and Clarke-Pearson (1988). 1,000 resamples of 156 images take 0.1 s.
+compared after DeLong, DeLong and Clarke-Pearson (1988). Of several seeds the means are compared, and
+seed by seed. 1,000 resamples of 156 images take 0.1 s.
 
     result = compare_runs(load_run("slca"), load_run("linear"))
     result["tasks"]["label"]["auc"]["difference_interval"]
+    compare_seeds(load_runs("slca-seeds"), load_runs("linear-seeds"))
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
-from scipy.stats import norm, rankdata
+from scipy.stats import norm, rankdata, ttest_1samp
 
 from samcls.errors import InputError
-from samcls.learn.figures import FIGURES, figures
+from samcls.learn.figures import FIGURES, figures, mean_defined
 from samcls.learn.metrics import labelled, resample
 from samcls.learn.predictions import Predictions, read_predictions
 from samcls.learn.runs import Run
 
-__all__ = ["compare", "compare_runs", "delong"]
+__all__ = ["compare", "compare_means", "compare_runs", "compare_seeds", "delong"]
+
+ALIKE = 1e-9  # differences of figures nearer to each other differ by rounding alone
 
 Scores = Float[np.ndarray, " image"]
 
@@ -44,19 +48,7 @@ def compare_runs(
     Raises:
         InputError: where the runs differ in tasks, images or labels.
     """
-    tasks = first.model.tasks
-    if tasks != second.model.tasks:
-        raise InputError(
-            f"{first.path} learned {_named(tasks)} and {second.path} {_named(second.model.tasks)}; "
-            "runs can be compared on the same tasks only"
-        )
-    said = [read_predictions(run.path / "predictions.csv", tasks, split) for run in (first, second)]
-    a, b = said[0], _aligned(said[1], said[0].ids)
-    if b is None or not np.array_equal(a.labels, b.labels):
-        raise InputError(
-            f"{first.path} and {second.path} were not scored on the same {split} images and labels "
-            f"({len(said[0].ids)} and {len(said[1].ids)} images); compare runs of one store and fold"
-        )
+    a, b = _said([first, second], split)
     return {
         "runs": [str(first.path), str(second.path)],
         "split": split,
@@ -65,9 +57,81 @@ def compare_runs(
             task: compare(
                 a.labels[:, i], a.probabilities[task], b.probabilities[task], resamples, seed
             )
-            for i, task in enumerate(tasks)
+            for i, task in enumerate(first.model.tasks)
         },
     }
+
+
+def compare_seeds(
+    first: Sequence[Run],
+    second: Sequence[Run],
+    split: str = "test",
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Compare what two configs' runs of the same seeds said of one split, on average.
+
+    Args:
+        first: Finished runs of one config, one a seed.
+        second: Of another, with the same seeds, on the same images and labels.
+        split: `val` or `test`.
+        resamples: Number of paired resamples.
+        seed: Of the draws.
+
+    Returns:
+        As `compare_runs`, with `seeds`; under `tasks` for each task what `compare_means` gives.
+
+    Raises:
+        InputError: where the runs differ in seeds, tasks, images or labels.
+    """
+    arms = [{run.config.seed: run for run in runs} for runs in (first, second)]
+    seeds = sorted(arms[0])
+    if sorted(arms[1]) != seeds or {len(first), len(second)} != {len(seeds)}:
+        told = [", ".join(str(run.config.seed) for run in runs) for runs in (first, second)]
+        raise InputError(
+            f"got runs of the seeds {told[0]} and of {told[1]}; expected the same ones on both "
+            "sides, one run each and no folds. Train both with the same --seed and --seeds"
+        )
+    runs = [arm[number] for arm in arms for number in seeds]
+    said = _said(runs, split)
+    half = len(seeds)
+    return {
+        "runs": [str(arm[seeds[0]].path.parent) for arm in arms],
+        "split": split,
+        "images": len(said[0].ids),
+        "seeds": seeds,
+        "tasks": {
+            task: compare_means(
+                said[0].labels[:, i],
+                [one.probabilities[task] for one in said[:half]],
+                [one.probabilities[task] for one in said[half:]],
+                resamples,
+                seed,
+            )
+            for i, task in enumerate(runs[0].model.tasks)
+        },
+    }
+
+
+def _said(runs: Sequence[Run], split: str) -> list[Predictions]:
+    """What each run said of a split's images, in one order."""
+    first, tasks = runs[0], runs[0].model.tasks
+    found: list[Predictions] = []
+    for run in runs:
+        if run.model.tasks != tasks:
+            raise InputError(
+                f"{first.path} learned {_named(tasks)} and {run.path} {_named(run.model.tasks)}; "
+                "runs can be compared on the same tasks only"
+            )
+        said = read_predictions(run.path / "predictions.csv", tasks, split)
+        same = _aligned(said, found[0].ids if found else said.ids)
+        if same is None or (found and not np.array_equal(found[0].labels, same.labels)):
+            raise InputError(
+                f"{first.path} and {run.path} were not scored on the same {split} images and labels "
+                f"({len(found[0].ids)} and {len(said.ids)} images); compare runs of one store and fold"
+            )
+        found.append(same)
+    return found
 
 
 def compare(
@@ -95,17 +159,74 @@ def compare(
     """
     kept, y, a = labelled(labels, first)
     b = second[kept]
-    pairs = [
-        np.stack([figures(weights, y, a), figures(weights, y, b)])
-        for weights in resample(len(y), resamples, seed)
-    ]
-    values = np.concatenate(pairs, axis=2)
+    values = _resampled(y, [a, b], resamples, seed)
     result: dict[str, Any] = {
         name: _difference(values[0, i], values[1, i]) for i, name in enumerate(FIGURES)
     }
     if a.shape[1] == 2 and 0 < int((y == 1).sum()) < len(y):
         result["delong"] = delong(y == 1, a[:, 1], b[:, 1])
     return result
+
+
+def compare_means(
+    labels: Int[np.ndarray, " image"],
+    first: Sequence[Float[np.ndarray, "image class"]],
+    second: Sequence[Float[np.ndarray, "image class"]],
+    resamples: int = 1000,
+    seed: int = 0,
+) -> dict[str, Any]:
+    """Mean figures of two groups of models on the same images, and their differences.
+
+    Images are drawn with replacement, the same for all models, and the means are taken in each
+    resample: `difference_interval` and `p` say what other images would change, with these models as
+    they are. What other seeds would change, the differences seed by seed say.
+
+    Args:
+        labels: As for `compare`.
+        first: Probabilities of one config's models, one a seed.
+        second: The other's, as many and in the same order of seeds.
+        resamples: Number of resamples.
+        seed: Of the draws.
+
+    Returns:
+        For each figure, of the means, what `compare` gives; `by_seed`, the difference at each seed;
+        and `seeds_p` of a paired two-sided t-test over seeds, None of fewer than two seeds or where
+        the differences are all alike.
+    """
+    kept, y, _ = labelled(labels, first[0])
+    values = _resampled(y, [one[kept] for one in (*first, *second)], resamples, seed)
+    arms = values[: len(first)], values[len(first) :]
+    means = [mean_defined(arm) for arm in arms]
+    return {
+        name: {
+            **_difference(means[0][i], means[1][i]),
+            **_over_seeds(arms[0][:, i, 0] - arms[1][:, i, 0]),
+        }
+        for i, name in enumerate(FIGURES)
+    }
+
+
+def _resampled(
+    labels: Int[np.ndarray, " image"],
+    answers: Sequence[Float[np.ndarray, "image class"]],
+    resamples: int,
+    seed: int,
+) -> Float[np.ndarray, "model figure resample"]:
+    """Every figure of every model, on the images themselves and then on each resample of them."""
+    blocks = [
+        np.stack([figures(weights, labels, one) for one in answers])
+        for weights in resample(len(labels), resamples, seed)
+    ]
+    return np.concatenate(blocks, axis=2)
+
+
+def _over_seeds(differences: Float[np.ndarray, " seed"]) -> dict[str, Any]:
+    defined = differences[~np.isnan(differences)]
+    told = len(defined) > 1 and float(np.ptp(defined)) > ALIKE
+    return {
+        "by_seed": [_plain(value) for value in differences],
+        "seeds_p": float(ttest_1samp(defined, 0.0).pvalue) if told else None,
+    }
 
 
 def delong(positive: Bool[np.ndarray, " image"], first: Scores, second: Scores) -> dict[str, Any]:

@@ -40,7 +40,15 @@ from samcls.learn.features import Features
 from samcls.learn.model import Model, load_model, model_files
 from samcls.learn.predictions import csv_bytes, prediction_table
 
-__all__ = ["Run", "begin_run", "load_run", "refuse_overwrite", "run_files", "write_run"]
+__all__ = [
+    "Run",
+    "begin_run",
+    "load_run",
+    "load_runs",
+    "refuse_overwrite",
+    "run_files",
+    "write_run",
+]
 
 MARK = "COMPLETE"
 CHECKPOINT = "checkpoint.pt"  # of a long training that is not finished; gone with the mark
@@ -164,6 +172,19 @@ def run_files(
         **model_files(model),
         "environment.json": _json(environment()),
     }
+
+
+def load_runs(path: str | Path) -> list[Run]:
+    """Read a finished run back, or every seed's of a folder that `samcls train --seeds` made.
+
+    Raises:
+        InputError: as `load_run`, for any of them.
+    """
+    path = Path(path)
+    if (path / MARK).exists() or (path / "config.toml").exists():
+        return [load_run(path)]
+    folders = sorted(one.parent for one in path.glob("seed-*/config.toml"))
+    return [load_run(folder) for folder in folders] if folders else [load_run(path)]
 
 
 def load_run(path: str | Path) -> Run:

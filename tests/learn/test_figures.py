@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import scipy.stats
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import (
@@ -17,7 +18,7 @@ from sklearn.metrics import (
 )
 
 from samcls.learn.calibration import cooled, fit_temperature
-from samcls.learn.compare import compare, delong
+from samcls.learn.compare import compare, compare_means, delong
 from samcls.learn.figures import FIGURES, figures, predicted
 
 
@@ -153,3 +154,39 @@ def test_a_comparison_is_paired() -> None:
     labels[100:] = -1
     assert compare(labels, p, even) == compare(labels[:100], p[:100], even[:100])
     json.dumps([same, better], allow_nan=False)
+
+
+def test_means_over_seeds_are_compared_image_by_image_and_seed_by_seed() -> None:
+    """One seed is a comparison of two models; of three, the mean of theirs, and SciPy's t-test."""
+    generator = np.random.default_rng(1)
+    labels = generator.integers(0, 2, 150)
+    labels[140:] = -1
+
+    def answer(shift: float) -> np.ndarray:
+        score = 1 / (1 + np.exp(-generator.normal(size=150) - shift * labels))
+        return np.stack([1 - score, score], axis=1)
+
+    first, second = ([answer(shift) for _ in range(3)] for shift in (1.5, 1.0))
+    single, alone = (
+        compare(labels, first[0], second[0]),
+        compare_means(labels, first[:1], second[:1]),
+    )
+    assert alone["auc"] == single["auc"] | {
+        "by_seed": [single["auc"]["difference"]],
+        "seeds_p": None,
+    }
+    found = compare_means(labels, first, second, resamples=200, seed=4)
+    each = [compare(labels, *pair, 200, 4) for pair in zip(first, second, strict=True)]
+    for name in ("auc", "accuracy"):
+        differences = [one[name]["difference"] for one in each]
+        assert found[name]["by_seed"] == pytest.approx(differences)
+        assert found[name]["difference"] == pytest.approx(np.mean(differences))
+        assert found[name]["first"] == pytest.approx(np.mean([one[name]["first"] for one in each]))
+        t_test = scipy.stats.ttest_rel(
+            *([one[name][k] for one in each] for k in ("first", "second"))
+        )
+        assert found[name]["seeds_p"] == pytest.approx(t_test.pvalue)
+    low, high = found["auc"]["difference_interval"]
+    widths = [np.ptp(one["auc"]["difference_interval"]) for one in each]
+    assert 0 < high - low < max(widths)
+    json.dumps(found, allow_nan=False)
