@@ -33,6 +33,7 @@ DOORS = {
         "store/feature_store.py",
         "store/keys.py",
         "store/layout.py",
+        "store/opening.py",
         "store/columns.py",
         "store/reader.py",
         "bench/store.py",

@@ -11,7 +11,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from samcls.data.images import SUFFIXES
-from samcls.data.manifest import SPLIT_SPELLINGS, SPLITS, Row, refuse_existing
+from samcls.data.manifest import SPLIT_SPELLINGS, SPLITS, Row
+from samcls.data.manifest_file import refuse_existing
 from samcls.data.summary import Summary, by_suffix, existing_folder, files_below, finish, is_shown
 from samcls.errors import ConfigError, ManifestError
 

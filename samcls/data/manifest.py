@@ -12,7 +12,6 @@ import difflib
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +19,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int16
 
-from samcls.errors import ManifestError, OverwriteRefused
+from samcls.errors import ManifestError
 
 __all__ = [
     "SPLITS",
@@ -34,8 +33,6 @@ __all__ = [
     "file_of",
     "missing_files",
     "read_manifest",
-    "refuse_existing",
-    "write_manifest",
 ]
 
 SPLITS = ("train", "val", "test")
@@ -255,54 +252,6 @@ def csv_lines(source: Path, what: str = "manifest") -> list[tuple[int, list[str]
         ) from error
 
 
-def refuse_existing(out: Path, *, overwrite: bool) -> None:
-    """Raise OverwriteRefused where something is at `out` and may not be replaced."""
-    if out.exists() and not overwrite:
-        raise OverwriteRefused(
-            f"the manifest {out} is already there: remove it, name another file, or ask for it "
-            "to be overwritten"
-        )
-
-
-def write_manifest(
-    rows: Sequence[Row], tasks: Sequence[str], out: str | Path, *, overwrite: bool = False
-) -> Path:
-    """Write a manifest whole or not at all, its paths relative to its own folder where they can be.
-
-    Args:
-        rows: At least one row, paths absolute.
-        tasks: Task names, in the order of each row's labels.
-        out: The CSV to write; its folder is made where it is missing.
-        overwrite: Replace a file that is there.
-
-    Returns:
-        The path written.
-
-    Raises:
-        OverwriteRefused: Something is at `out` already.
-        ManifestError: The rows would not read back as they are, or `out` cannot be written.
-    """
-    out = Path(out)
-    refuse_existing(out, overwrite=overwrite)
-    folder = os.path.realpath(out.parent)
-    optional = [
-        name
-        for name, used in (
-            ("index", any(row.index is not None for row in rows)),
-            ("group", any(row.group for row in rows)),
-        )
-        if used
-    ]
-    header = ["id", "path", *optional, "split", *tasks]
-    lines = (_cells(row, folder, optional) for row in rows)
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        _write_whole(out, header, lines)
-    except (OSError, UnicodeEncodeError) as error:
-        raise ManifestError(f"the manifest {out} cannot be written: {error}") from error
-    return out
-
-
 def _check_header(source: Path, header: Sequence[str]) -> None:
     """Raise with everything that is wrong with the header."""
     found = ", ".join(header)
@@ -398,41 +347,3 @@ def _raise_problems(source: Path, problems: Sequence[str], remedy: str = "") -> 
     if len(problems) > SHOWN:
         lines.append(f"  ... and {len(problems) - SHOWN} more")
     raise ManifestError("\n".join([*lines, remedy] if remedy else lines))
-
-
-def _cells(row: Row, folder: str, optional: Sequence[str]) -> list[str]:
-    """One line of the CSV."""
-    extra = {"index": "" if row.index is None else str(row.index), "group": row.group}
-    path = _relative(row.path, folder)
-    cells = [row.id, path, *(extra[name] for name in optional), row.split, *row.labels]
-    for cell in cells:
-        if cell != cell.strip() or "\n" in cell or "\r" in cell:
-            raise ManifestError(
-                f"image {row.id!r}: {cell!r} holds a line break or starts or ends with white "
-                "space, which a CSV does not keep: rename it"
-            )
-    return cells
-
-
-def _relative(path: str, folder: str) -> str:
-    """Relative to the manifest's folder, unless the two have nothing but the disk's root in common."""
-    try:
-        if os.path.commonpath([path, folder]) == os.path.commonpath([path, os.sep]):
-            return path
-        return Path(os.path.relpath(path, folder)).as_posix()
-    except ValueError:  # on different drives
-        return path
-
-
-def _write_whole(out: Path, header: list[str], lines: Iterable[list[str]]) -> None:
-    """Write beside the target, then move into place: a reader never sees half a file."""
-    part = out.with_name(f".{out.name}.{os.getpid()}.part")
-    try:
-        with part.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(header)
-            writer.writerows(lines)
-        part.replace(out)
-    finally:
-        with suppress(FileNotFoundError):
-            part.unlink()

@@ -16,7 +16,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image
 from scipy import ndimage
 
-from samcls.data.manifest import SPLITS, Row, refuse_existing, write_manifest
+from samcls.data.manifest import SPLITS, Row
+from samcls.data.manifest_file import refuse_existing, write_manifest
 from samcls.errors import ConfigError
 
 __all__ = ["CLASSES", "TASK", "phantom", "write_phantoms"]

@@ -16,7 +16,8 @@ from jaxtyping import Shaped
 from samcls.data.arrays import array_shapes, load_array
 from samcls.data.folders import folder_manifest
 from samcls.data.images import SUFFIXES
-from samcls.data.manifest import SPLITS, Row, csv_lines, refuse_existing
+from samcls.data.manifest import SPLITS, Row, csv_lines
+from samcls.data.manifest_file import refuse_existing
 from samcls.data.summary import Summary, by_suffix, existing_folder, files_below, finish
 from samcls.errors import ImageError, ManifestError
 

@@ -18,8 +18,8 @@ from samcls.data.manifest import (
     Row,
     check_labels,
     class_order,
-    write_manifest,
 )
+from samcls.data.manifest_file import write_manifest
 from samcls.errors import ManifestError
 
 __all__ = ["Summary", "by_suffix", "existing_folder", "files_below", "finish", "is_shown"]

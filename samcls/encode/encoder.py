@@ -21,9 +21,11 @@ from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 from torch.nn import functional
 
-from samcls.encode.attention import FastBlock, Scratch
+from samcls.encode.attention import Scratch
 from samcls.encode.base import LEVELS, Encoder, MapShape, state_sha256
-from samcls.encode.weights import CHECKPOINTS, cache_dir, check_keys, file_sha256, load_state_dict
+from samcls.encode.block import FastBlock
+from samcls.encode.state import check_keys, load_state_dict
+from samcls.encode.weights import CHECKPOINTS, cache_dir, file_sha256
 from samcls.errors import ConfigError, WeightsError
 
 __all__ = [

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from samcls.encode.attention import FastBlock
+from samcls.encode.block import FastBlock
 from samcls.encode.cost import best_seconds, peak_memory
 from samcls.encode.encoder import (
     PATCH,

@@ -8,8 +8,7 @@ and durably; reading is `StoreReader`'s.
     store.read("neck", slice(0, 8))          # (8, view, channel, row, col) float16
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -20,12 +19,13 @@ import zarr.errors
 from jaxtyping import Int, Shaped
 from numcodecs import BitRound
 
-from samcls.errors import FingerprintMismatch, OverwriteRefused, RunError, StoreError
+from samcls.errors import FingerprintMismatch, StoreError
 from samcls.store.columns import configured
-from samcls.store.keys import Keys, local_path, swap_path
+from samcls.store.keys import Keys, swap_path
 from samcls.store.layout import COLUMNS, DEFAULT_CODEC, RESULTS, array_paths, create_arrays
 from samcls.store.lock import Claim
 from samcls.store.metadata import save_copy
+from samcls.store.opening import MARK, open_group, refuse_other_contents, writing
 from samcls.store.reader import Rows, StoreReader
 from samcls.store.rows import RowBatch, RowTable
 from samcls.store.schema import (
@@ -43,7 +43,6 @@ from samcls.store.tables import NO_SPLIT, TableChange, changed_columns, compare_
 __all__ = ["FeatureStore", "RowBatch", "RowTable", "Rows", "TableChange"]
 
 
-_MARK = "samcls"  # written first: tells a creation cut off from somebody else's group
 _UPDATING = "table_update"  # set while the table is rewritten: tells an update cut off from a store
 
 
@@ -111,18 +110,18 @@ class FeatureStore(StoreReader):
             )
         if not table.ids:
             raise StoreError("a store needs at least one row; the manifest has none")
-        _refuse_other_contents(path)
+        refuse_other_contents(path)
         keys = Keys.of(path, read_only=False)
         attributes: dict[str, Any] = {
-            "created_by": _MARK,
+            "created_by": MARK,
             "fingerprint": fingerprint.to_dict(),
             "tasks": _tasks(table),
             "format_version": FORMAT_VERSION,
             **({PIXELS: pixels} if pixels else {}),
         }
-        with _writing(path, claim), configured():
+        with writing(path, claim), configured():
             group = zarr.open_group(
-                keys.store, mode="w", zarr_format=3, attributes={"created_by": _MARK}
+                keys.store, mode="w", zarr_format=3, attributes={"created_by": MARK}
             )
             create_arrays(group, fingerprint, levels, table, codec, partition, pixels)
             save_copy(keys, array_paths(fingerprint, pixels), attributes)
@@ -146,7 +145,7 @@ class FeatureStore(StoreReader):
         """
         path = str(path)
         try:
-            group = _open_group(path, mode)
+            group = open_group(path, mode)
         except (FileNotFoundError, zarr.errors.GroupNotFoundError) as error:
             swap = swap_path(path)
             if swap is not None and swap.exists():
@@ -184,7 +183,7 @@ class FeatureStore(StoreReader):
     def exists(path: str | Path) -> bool:
         """Say whether a finished creation is at the path."""
         try:
-            group = _open_group(str(path), "r")
+            group = open_group(str(path), "r")
         except (FileNotFoundError, zarr.errors.BaseZarrError, ValueError, NotADirectoryError):
             return False
         return "format_version" in group.attrs
@@ -218,7 +217,7 @@ class FeatureStore(StoreReader):
             As `write`.
         """
         self._require_writable()
-        with _writing(self.path, self._claim), self._reading("what is there"):
+        with writing(self.path, self._claim), self._reading("what is there"):
             for level, values in batch.features.items():
                 array = self._features(level)  # before its neighbours: it may not be there
                 self._require_neighbours(level, batch.rows)
@@ -234,7 +233,7 @@ class FeatureStore(StoreReader):
         """
         self._require_writable()
         error = np.array(list(batch.error), dtype=object)
-        with _writing(self.path, self._claim), self._reading("what is there"):
+        with writing(self.path, self._claim), self._reading("what is there"):
             for rows, part in batch.runs():
                 self._array("valid")[rows] = batch.valid[part]
                 self._array("sha256")[rows] = batch.sha256[part]
@@ -253,7 +252,7 @@ class FeatureStore(StoreReader):
         status, digests = self.readable_status(), self.read_column("sha256")[0]
         status[rows] = np.where(status[rows] == REMOVED, REMOVED, PENDING)
         digests[rows] = 0  # or a lost mark, or a removed row that returns, would pass for done
-        with _writing(self.path, self._claim):
+        with writing(self.path, self._claim):
             self._array("status")[:] = status
             self._array("sha256")[:] = digests
 
@@ -265,7 +264,7 @@ class FeatureStore(StoreReader):
             RunError: the disk is full or refuses the write.
         """
         self._require_writable()
-        with _writing(self.path, self._claim), self._reading(level):
+        with writing(self.path, self._claim), self._reading(level):
             self._features(level)[rows] = values
 
     def rewrite_column(self, name: str, values: np.ndarray) -> None:
@@ -276,7 +275,7 @@ class FeatureStore(StoreReader):
             RunError: the disk is full or refuses the write.
         """
         self._require_writable()
-        with _writing(self.path, self._claim):
+        with writing(self.path, self._claim):
             self._array(name)[:] = values
 
     # -- a table that changes -------------------------------------------------------------------
@@ -320,7 +319,7 @@ class FeatureStore(StoreReader):
         if not change.any and _UPDATING not in self._attributes:
             return change
         merged = merge_tables(self.kept_ids, table)
-        with _writing(self.path, self._claim):
+        with writing(self.path, self._claim):
             self._group.attrs[_UPDATING] = {"images": self._kept_rows}
             self._rewrite_table(merged)
             attributes = {**self._attributes, "tasks": _tasks(merged)}
@@ -400,48 +399,5 @@ class FeatureStore(StoreReader):
             )
 
 
-@contextmanager
-def _writing(path: str, claim: Claim | None) -> Iterator[None]:
-    """Write only while the lock is held; turn a full disk, or another refusal, into words."""
-    try:
-        if claim is not None:
-            claim.check()
-        yield
-    except OSError as error:
-        raise RunError(
-            f"{path} could not be written: {error.strerror or error}. What was finished before is "
-            "kept; make room, or mend what is wrong, and run the same command again"
-        ) from error
-
-
-def _open_group(path: str, mode: Literal["r", "r+"]) -> zarr.Group:
-    root = local_path(path)
-    if root is not None and not root.exists():
-        raise FileNotFoundError(path)
-    keys = Keys.of(path, read_only=mode == "r")
-    return zarr.open_group(keys.store, mode=mode, zarr_format=3)
-
-
 def _tasks(table: RowTable) -> list[dict[str, Any]]:
     return [{"name": name, "classes": list(classes)} for name, classes in table.tasks.items()]
-
-
-def _refuse_other_contents(path: str) -> None:
-    """Let nothing be overwritten but a creation of our own that was cut off."""
-    root = local_path(path)
-    if root is not None and root.exists() and not (root / "zarr.json").exists():
-        if not root.is_dir() or any(root.iterdir()):
-            raise OverwriteRefused(
-                f"{path} exists and is not a feature store; nothing was written. Name another path"
-            )
-        return
-    try:
-        attributes = _open_group(path, "r").attrs
-    except (FileNotFoundError, zarr.errors.GroupNotFoundError):
-        return
-    if "format_version" in attributes:
-        raise OverwriteRefused(f"a feature store is already at {path}; open it, or name another")
-    if attributes.get("created_by") != _MARK:
-        raise OverwriteRefused(
-            f"{path} is a Zarr group of another kind; nothing was written. Name another path"
-        )

@@ -17,8 +17,8 @@ from samcls.data.manifest import (
     file_of,
     missing_files,
     read_manifest,
-    write_manifest,
 )
+from samcls.data.manifest_file import write_manifest
 from samcls.errors import ManifestError, OverwriteRefused
 
 

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from samcls.encode.attention import FastBlock, Scratch, relative_table, window_index
+from samcls.encode.attention import Scratch, relative_table, window_index
+from samcls.encode.block import FastBlock
 
 SHAPES = {"vit_b": (768, 12), "vit_l": (1024, 16), "vit_h": (1280, 16), "small": (64, 2)}
 

@@ -17,7 +17,8 @@ import pytest
 import torch
 
 from samcls.encode import weights
-from samcls.encode.weights import Checkpoint, check_keys, fetch, load_state_dict, verify
+from samcls.encode.state import check_keys, load_state_dict
+from samcls.encode.weights import Checkpoint, fetch, verify
 from samcls.errors import DownloadError, WeightsError
 
 CONTENT = bytes(range(256)) * 4099  # over one megabyte, and no multiple of any read size
