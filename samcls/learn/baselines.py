@@ -16,8 +16,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from samcls.config import TrainConfig
+from samcls.config import TrainConfig, Upsampling
 from samcls.learn.features import Features
+from samcls.learn.heads import HEADS
 from samcls.learn.loop import fit
 from samcls.learn.metrics import majority_class
 from samcls.learn.model import predict_logits, to_probabilities
@@ -62,7 +63,7 @@ def baselines(
     if every:
         for name in CONTROLS:
             yield name, _fitted(features, features, _plain(config, name))
-        changed = replace(config, head="slca")
+        changed = replace(config, head="slca", upsampling=_upsampling(config))
         yield "slca, shuffled", _fitted(shuffled(features, config.seed), features, changed)
 
 
@@ -91,6 +92,11 @@ def shuffled(features: Features, seed: int) -> Features:
         rows = features.rows(split)
         labels[rows] = labels[rows[torch.randperm(len(rows), generator=generator)]]
     return replace(features, labels=labels)
+
+
+def _upsampling(config: TrainConfig) -> Upsampling:
+    """A guided network's is from windows to stages; SLCA's own needs whole maps, which were not read."""
+    return "nearest" if HEADS[config.head].sees_pixels else config.upsampling
 
 
 def _plain(config: TrainConfig, head: str) -> TrainConfig:

@@ -63,27 +63,46 @@ class Criterion:
         return Criterion([w.to(device) for w in self.weights], self.smoothing, self.gamma)
 
     def __call__(
-        self, logits: Float[Tensor, "image logit"], labels: Int64[Tensor, "image task"]
+        self,
+        logits: Float[Tensor, "image logit"],
+        labels: Int64[Tensor, "image task"],
+        whole: Int64[Tensor, "whole task"] | None = None,
     ) -> Float[Tensor, ""]:
-        """The loss of a batch; a task that the batch has no label of adds nothing."""
-        return self.of_members(logits[None], labels[None])[0]
+        """The loss of a batch; a task that the batch has no label of adds nothing.
+
+        Args:
+            logits: Of the batch.
+            labels: Of the batch; -1 where one is missing.
+            whole: Labels of a larger batch of which this is a part, the parts' losses adding up to
+                its loss; None means that it is no part.
+        """
+        return self.of_members(logits[None], labels[None], whole)[0]
 
     def of_members(
         self,
         logits: Float[Tensor, "member image logit"],
         labels: Int64[Tensor, "member image task"],
+        whole: Int64[Tensor, "whole task"] | None = None,
     ) -> Float[Tensor, " member"]:
-        """The loss of each member's batch, as each alone would have it."""
+        """The loss of each member's batch, as each alone would have it; a part's, as for a call."""
         flat = logits.flatten(0, 1)
         parts = split_logits(flat, [len(w) for w in self.weights])
         columns = labels.flatten(0, 1).unbind(1)
+        wholes = [None] * len(columns) if whole is None else whole.unbind(1)
         losses = [
-            self._of_task(part, column, weights, len(logits))
-            for part, column, weights in zip(parts, columns, self.weights, strict=True)
+            self._of_task(part, column, weights, len(logits), of)
+            for part, column, weights, of in zip(parts, columns, self.weights, wholes, strict=True)
         ]
         return losses[0] if len(losses) == 1 else torch.stack(losses).mean(0)
 
-    def _of_task(self, logits: Tensor, labels: Tensor, weights: Tensor, members: int) -> Tensor:
+    def _of_task(
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        weights: Tensor,
+        members: int,
+        whole: Tensor | None = None,
+    ) -> Tensor:
         if self.gamma:
             known = labels.clamp(min=0)[:, None]
             chances = logits.log_softmax(1)
@@ -103,6 +122,7 @@ class Criterion:
                 label_smoothing=self.smoothing,
             )
         # PyTorch's own mean is 0 / 0 where a batch has no label of the task.
-        share = weights[labels.clamp(min=0)] * (labels >= 0)
+        counted = labels if whole is None else whole.repeat(members)
+        share = weights[counted.clamp(min=0)] * (counted >= 0)
         total: Tensor = each.view(members, -1).sum(1)
         return total / share.view(members, -1).sum(1).clamp(min=1e-12)

@@ -10,7 +10,6 @@ on one CPU core.
 """
 
 import math
-import tempfile
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
+from samcls.learn.spill import scratch_file
 from samcls.store.feature_store import FeatureStore
 from samcls.views import symmetry
 
@@ -72,11 +72,12 @@ class Pixels:
 
         Raises:
             StoreError: where the store keeps none, or they are damaged.
+            RunError: where there is no room for the scratch file.
         """
         size = store.pixel_size
         shape = (len(rows), size, size, 3)
         if memory is not None and math.prod(shape) > memory:
-            with tempfile.TemporaryFile() as file:  # which lives on as long as it is mapped
+            with scratch_file(math.prod(shape)) as file:  # which lives on as long as it is mapped
                 values = torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))
         else:
             values = torch.empty(shape, dtype=torch.uint8)
@@ -136,8 +137,9 @@ def extents_of(
     scaled, half = valid.double() * size / input_size, 0.5 * size / input_size
     least = (scaled - half + 0.5).floor().clamp(1, size).long()
     most = (scaled + half + 0.5).floor().clamp(1, size).long()
-    # Of a frame that is full both ways nothing says that it is padded.
-    least[(valid == input_size).all(1)] = size
+    least[valid == 1] = 1  # what rounds to less is one pixel all the same
+    # The longer side fills both frames; of a frame that is full both ways nothing more is known.
+    least[valid == input_size] = size
     found = least.clone()
     for image, axis in torch.nonzero(least < most).tolist():
         first, last = int(least[image, axis]), int(most[image, axis])
@@ -160,10 +162,11 @@ def jittered(images: Images, amount: float, generator: torch.Generator) -> Image
     """
     if not amount:
         return images
-    drawn = torch.empty(2, len(images.values), 1, 1, 1).uniform_(
+    # Image by image, so that a batch in parts is drawn as one would be that is whole.
+    drawn = torch.empty(len(images.values), 2, 1, 1, 1).uniform_(
         1 - amount, 1 + amount, generator=generator
     )
-    bright, contrast = drawn.to(images.values.device)
+    bright, contrast = drawn.to(images.values.device).unbind(1)
     values = images.values * bright
     cells = images.shown.sum((1, 2, 3), keepdim=True).clamp(min=1)
     mean = (values * images.shown).sum((1, 2, 3), keepdim=True) / (3 * cells)

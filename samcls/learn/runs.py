@@ -114,7 +114,8 @@ def begin_run(path: str | Path, config: TrainConfig, log: Log = lambda _: None) 
     The checkpoint of an unfinished run with the same config stays: its training goes on from there.
 
     Raises:
-        OverwriteRefused: as `refuse_overwrite`.
+        OverwriteRefused: as `refuse_overwrite`; or the folder holds the checkpoint of an unfinished
+            run with other settings, hours of work perhaps.
     """
     refuse_overwrite(path)
     path = Path(path)
@@ -122,6 +123,11 @@ def begin_run(path: str | Path, config: TrainConfig, log: Log = lambda _: None) 
     left, text = list(path.iterdir()), to_toml(config).encode()
     old = path / "config.toml"
     goes_on = (path / CHECKPOINT).exists() and old.exists() and old.read_bytes() == text
+    if (path / CHECKPOINT).exists() and not goes_on:
+        raise OverwriteRefused(
+            f"{path} holds an unfinished run with other settings{_differing(old, text)}; run the same "
+            "command as before to go on with it, or name another folder, or remove this one first"
+        )
     if goes_on:
         log(f"{path} holds an unfinished run; going on with it")
     elif left:
@@ -130,6 +136,15 @@ def begin_run(path: str | Path, config: TrainConfig, log: Log = lambda _: None) 
         if not (goes_on and file.name == CHECKPOINT):
             file.unlink()
     _write(path / "config.toml", text)
+
+
+def _differing(old: Path, text: bytes) -> str:
+    """The lines of two configs that are not in both, in parentheses; empty where one is missing."""
+    if not old.exists():
+        return ""
+    before, now = old.read_text(encoding="utf-8").splitlines(), text.decode().splitlines()
+    lost, new = ([x for x in a if x not in b] for a, b in ((before, now), (now, before)))
+    return f" ({', '.join(lost) or 'nothing'} there, {', '.join(new) or 'nothing'} now)"
 
 
 def write_run(path: str | Path, files: Mapping[str, bytes]) -> None:

@@ -14,6 +14,7 @@ import os
 import tempfile
 import weakref
 from collections.abc import Iterator
+from typing import IO
 
 import numpy as np
 import torch
@@ -22,14 +23,35 @@ from torch import Tensor
 
 from samcls.errors import RunError
 
-__all__ = ["Hosted", "Spilled"]
+__all__ = ["Hosted", "Spilled", "scratch_file"]
+
+
+def scratch_file(needed: int) -> IO[bytes]:
+    """Open a file without a name in the folder for temporary files (`TMPDIR`).
+
+    Args:
+        needed: Bytes that it will take.
+
+    Raises:
+        RunError: where there is no room for them.
+    """
+    file = tempfile.TemporaryFile()  # noqa: SIM115 - the caller's to close
+    room = os.statvfs(file.fileno())
+    free = room.f_bavail * room.f_frsize
+    if free < needed:
+        file.close()
+        raise RunError(
+            f"streaming needs {needed / 1e6:.0f} MB of scratch space in {tempfile.gettempdir()}"
+            f", which has {free / 1e6:.0f} MB; set TMPDIR to a larger disk"
+        )
+    return file
 
 
 class _Scratch:
     """A file without a name, closed with the last of those who read it."""
 
-    def __init__(self) -> None:
-        self.file = tempfile.TemporaryFile()  # noqa: SIM115 - closed below
+    def __init__(self, needed: int) -> None:
+        self.file = scratch_file(needed)
         weakref.finalize(self, self.file.close)
 
 
@@ -68,16 +90,8 @@ class Spilled:
         Raises:
             RunError: where there is no room for it.
         """
-        scratch = _Scratch()
-        spilled = cls(scratch, torch.Size((rows, tokens, channels)), dtype)
-        room = os.statvfs(scratch.file.fileno())
-        free, needed = room.f_bavail * room.f_frsize, rows * spilled.row_bytes
-        if free < needed:
-            raise RunError(
-                f"streaming needs {needed / 1e6:.0f} MB of scratch space in {tempfile.gettempdir()}"
-                f", which has {free / 1e6:.0f} MB; set TMPDIR to a larger disk"
-            )
-        return spilled
+        shape = torch.Size((rows, tokens, channels))
+        return cls(_Scratch(shape.numel() * dtype.itemsize), shape, dtype)
 
     @property
     def row_bytes(self) -> int:

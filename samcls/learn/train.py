@@ -97,7 +97,8 @@ def _memory_in_words() -> Iterator[None]:
             raise
         raise RunError(
             "there is not enough memory for this run; stream its features with --memory MB (memory "
-            "in Python), a third of what is free, or take fewer levels or a larger window"
+            "in Python), a third of what is free, or take fewer levels or a larger window; a guided "
+            "network needs less with --accumulate 4 or a smaller --batch-size"
         ) from error
 
 

@@ -138,13 +138,12 @@ def _finished(
 
 
 def _failed(site: Site, config: TrainConfig, reason: str) -> Ended:
-    write_failure(site.folder, config, reason)
-    _checkpoint(site, config).unlink(missing_ok=True)
+    write_failure(site.folder, config, reason)  # whose checkpoint stays, to be tried again from
     return Ended(config, None, reason)
 
 
 def _checkpoint(site: Site, config: TrainConfig) -> Path:
-    """Where a long training is put away; gone once the run is over."""
+    """Where a long training is put away; gone once the run has come to its end."""
     return Path(site.folder) / "checkpoints" / f"{digest(config)}.pt"
 
 

@@ -13,7 +13,7 @@ from torch.nn import functional
 
 from samcls.config import TrainConfig
 from samcls.errors import ConfigError, InputError
-from samcls.learn.guided.backbone import Point, load_backbone, points_of
+from samcls.learn.guided.backbone import Point, load_backbone, point_names, points_of
 from samcls.learn.guided.cost import cost_of
 from samcls.learn.guided.net import Gating, GuidedNet, paired_levels
 from samcls.learn.guided.resize import Resize, axis_weights
@@ -264,6 +264,7 @@ def test_levels_pair_with_stages_in_order() -> None:
     points = ("stem", "stage1", "stage2", "stage3", "stage4")
     assert paired_levels(("a", "b"), (), points) == {"stage3": "a", "stage4": "b"}
     assert paired_levels(("a", "b"), ("stem", "stage4"), points) == {"stem": "a", "stage4": "b"}
+    assert paired_levels(("a", "b"), ("stage4", "stem"), points) == {"stem": "b", "stage4": "a"}
     with pytest.raises(ConfigError, match=r"3 levels .* cannot be paired with 2 stages"):
         paired_levels(("a", "b", "c"), ("stem", "stage4"), points)
     with pytest.raises(ConfigError, match=r"unknown stage stage9; the network has stem"):
@@ -335,6 +336,23 @@ def test_pooling_windows_for_a_small_stage_keeps_the_mean(side: int, cells: int,
     torch.testing.assert_close(pooled, mean, atol=1e-5, rtol=1e-4)
 
 
+@given(cells=st.integers(3, 40), window=st.integers(2, 6))
+@settings(max_examples=40, deadline=None)
+def test_pooling_an_overhanging_window_counts_its_cells_once(cells: int, window: int) -> None:
+    """Pooled for a stage of one cell, tokens are the mean of the map's own cells."""
+    values = torch.arange(cells, dtype=torch.float32)
+    parts = values.split(window)
+    grid = (len(parts), len(parts))
+    tokens = torch.stack([part.mean() for part in parts]).repeat_interleave(len(parts))
+    sizes = torch.tensor([float(len(part)) for part in parts])
+    counts = torch.outer(sizes, sizes).flatten()
+    reach = cells / (len(parts) * window)
+    resize = Resize(grid, (1, 1), reach, "nearest")
+    found, weight = resize.pooled(tokens[None, :, None], counts[None])
+    torch.testing.assert_close(found.flatten()[0], values.mean(), rtol=1e-4, atol=1e-4)
+    assert (weight > 0).all()
+
+
 def test_cost_counts_the_gates_by_hand() -> None:
     """Parameters and multiplications of the gates are those of their layers and of the gating."""
     given = shape()
@@ -393,8 +411,19 @@ def test_swins_points_have_their_channels_last() -> None:
     assert all(point.channels_last for point in points.values())
 
 
+def test_other_families_points_have_their_channels_where_they_are() -> None:
+    """Families that keep channels last under other names are seen by their maps' shape."""
+    points = points_of(load_backbone("mambaout_femto", SIDE, pretrained=False, seed=0), SIDE)
+    assert [point.channels for point in points.values()][1:] == [48, 96, 192, 288]
+    assert points["stage4"].channels_last
+
+
 def test_what_cannot_be_gated_is_said() -> None:
     """Unknown models, flat transformers and images of another size are refused in words."""
+    with pytest.raises(ConfigError, match=r"no weights 'nope' of resnet18; it knows a1_in1k"):
+        load_backbone("resnet18.nope", SIDE, pretrained=False, seed=0)
+    with pytest.raises(ConfigError, match=r"has no module stem, where timm lists"):
+        point_names("hrnet_w18_small", SIDE)
     with pytest.raises(ConfigError, match=r"timm knows no model 'resnet1'"):
         load_backbone("resnet1", SIDE, pretrained=False, seed=0)
     with pytest.raises(ConfigError, match=r"no stages that timm lists"):

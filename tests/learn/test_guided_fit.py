@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
+from torch import nn
 
 from samcls.config import TrainConfig
 from samcls.errors import ConfigError, RunError, WeightsError
 from samcls.learn.features import Features
 from samcls.learn.guided.answer import answered, feeding, partners
-from samcls.learn.guided.fit import Training, fit_guided
+from samcls.learn.guided.fit import Training, _optimizer, fit_guided
 from samcls.learn.guided.net import GuidedNet
 from samcls.learn.heads import HEADS, build_head, head_problems
 from samcls.learn.model import shape_of
@@ -165,10 +167,18 @@ def test_a_checkpoint_of_other_settings_or_images_is_not_gone_on_from(tmp_path: 
         fit_guided(given, CONFIG, checkpoint=file)
 
 
-def test_parts_of_a_step_add_up_to_it() -> None:
-    """Accumulated gradients equal a whole step's, where the network keeps its running means."""
+@pytest.mark.parametrize("weights", ["none", "balanced"])
+def test_parts_of_a_step_add_up_to_it(weights: str) -> None:
+    """Accumulated gradients equal a whole step's, where the network keeps its running means.
+
+    So they do where classes weigh unlike, labels are missing, and light is changed.
+    """
     given = features()
-    config = replace(CONFIG, freeze_backbone=True, dropout=0.0)
+    labels = given.labels.clone()
+    labels[given.rows("train")[4:6]] = -1
+    labels[given.rows("train")[:3]] = 0
+    given = replace(given, labels=labels)
+    config = replace(CONFIG, freeze_backbone=True, dropout=0.0, class_weights=weights, jitter=0.2)
     losses = []
     nets = []
     for parts in (1, 3):
@@ -179,6 +189,17 @@ def test_parts_of_a_step_add_up_to_it() -> None:
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
     for name, value in nets[0].items():
         torch.testing.assert_close(value, nets[1][name], rtol=1e-3, atol=1e-5)
+
+
+def test_what_timm_spares_is_not_decayed() -> None:
+    """Swin V2's logit scales, which are no matrices but have three axes, keep their size."""
+    body = timm.create_model("swinv2_tiny_window8_256", num_classes=0, depths=(1, 1, 1, 1))
+    net = nn.ModuleDict({"body": body, "classifier": nn.Linear(3, 2)})
+    groups = _optimizer(net, CONFIG).param_groups
+    decays = {id(value): group["weight_decay"] for group in groups for value in group["params"]}
+    for name, value in body.named_parameters():
+        spared = value.dim() < 2 or "logit_scale" in name or "cpb_mlp" in name
+        assert decays[id(value)] == (0.0 if spared else CONFIG.weight_decay), name
 
 
 def test_a_frozen_backbone_stays_as_it_was() -> None:

@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from samcls.data.images import make_frame
+from samcls.errors import RunError
 from samcls.learn.pixels import Images, Pixels, extents_of, jittered
+from samcls.learn.spill import scratch_file
 from samcls.views import VIEW_SETS, transform
 
 CPU = torch.device("cpu")
@@ -51,6 +53,9 @@ def test_extents_are_those_of_the_frame_that_was_kept(
     found = extents_of(torch.from_numpy(kept.pixels)[None], torch.tensor([own.valid]), input_size)
     full = own.valid == (input_size, input_size)
     assert found.tolist() == [[size, size] if full else list(kept.valid)]
+    kept.pixels[kept.valid[0] - 1], kept.pixels[:, kept.valid[1] - 1] = 0, 0
+    dark = extents_of(torch.from_numpy(kept.pixels)[None], torch.tensor([own.valid]), input_size)
+    assert max(dark[0]) == size  # of the longer side the last row may be black
 
 
 def test_rows_are_images_under_their_views() -> None:
@@ -100,3 +105,9 @@ def test_a_constant_image_keeps_its_contrast() -> None:
     given = Images(0.5 * shown.float().expand(-1, 3, -1, -1), shown)
     after = jittered(given, 0.3, torch.Generator().manual_seed(1)).values[0, :, :2]
     assert float(after.std()) == pytest.approx(0, abs=1e-6)
+
+
+def test_a_scratch_file_without_room_is_refused() -> None:
+    """Before anything is written to it, since a mapped file that fills the disk ends the process."""
+    with pytest.raises(RunError, match=r"needs .* MB of scratch space in .*; set TMPDIR"):
+        scratch_file(1 << 60)

@@ -5,6 +5,7 @@ import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -156,6 +157,19 @@ def test_restarting_an_unfinished_run_is_said_and_clean(run: Path) -> None:
     begin_run(run, CONFIG, lines.append)
     assert lines == [f"{run} holds an unfinished run; starting it again from the beginning"]
     assert [p.name for p in run.iterdir()] == ["config.toml"]
+
+
+def test_a_checkpoint_is_not_thrown_away_for_other_settings(run: Path) -> None:
+    """Hours of work stay; the error names what differs, and the same settings go on."""
+    (run / "COMPLETE").unlink()
+    (run / "checkpoint.pt").write_bytes(b"hours")
+    with pytest.raises(
+        OverwriteRefused, match=r"other settings \(batch_size = 64 there, batch_size = 8"
+    ):
+        begin_run(run, replace(CONFIG, batch_size=8))
+    assert (run / "checkpoint.pt").read_bytes() == b"hours"
+    begin_run(run, CONFIG)
+    assert sorted(p.name for p in run.iterdir()) == ["checkpoint.pt", "config.toml"]
 
 
 def test_nothing_is_overwritten(run: Path, tmp_path: Path) -> None:

@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 POINTS = ("stem", "stage1", "stage2", "stage3", "stage4")
+SHOWN = 5  # names that an error lists
 STEMS = ("stem", "patch_embed")  # what families call it whose list starts with the first stage
 
 
@@ -57,10 +58,14 @@ class Point:
 
 def backbone_problems(name: str) -> list[str]:
     """A sentence where timm has no such network, or none with stages; nothing is built."""
-    model = name.split(".", maxsplit=1)[0]
+    model, _, tag = name.partition(".")
     if timm.is_model(model):
-        return []
-    near = ", ".join(timm.list_models(f"*{model.split('_')[0]}*")[:5]) or "none like it"
+        tags = [one.partition(".")[2] for one in timm.list_pretrained(model)]
+        if not tag or tag in tags:
+            return []
+        known = ", ".join(tags[:SHOWN]) or "none of it"
+        return [f"timm knows no weights {tag!r} of {model}; it knows {known}"]
+    near = ", ".join(timm.list_models(f"*{model.split('_')[0]}*")[:SHOWN]) or "none like it"
     return [f"timm knows no model {name!r}; it knows {near}"]
 
 
@@ -85,14 +90,12 @@ def load_backbone(name: str, size: int, *, pretrained: bool, seed: int) -> nn.Mo
         torch.manual_seed(seed)
         try:
             return _sized(name, size, options)
-        except AssertionError as error:
-            raise ConfigError(
-                f"{name} cannot be built for images of {size} pixels: {error}"
-            ) from error
         except Exception as error:
-            # The hub's client raises errors of its own libraries' for want of a network.
-            if not pretrained:
-                raise
+            # Models refuse sizes in ways of their own, and the hub's client raises its libraries' errors.
+            if isinstance(error, AssertionError) or not pretrained:
+                raise ConfigError(
+                    f"{name} cannot be built for images of {size} pixels: {error}"
+                ) from error
             raise WeightsError(
                 f"the pretrained weights of {name} cannot be had: {str(error).rstrip('.')}. Connect "
                 "to the network once, so that timm can cache them, or start from random weights with "
@@ -135,7 +138,7 @@ def points_of(body: nn.Module, size: int) -> dict[str, Point]:
     names = POINTS[-len(modules) :]
     seen = _shapes(body, modules, size)
     return {
-        name: _point(module, seen[module], channels_last=_is_last(body, module))
+        name: _point(module, seen[module], channels_last=_is_last(body, module, seen[module]))
         for name, module in zip(names, modules, strict=True)
     }
 
@@ -200,7 +203,13 @@ def _shapes(body: nn.Module, modules: list[str], size: int) -> Mapping[str, torc
         def hook(_module: nn.Module, _inputs: Any, output: Any, name: str = name) -> None:
             seen[name].append(output)
 
-        handles.append(body.get_submodule(name).register_forward_hook(hook))
+        try:
+            handles.append(body.get_submodule(name).register_forward_hook(hook))
+        except AttributeError as error:
+            raise ConfigError(
+                f"{type(body).__name__} has no module {name}, where timm lists one of its stages, so "
+                "that it cannot be gated there; take another network"
+            ) from error
     training = body.training
     device = next(body.parameters()).device
     try:
@@ -223,12 +232,16 @@ def _shapes(body: nn.Module, modules: list[str], size: int) -> Mapping[str, torc
     return {name: outputs[0].shape for name, outputs in seen.items()}
 
 
-def _is_last(body: nn.Module, module: str) -> bool:
+def _is_last(body: nn.Module, module: str, shape: torch.Size) -> bool:
     """Whether a module's output has its channels last.
 
-    timm says so of a whole network; some such networks keep the other order in a stem of
+    Images are square, so that two equal axes are the map's. Where all three are equal, timm's word on
+    the whole network decides; some channels-last networks keep the other order in a stem of
     convolutions, which is no `patch_embed`.
     """
+    _, first, second, third = shape
+    if first != third:
+        return first == second
     last = getattr(body, "output_fmt", "NCHW") == "NHWC"
     return last and (module == "patch_embed" or module.startswith("layers"))
 

@@ -66,6 +66,8 @@ def fit_guided(
     training = Training(features, config, log)
     run = _identity(features, config)
     kept = read_checkpoint(checkpoint, run) if checkpoint is not None else None
+    if kept is None and checkpoint is not None and checkpoint.exists():
+        log("its images, labels or features have changed since: it starts from the beginning")
     if kept is not None:
         training.restore(kept)
         log(f"going on after epoch {len(training.history)} of {config.epochs}")
@@ -186,6 +188,7 @@ class Training:
         drawn = self.features.drawn(rows, self._view)
         total = torch.zeros((), device=self.device)
         parts = min(self.config.accumulate, len(rows))
+        whole = self.features.labels[rows].to(self.device, non_blocking=True)
         for part, own in zip(
             torch.tensor_split(drawn, parts), torch.tensor_split(rows, parts), strict=True
         ):
@@ -197,7 +200,7 @@ class Training:
                 tokens, counts = self._fed(part)
                 logits = self.net(tokens, counts, self._drop, pixels)
             labels = self.features.labels[own].to(self.device, non_blocking=True)
-            loss = self._weighed(logits.float(), labels) * (len(own) / len(rows))
+            loss = self._weighed(logits.float(), labels, whole)
             torch.autograd.backward(self._scaler.scale(loss))
             total += loss.detach()
         self._scaler.step(self._optimizer)
@@ -211,7 +214,7 @@ class Training:
         return select(self.features, rows if self._feeding is None else self._feeding[rows])
 
     def fitted(self) -> Fitted:
-        """What the training left: the network after its best epoch, on the CPU."""
+        """What the training left: the network after its best epoch."""
         if self._best is None:
             raise RunError("no epoch was trained")
         self.net.load_state_dict(self._chosen)
@@ -258,13 +261,16 @@ class Training:
 
 
 def _optimizer(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
-    """AdamW with the network's own rate for its weights; no decay on biases and norms."""
+    """AdamW with the network's own rate for its weights; no decay on biases, norms, and what timm says."""
     share = config.backbone_learning_rate / config.learning_rate
     groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    body: Any = net.body
+    spared = body.no_weight_decay() if hasattr(body, "no_weight_decay") else ()
     for name, value in net.named_parameters():
         if value.requires_grad:
             own = share if name.startswith("body.") else 1.0
-            decay = config.weight_decay if value.dim() > 1 else 0.0
+            decays = value.dim() > 1 and name.removeprefix("body.") not in spared
+            decay = config.weight_decay if decays else 0.0
             groups.setdefault((own, decay), []).append(value)
     return torch.optim.AdamW(
         [

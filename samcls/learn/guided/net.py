@@ -75,10 +75,10 @@ def paired_levels(
     """The level that gates each point.
 
     Args:
-        levels: Of the features, shallow to deep.
-        stages: Points asked for; as many as levels are paired in order, fewer with the levels at
-            their own place where there is a level for each point of the network. None named means
-            the network's last points, as many as there are levels.
+        levels: Of the features, shallow to deep, or in the order of the stages.
+        stages: Points asked for; as many as levels are paired one by one as both are named, fewer
+            with the levels at their own place where there is a level for each point of the network.
+            None named means the network's last points, as many as there are levels.
         points: Of the network, shallow to deep.
 
     Raises:
@@ -89,9 +89,11 @@ def paired_levels(
         raise ConfigError(
             f"unknown stage {', '.join(unknown)}; the network has {', '.join(points)}"
         )
-    ordered = [name for name in points if name in stages] or list(points[-len(levels) :])
-    if len(ordered) == len(levels):
-        return dict(zip(ordered, levels, strict=True))
+    named = list(stages) or list(points[-len(levels) :])
+    ordered = [name for name in points if name in named]
+    if len(named) == len(levels):
+        pairs = dict(zip(named, levels, strict=True))
+        return {name: pairs[name] for name in ordered}
     if len(levels) == len(points):
         by_place = dict(zip(points, levels, strict=True))
         return {name: by_place[name] for name in ordered}
@@ -314,6 +316,6 @@ def _gated_point(
 def no_pixels(config: TrainConfig) -> str:
     """What to say where a network is asked for and there are no images."""
     return (
-        f"head {config.head} looks at images, and the store keeps none; extract it with "
-        "--keep-pixels 224"
+        f"head {config.head} looks at images, and the store keeps none; extract into another store "
+        "with --keep-pixels 224"
     )

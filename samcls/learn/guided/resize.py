@@ -52,6 +52,11 @@ def axis_weights(
     return (1 - distance).clamp(min=0).float()
 
 
+def _in_frame(windows: int, reach: float) -> Float[Tensor, " window"]:
+    """How much of each window lies in the frame."""
+    return (windows * reach - torch.arange(windows)).clamp(SMALLEST_WEIGHT, 1.0)
+
+
 class Resize(nn.Module):
     """From a grid of windows to a stage's cells, windows without picture having no say.
 
@@ -91,7 +96,8 @@ class Resize(nn.Module):
         ):
             pool = torch.eye(windows)
             if inner < windows:
-                pool = axis_weights(windows, inner, reach, mode)
+                # Counts leave out what lies beyond the frame: only the rest of a window is shared out.
+                pool = axis_weights(windows, inner, reach, mode) / _in_frame(windows, reach)
             grow = axis_weights(inner, cells, reach if inner == windows else 1.0, mode)
             self.register_buffer(f"pool_{name}", pool, persistent=False)
             self.register_buffer(name, grow, persistent=False)
