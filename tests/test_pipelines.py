@@ -28,6 +28,15 @@ def test_a_pipeline_loads_and_its_header_says_how_to_run_it(path: Path) -> None:
         assert part in header
 
 
+def test_the_readmes_sweep_of_controls_is_a_space(tmp_path: Path) -> None:
+    """The file that it shows can be swept as it stands."""
+    (shown,) = re.findall(r'```toml\n(name = "controls".*?)```', README, flags=re.DOTALL)
+    path = tmp_path / "controls.toml"
+    path.write_text(shown)
+    trials = load_space(path).trials()
+    assert [len(trial.members) for trial in trials] == [5] * 4
+
+
 def test_every_verb_stands_in_the_readme_and_has_help() -> None:
     """A command that exists is documented, and one that is documented exists."""
     verbs = _verbs("")

@@ -57,7 +57,7 @@ def compare_runs(
             task: compare(
                 a.labels[:, i], a.probabilities[task], b.probabilities[task], resamples, seed
             )
-            for i, task in enumerate(first.model.tasks)
+            for i, task in enumerate(first.tasks)
         },
     }
 
@@ -108,19 +108,19 @@ def compare_seeds(
                 resamples,
                 seed,
             )
-            for i, task in enumerate(runs[0].model.tasks)
+            for i, task in enumerate(runs[0].tasks)
         },
     }
 
 
 def _said(runs: Sequence[Run], split: str) -> list[Predictions]:
     """What each run said of a split's images, in one order."""
-    first, tasks = runs[0], runs[0].model.tasks
+    first, tasks = runs[0], runs[0].tasks
     found: list[Predictions] = []
     for run in runs:
-        if run.model.tasks != tasks:
+        if run.tasks != tasks:
             raise InputError(
-                f"{first.path} learned {_named(tasks)} and {run.path} {_named(run.model.tasks)}; "
+                f"{first.path} learned {_named(tasks)} and {run.path} {_named(run.tasks)}; "
                 "runs can be compared on the same tasks only"
             )
         said = read_predictions(run.path / "predictions.csv", tasks, split)

@@ -27,6 +27,7 @@ from samcls.learn.spill import Hosted, Spilled
 __all__ = ["autocast", "choose_device", "choose_precision", "moved", "placed"]
 
 ROOM = 0.8  # share of a device's free memory that features may take; steps need the rest
+ROOM_BESIDE_NETWORK = 0.25  # where a network over images has to go there too
 BLOCK_ROWS = 256  # rows copied at once
 
 
@@ -79,13 +80,14 @@ def placed(features: Features, device: torch.device) -> Features:
 
     Args:
         features: In memory or in a scratch file.
-        device: Takes all of them where they fit into four fifths of its free memory; otherwise they
-            stay where they are and are copied by the batch.
+        device: Takes all of them where they fit into four fifths of its free memory, a quarter beside
+            images; otherwise they stay where they are and are copied by the batch.
     """
     if device.type == "cpu":
         return features
     free, _ = torch.cuda.mem_get_info(device)
-    return moved(features, device, whole=_bytes(features) <= ROOM * free)
+    room = ROOM if features.pixels is None else ROOM_BESIDE_NETWORK
+    return moved(features, device, whole=_bytes(features) <= room * free)
 
 
 def moved(features: Features, device: torch.device, *, whole: bool) -> Features:

@@ -32,6 +32,7 @@ __all__ = [
     "batch_size",
     "batched",
     "load_model",
+    "load_tasks",
     "merge_views",
     "model_files",
     "predict_logits",
@@ -275,25 +276,49 @@ def load_model(folder: str | Path) -> Model:
         InputError: where a file is missing, damaged, or of another format.
     """
     folder = Path(folder)
+    described = _described(folder)
     try:
-        described = json.loads((folder / "head.json").read_text(encoding="utf-8"))
         tensors = safetensors.torch.load((folder / "head.safetensors").read_bytes())
-    except (OSError, ValueError, safetensors.SafetensorError) as error:
+    except (OSError, safetensors.SafetensorError) as error:
         raise InputError(f"cannot read the head in {folder}: {error}") from error
-    version = described.get("format_version")
-    if version != FORMAT_VERSION:
-        raise InputError(
-            f"the head in {folder} has format {version}; this samcls reads format {FORMAT_VERSION}"
-        )
     try:
         return _rebuild(described, tensors, folder)
     except (KeyError, TypeError, RuntimeError) as error:
         raise InputError(f"the head in {folder} is damaged: {error}; train it again") from error
 
 
+def load_tasks(folder: str | Path) -> dict[str, tuple[str, ...]]:
+    """Class names of each task of the model in a folder, without its weights.
+
+    Raises:
+        InputError: where the description is missing, damaged, or of another format.
+    """
+    try:
+        return _tasks(_described(Path(folder)))
+    except (KeyError, TypeError) as error:
+        raise InputError(f"the head in {folder} is damaged: {error}; train it again") from error
+
+
+def _described(folder: Path) -> dict[str, Any]:
+    try:
+        described: dict[str, Any] = json.loads((folder / "head.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"cannot read the head in {folder}: {error}") from error
+    version = described.get("format_version")
+    if version != FORMAT_VERSION:
+        raise InputError(
+            f"the head in {folder} has format {version}; this samcls reads format {FORMAT_VERSION}"
+        )
+    return described
+
+
+def _tasks(described: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
+    return {task["name"]: tuple(task["classes"]) for task in described["tasks"]}
+
+
 def _rebuild(described: Mapping[str, Any], tensors: dict[str, Tensor], folder: Path) -> Model:
     config = parse(TrainConfig, _set(described["config"]), f"{folder / 'head.json'}")
-    tasks = {task["name"]: tuple(task["classes"]) for task in described["tasks"]}
+    tasks = _tasks(described)
     shape = Shape(
         channels=dict(described["levels"]),
         classes={name: len(classes) for name, classes in tasks.items()},

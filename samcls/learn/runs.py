@@ -25,6 +25,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from samcls.config import TrainConfig, load_toml, to_toml
 from samcls.errors import InputError, OverwriteRefused
 from samcls.learn.epochs import Epoch
 from samcls.learn.features import Features
-from samcls.learn.model import Model, load_model, model_files
+from samcls.learn.model import Model, load_model, load_tasks, model_files
 from samcls.learn.predictions import csv_bytes, prediction_table
 
 __all__ = [
@@ -78,14 +79,23 @@ class Run:
         config: How it was trained.
         fingerprint: What made its features; other features must not be given to its model.
         metrics: The figures, as in `metrics.json`.
-        model: Standardiser and head.
+        tasks: Class names of each task.
     """
 
     path: Path
     config: TrainConfig
     fingerprint: Mapping[str, Any]
     metrics: Mapping[str, Any]
-    model: Model
+    tasks: Mapping[str, tuple[str, ...]]
+
+    @cached_property
+    def model(self) -> Model:
+        """Standardiser and head, read when they are first asked for.
+
+        Raises:
+            InputError: as `load_model`.
+        """
+        return load_model(self.path)
 
 
 def refuse_overwrite(path: str | Path) -> None:
@@ -232,7 +242,7 @@ def load_run(path: str | Path) -> Run:
         config=load_toml(TrainConfig, path / "config.toml"),
         fingerprint=json.loads(contents["fingerprint.json"]),
         metrics=json.loads(contents["metrics.json"]),
-        model=load_model(path),
+        tasks=load_tasks(path),
     )
 
 

@@ -188,7 +188,7 @@ def _spread(tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _of_mean(config: TrainConfig, folders: Sequence[Path]) -> dict[str, Any]:
     """Intervals of the runs' mean figures on the test split, which is the same for all."""
-    tasks = load_run(folders[0]).model.tasks
+    tasks = load_run(folders[0]).tasks
     said = [read_predictions(folder / "predictions.csv", tasks, "test") for folder in folders]
     answers = [one.probabilities for one in said]
     return mean_intervals(said[0].labels, answers, tasks, config.bootstrap, config.seed)
@@ -204,7 +204,7 @@ def _add(table: dict[str, Any], more: Mapping[str, Any]) -> None:
 
 def _pooled(config: TrainConfig, folders: Sequence[Path]) -> dict[str, Any]:
     """The table of all folds' test images together, each scored by the run that never saw it."""
-    tasks = load_run(folders[0]).model.tasks
+    tasks = load_run(folders[0]).tasks
     said = [read_predictions(folder / "predictions.csv", tasks, "test") for folder in folders]
     labels = np.concatenate([one.labels for one in said])
     majority = {

@@ -12,7 +12,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
+import torch
+
 from samcls.config import TrainConfig, digest
+from samcls.learn.device import choose_device, placed
 from samcls.learn.features import Features
 from samcls.learn.heads import HEADS
 from samcls.learn.inputs import features_for, loading_window
@@ -30,7 +33,7 @@ __all__ = ["score_on_test"]
 
 
 def score_on_test(
-    folder: str | Path, store: FeatureStore, rows: Sequence[Row], space: Space
+    folder: str | Path, store: FeatureStore, rows: Sequence[Row], space: Space, device: str
 ) -> dict[str, float | None]:
     """Test AUC of every run that the study follows, by the digest of its config.
 
@@ -39,7 +42,9 @@ def score_on_test(
         store: The sweep's.
         rows: The leaderboard.
         space: Says which shares, seeds and folds there are.
+        device: Where the heads are run.
     """
+    where = choose_device(device)
     alike: dict[tuple[object, ...], list[TrainConfig]] = defaultdict(list)
     for configuration in followed(rows).values():
         for member in space.trial(configuration).members:
@@ -51,7 +56,7 @@ def score_on_test(
     for members in alike.values():
         features = _test_features(store, members[0])
         for member in members:
-            scores[digest(member)] = _score(Path(folder), member, features)
+            scores[digest(member)] = _score(Path(folder), member, features, where)
     return scores
 
 
@@ -60,8 +65,11 @@ def _test_features(store: FeatureStore, config: TrainConfig) -> Features:
     return features_for(store, config, targets_of(store, config))
 
 
-def _score(folder: Path, config: TrainConfig, features: Features) -> float | None:
+def _score(
+    folder: Path, config: TrainConfig, features: Features, device: torch.device
+) -> float | None:
     model = load_model(folder / RUNS / digest(config))
     test = pick(features, features.rows("test")).standardised(model.standardiser)
-    found = to_probabilities(predict_logits(model.head, test), test.tasks)
+    logits = predict_logits(model.head.to(device), placed(test, device))
+    found = to_probabilities(logits, test.tasks)
     return auc(test.labels.numpy(), found)

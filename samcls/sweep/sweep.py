@@ -182,8 +182,8 @@ def _sweep(
     _refuse_nothing(folder, rows, failures)
     groups_by_id = dict(zip(store.ids, store.groups, strict=True))
     chosen = select(rows, records, groups=groups_by_id)
-    best = _score_winner(store, folder, space, rows[0], chosen.tried, log)
-    curves = _curves(store, folder, space, rows, records)
+    best = _score_winner(store, folder, space, rows[0], chosen.tried, options.device, log)
+    curves = _curves(store, folder, space, rows, records, options.device)
     shown = {name: [point.to_dict() for point in points] for name, points in curves.items()}
     more = {"selection": chosen.to_dict(), "best": best, "efficiency": shown}
     write_tables(folder, records, rows, more)
@@ -318,7 +318,13 @@ def _refuse_nothing(folder: Path, rows: Sequence[Row], failures: Mapping[str, Ru
 
 
 def _score_winner(
-    store: FeatureStore, folder: Path, space: Space, winner: Row, tried: int, log: Log
+    store: FeatureStore,
+    folder: Path,
+    space: Space,
+    winner: Row,
+    tried: int,
+    device: str,
+    log: Log,
 ) -> dict[str, Any]:
     """Train the winner as `samcls train` would, with its baselines, and open the test split."""
     config = replace(winner.configuration, train_fraction=space.fractions[-1])
@@ -336,11 +342,13 @@ def _score_winner(
     if not (run / MARK).exists():
         log(f"training the best of {tried} configurations as `samcls train` would, to score test")
     if space.seeds > 1 or space.folds:
-        found = train_several(store, config, run, log, seeds=space.seeds, folds=space.folds)
+        found = train_several(
+            store, config, run, log, seeds=space.seeds, folds=space.folds, device=device
+        )
     elif (run / MARK).exists():
         found = {"run": str(run), **load_run(run).metrics}
     else:
-        found = train(store, config, run, log).to_dict()
+        found = train(store, config, run, log, device=device).to_dict()
     # Validation chose between all these before it chose the winner's epoch and its baselines.
     found = {**found, "models_tried": found["models_tried"] + tried - 1}
     return {
@@ -360,11 +368,12 @@ def _curves(
     space: Space,
     rows: Sequence[Row],
     records: Mapping[str, RunRecord],
+    device: str,
 ) -> dict[str, list[Point]]:
     """The data-efficiency curve on both splits; none where the space has no shares."""
     if len(space.fractions) == 1:
         return {}
-    scores = score_on_test(folder, store, rows, space)
+    scores = score_on_test(folder, store, rows, space, device)
     return {
         "validation": efficiency(rows, records, space),
         "test": efficiency(rows, records, space, scores),

@@ -74,6 +74,13 @@ def test_a_saved_run_says_again_what_it_said(
         np.testing.assert_allclose(found["malignancy"][rows], again["malignancy"], atol=1e-6)
 
 
+def test_every_baseline_stands_beside_a_network_with_bilinear_gates(store: FeatureStore) -> None:
+    """SLCA alone takes the pooled features that were read, where gates are enlarged bilinearly."""
+    config = replace(CONFIG, upsampling="bilinear", epochs=1)
+    result = train(store, config, every_baseline=True)
+    assert {"linear", "se", "slca, shuffled"} <= set(result.baselines)
+
+
 def test_streamed_images_and_features_train_the_same_network(
     store: FeatureStore, tmp_path: Path
 ) -> None:
@@ -116,7 +123,11 @@ def test_the_verb_trains_a_frozen_network_with_its_options(
 @pytest.mark.parametrize(
     ("head", "kept", "said"),
     [
-        ("guided:test_resnet", False, "the store keeps none; extract it with --keep-pixels 224"),
+        (
+            "guided:test_resnet",
+            False,
+            "the store keeps none; extract into another store with --keep-pixels 224",
+        ),
         ("guided:resnet18000", True, "timm knows no model 'resnet18000'"),
         ("guided:test_vit", True, "has no stages that timm lists"),
     ],

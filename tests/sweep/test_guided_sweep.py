@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file
 
 from samcls.config import TrainConfig, digest
+from samcls.errors import RunError
 from samcls.learn.guided.fit import Training, fit_guided
 from samcls.learn.train import train
 from samcls.store.feature_store import FeatureStore
@@ -123,3 +124,29 @@ def test_a_run_that_was_cut_off_in_a_sweep_goes_on(
     assert (ended.reason, len(trained), kept.exists()) == (None, 1, False)
     single = train(store, config, tmp_path / "run")
     assert single.validation["auc"] == ended.auc
+
+
+def test_a_run_that_failed_in_a_sweep_keeps_what_it_trained(
+    make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk, say, costs no epochs: tried again, it goes on from its checkpoint."""
+    store = store_of(make_store)
+    config = TrainConfig(head="guided:test_resnet", pretrained=False, epochs=3, bootstrap=0)
+    site = Site(store.path, str(tmp_path / "sweep"), str(tmp_path / "shared"))
+    kept = tmp_path / "sweep" / "checkpoints" / f"{digest(config)}.pt"
+    epoch = Training.epoch
+
+    def fails(self: Training) -> None:
+        if len(self.history) == 2:
+            raise RunError("the checkpoint cannot be written: No space left on device")
+        epoch(self)
+
+    monkeypatch.setattr("samcls.learn.guided.fit.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(Training, "epoch", fails)
+    (ended,) = run_group(site, (config,))
+    assert ended.reason is not None
+    assert kept.exists()
+    trained: list[None] = []
+    monkeypatch.setattr(Training, "epoch", lambda self: trained.append(epoch(self)))
+    (again,) = run_group(site, (config,))
+    assert (again.reason, len(trained), kept.exists()) == (None, 1, False)
