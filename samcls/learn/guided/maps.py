@@ -1,7 +1,7 @@
 """Where a guided network's gates are open, image by image: what reports show.
 
 A is in (0, 1): how much of SAM's say each channel of a stage gets in each of its cells. 16 images of a
-ResNet-18 at 64 pixels take 0.1 s on one CPU core, after the store's features are loaded.
+ResNet-18 at 64 pixels take 0.1 s on one CPU core, after their features are read.
 
     maps = attention_maps(load_run("run"), FeatureStore.open("features.zarr"), ["image-7"])
     maps["image-7"]["stage3"]                    # "channel row col", at the stage's own size
@@ -20,8 +20,9 @@ from samcls.learn.guided.answer import BATCH, feeding
 from samcls.learn.guided.net import GuidedNet
 from samcls.learn.pixels import Pixels
 from samcls.learn.runs import Run
-from samcls.learn.targets import targets_of
+from samcls.learn.targets import UNUSED, Targets, targets_of
 from samcls.store.feature_store import FeatureStore
+from samcls.store.schema import DONE
 
 __all__ = ["attention_maps"]
 
@@ -63,7 +64,8 @@ def attention_maps(
     if view not in views:
         raise InputError(f"{store.path} has no view {view!r}; it holds {', '.join(views)}")
     # Whose features feed the control `shuffled` depends on the run's own splits.
-    targets = None if net.partner_seed is None else targets_of(store, run.config)
+    whole = net.partner_seed is not None
+    targets = targets_of(store, run.config) if whole else _of_images(store, ids)
     features = load_features(
         store, tuple(run.model.shape.channels), run.model.shape.window, targets
     )
@@ -89,13 +91,28 @@ def attention_maps(
     return found
 
 
+def _of_images(store: FeatureStore, ids: Sequence[str]) -> Targets:
+    """Targets under which the features of these images alone are read."""
+    encoded = store.status == DONE
+    known = {name for name, done in zip(store.ids, encoded, strict=True) if done}
+    strange = [name for name in ids if name not in known]
+    if strange:
+        raise InputError(
+            f"{store.path} has no encoded image {', '.join(strange[:5])}; ids are those of its "
+            "manifest, such as " + ", ".join(sorted(known)[:2])
+        )
+    asked = set(ids)
+    splits = ["test" if name in asked else UNUSED for name in store.ids]
+    return Targets(store.tasks, store.labels, splits)
+
+
 def _rows(features: Features, ids: Sequence[str], store: FeatureStore) -> Int64[Tensor, " image"]:
     """Where each image is among the features."""
     places = {name: row for row, name in enumerate(features.ids)}
     strange = [name for name in ids if name not in places]
     if strange:
         raise InputError(
-            f"{store.path} has no encoded image {', '.join(strange[:5])}; ids are those of its "
-            "manifest, such as " + ", ".join(features.ids[:2])
+            f"{store.path} has no encoded image that took part in the run and is called "
+            f"{', '.join(strange[:5])}; there are {', '.join(features.ids[:2])}, ..."
         )
     return torch.tensor([places[name] for name in ids], dtype=torch.int64)
