@@ -198,8 +198,6 @@ class FeatureStore(StoreReader):
         if differing:
             raise FingerprintMismatch(self.path, differing)
 
-    # -- writing --------------------------------------------------------------------------------
-
     def write(self, batch: RowBatch) -> None:
         """Write rows: features first, their marks last, each on the disk before the next.
 

@@ -24,9 +24,6 @@ from filelock import FileLock, Timeout
 from samcls.config import TrainConfig, digest
 from samcls.errors import ConfigError, RunError
 from samcls.learn.inputs import check
-from samcls.learn.runs import MARK, load_run
-from samcls.learn.several import train_several
-from samcls.learn.train import train
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.efficiency import Point, efficiency
 from samcls.sweep.estimate import SweepPlan, estimate
@@ -47,14 +44,13 @@ from samcls.sweep.select import select
 from samcls.sweep.shared import division
 from samcls.sweep.space import Space
 from samcls.sweep.study import score_on_test
+from samcls.sweep.winner import score_winner
 from samcls.sweep.work import Ended, Group, Site, run_group
 
 __all__ = ["SweepResult", "plan_sweep", "sweep"]
 
 Log = Callable[[str], None]
 Progress = Callable[[int, int, int, int], None]
-
-WINNER = "winner"
 
 
 @dataclass(frozen=True)
@@ -182,7 +178,7 @@ def _sweep(
     _refuse_nothing(folder, rows, failures)
     groups_by_id = dict(zip(store.ids, store.groups, strict=True))
     chosen = select(rows, records, groups=groups_by_id)
-    best = _score_winner(store, folder, space, rows[0], chosen.tried, options.device, log)
+    best = score_winner(store, folder, space, rows[0], chosen.tried, options.device, log)
     curves = _curves(store, folder, space, rows, records, options.device)
     shown = {name: [point.to_dict() for point in points] for name, points in curves.items()}
     more = {"selection": chosen.to_dict(), "best": best, "efficiency": shown}
@@ -317,51 +313,6 @@ def _refuse_nothing(folder: Path, rows: Sequence[Row], failures: Mapping[str, Ru
     )
 
 
-def _score_winner(
-    store: FeatureStore,
-    folder: Path,
-    space: Space,
-    winner: Row,
-    tried: int,
-    device: str,
-    log: Log,
-) -> dict[str, Any]:
-    """Train the winner as `samcls train` would, with its baselines, and open the test split."""
-    config = replace(winner.configuration, train_fraction=space.fractions[-1])
-    place = folder / WINNER
-    _set_aside(place, winner.key)
-    opened = 1 + len(list(folder.glob(f"{WINNER}-*")))
-    if opened > 1:
-        log(
-            f"the test split is scored for the {opened}th winner of this folder: its space has "
-            "changed. Report that number with the figures"
-        )
-    place.mkdir(exist_ok=True)
-    (place / "configuration").write_text(winner.key, encoding="utf-8")
-    run = place / "run"
-    if not (run / MARK).exists():
-        log(f"training the best of {tried} configurations as `samcls train` would, to score test")
-    if space.seeds > 1 or space.folds:
-        found = train_several(
-            store, config, run, log, seeds=space.seeds, folds=space.folds, device=device
-        )
-    elif (run / MARK).exists():
-        found = {"run": str(run), **load_run(run).metrics}
-    else:
-        found = train(store, config, run, log, device=device).to_dict()
-    # Validation chose between all these before it chose the winner's epoch and its baselines.
-    found = {**found, "models_tried": found["models_tried"] + tried - 1}
-    return {
-        "config": winner.to_dict(space.varied)["configuration"],
-        "key": winner.key,
-        "validation": found["validation"],
-        "test": found["test"],
-        "figures": found,
-        "run": str(run),
-        "test_opened": opened,
-    }
-
-
 def _curves(
     store: FeatureStore,
     folder: Path,
@@ -378,14 +329,6 @@ def _curves(
         "validation": efficiency(rows, records, space),
         "test": efficiency(rows, records, space, scores),
     }
-
-
-def _set_aside(place: Path, key: str) -> None:
-    """Keep a former winner of another configuration beside the new one."""
-    mark = place / "configuration"
-    former = mark.read_text(encoding="utf-8") if mark.exists() else None
-    if former is not None and former != key:
-        place.rename(place.with_name(f"{WINNER}-{former[:12]}"))
 
 
 class _Ticker:
