@@ -97,6 +97,15 @@ def test_a_guided_run_of_a_sweep_is_what_train_makes_of_its_config(
         assert point["auc"] == single.test["auc"]
 
 
+LONG = TrainConfig(head="guided:test_resnet", pretrained=False, epochs=3, bootstrap=0)
+
+
+def site_of(store: FeatureStore, folder: Path) -> tuple[Site, Path]:
+    """Where a sweep works, and where it puts the run of `LONG` away."""
+    site = Site(store.path, str(folder / "sweep"), str(folder / "shared"))
+    return site, folder / "sweep" / "checkpoints" / f"{digest(LONG)}.pt"
+
+
 class Cut(Exception):
     pass
 
@@ -105,10 +114,8 @@ def test_a_run_that_was_cut_off_in_a_sweep_goes_on(
     make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of three epochs the two that were put away are not trained again."""
-    store = store_of(make_store)
-    config = TrainConfig(head="guided:test_resnet", pretrained=False, epochs=3, bootstrap=0)
-    site = Site(store.path, str(tmp_path / "sweep"), str(tmp_path / "shared"))
-    kept = tmp_path / "sweep" / "checkpoints" / f"{digest(config)}.pt"
+    store, config = store_of(make_store), LONG
+    site, kept = site_of(store, tmp_path)
     kept.parent.mkdir(parents=True)
     features, _ = SharedFeatures(Path(site.shared), store).features(config)
 
@@ -130,10 +137,8 @@ def test_a_run_that_failed_in_a_sweep_keeps_what_it_trained(
     make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A full disk, say, costs no epochs: tried again, it goes on from its checkpoint."""
-    store = store_of(make_store)
-    config = TrainConfig(head="guided:test_resnet", pretrained=False, epochs=3, bootstrap=0)
-    site = Site(store.path, str(tmp_path / "sweep"), str(tmp_path / "shared"))
-    kept = tmp_path / "sweep" / "checkpoints" / f"{digest(config)}.pt"
+    config = LONG
+    site, kept = site_of(store_of(make_store), tmp_path)
     epoch = Training.epoch
 
     def fails(self: Training) -> None:
