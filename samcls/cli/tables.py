@@ -20,7 +20,13 @@ _COMPARED = ("auc", "average_precision", "accuracy", "balanced_accuracy", "f1", 
 
 
 def show_figures(result: Mapping[str, Any]) -> None:
-    """Print the figures of a run, or of several, in MedMNIST's sense of AUC and ACC."""
+    """Print the figures of a run, or of several, in MedMNIST's sense of AUC and ACC, and its notes."""
+    _show_tables(result)
+    for note in result.get("notes", []):
+        typer.echo(note)
+
+
+def _show_tables(result: Mapping[str, Any]) -> None:
     tasks = list(result["test"].get("tasks", {})) or [None]
     several = "runs" in result
     beside = "std. dev." if several else "95 % interval"

@@ -148,6 +148,7 @@ def _summary(
         "parameters": results[0]["parameters"],
         "images": results[0]["images"],
         "models_tried": sum(one["models_tried"] for one in results),
+        "notes": list(dict.fromkeys(note for one in results for note in one.get("notes", []))),
         **{name: _spread([one[name] for one in results]) for name in tables},
         "baselines": {
             baseline: {

@@ -63,6 +63,7 @@ class RunResult:
             `test`, and where it was solved what was `chosen`.
         device: Where it was trained.
         precision: Of training's matrix products.
+        notes: Sentences that belong under every table of these figures.
     """
 
     run: str | None
@@ -80,10 +81,11 @@ class RunResult:
     baselines: dict[str, Any]
     device: str = "cpu"
     precision: str = "float32"
+    notes: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON knows them."""
-        return asdict(self)
+        return {**asdict(self), "notes": list(self.notes)}
 
 
 @contextmanager
