@@ -10,15 +10,16 @@ begins. Reading costs about a second for 100,000 rows and touches no image.
 import csv
 import difflib
 import os
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Int16
 
+from samcls.data.columns import REQUIRED, Header, parse_header
+from samcls.data.labels import class_order, read_task, unused_missing
 from samcls.errors import ManifestError
 
 __all__ = [
@@ -46,8 +47,6 @@ SPLIT_SPELLINGS = {
     "test": "test",
     "testing": "test",
 }
-REQUIRED = ("id", "path", "split")
-RESERVED = (*REQUIRED, "group", "index")
 SHOWN = 10
 
 
@@ -62,6 +61,7 @@ class Row:
         split: One of `SPLITS`.
         group: Patient or lesion that the image belongs to; empty where the manifest names none.
         labels: Class name for each task, in the manifest's order of tasks; empty where missing.
+        meta: Text for each meta column, in the manifest's order of them.
     """
 
     id: str
@@ -70,6 +70,7 @@ class Row:
     split: str
     group: str
     labels: tuple[str, ...]
+    meta: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -79,12 +80,19 @@ class Manifest:
     Attributes:
         source: The CSV that the rows were read from.
         rows: At least one row, in file order.
-        tasks: Class names of each task, in numeric order where all are integers, else sorted.
+        tasks: Class names of each task, as `labels.class_order` puts them; the positive class of a
+            task of two is the last.
+        ordinal: Tasks whose classes are steps of one scale.
+        meta: Names of the columns that are kept and that training never sees.
+        remarks: Sentences on labels that a user should look at.
     """
 
     source: Path
     rows: tuple[Row, ...]
     tasks: dict[str, tuple[str, ...]]
+    ordinal: tuple[str, ...] = ()
+    meta: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -129,13 +137,17 @@ def file_of(path: str) -> tuple[str, str | None]:
     return (file, array) if mark and file.lower().endswith(".npz") else (path, None)
 
 
-def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
+def read_manifest(
+    path: str | Path, root: str | Path | None = None, *, missing: Sequence[str] = ()
+) -> Manifest:
     """Read a manifest and check its structure; no image is touched.
 
     Args:
-        path: CSV with a header `id,path,split`, one column for each label task, and optionally
-            `group` and `index`. UTF-8, with or without a byte order mark, any line ends.
+        path: CSV with a header `id,path,split`, a column `label:NAME` for each task, and optionally
+            `group`, `index` and columns `meta:NAME`. UTF-8, with or without a byte order mark, any
+            line ends. A single task may be declared by its name alone.
         root: Folder that relative paths start from; the manifest's own folder by default.
+        missing: What means that a label is missing, besides an empty cell.
 
     Raises:
         ManifestError: The file cannot be read, or its header or any of its rows is wrong. All
@@ -148,7 +160,7 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
             f"the manifest {source} is empty: expected a header `id,path,split,<task>` and one "
             "row for each image"
         )
-    header = [name.strip() for name in lines[0][1]]
+    header = parse_header(lines[0][1])
     _check_header(source, header)
     if len(lines) == 1:
         raise ManifestError(
@@ -158,12 +170,32 @@ def read_manifest(path: str | Path, root: str | Path | None = None) -> Manifest:
     rows = [parser.parse(line, cells) for line, cells in lines[1:]]
     problems = sorted(parser.problems)
     _raise_problems(source, [f"line {line}: {problem}" for line, problem in problems])
-    kept = tuple(row for row in rows if row is not None)
-    tasks = {
-        task: class_order({row.labels[column] for row in kept} - {""})
-        for column, task in enumerate(parser.tasks)
-    }
-    return Manifest(source, kept, tasks)
+    return _labelled(source, [row for row in rows if row is not None], header, missing)
+
+
+def _labelled(
+    source: Path, rows: Sequence[Row], header: Header, missing: Sequence[str]
+) -> Manifest:
+    """The manifest of rows whose labels are still as they stand in the file."""
+    columns = list(zip(*(row.labels for row in rows), strict=True))
+    found = [
+        read_task(task, cells, missing) for task, cells in zip(header.tasks, columns, strict=True)
+    ]
+    _raise_problems(source, [f"line 1: {one.problem}" for one in found if one.problem])
+    labels = zip(*(one.texts for one in found), strict=True)
+    remarks = [remark for one in found for remark in one.remarks]
+    remarks += unused_missing(missing, {cell for cells in columns for cell in cells})
+    return Manifest(
+        source=source,
+        rows=tuple(
+            row if row.labels == own else replace(row, labels=own)
+            for row, own in zip(rows, labels, strict=True)
+        ),
+        tasks={task.name: one.classes for task, one in zip(header.tasks, found, strict=True)},
+        ordinal=tuple(task.name for task in header.tasks if task.ordinal),
+        meta=header.meta,
+        remarks=tuple(remarks),
+    )
 
 
 def check_labels(manifest: Manifest) -> None:
@@ -220,15 +252,6 @@ def check_files(manifest: Manifest) -> list[int]:
     return missing
 
 
-def class_order(names: Iterable[str]) -> tuple[str, ...]:
-    """Class names in numeric order where all are integers, so that 10 follows 9; else sorted."""
-    names = sorted(names)
-    try:
-        return tuple(sorted(names, key=int))
-    except ValueError:
-        return tuple(names)
-
-
 def csv_lines(source: Path, what: str = "manifest") -> list[tuple[int, list[str]]]:
     """Line number and cells of every line of a CSV that is not blank.
 
@@ -252,25 +275,21 @@ def csv_lines(source: Path, what: str = "manifest") -> list[tuple[int, list[str]
         ) from error
 
 
-def _check_header(source: Path, header: Sequence[str]) -> None:
+def _check_header(source: Path, header: Header) -> None:
     """Raise with everything that is wrong with the header."""
-    found = ", ".join(header)
-    missing = [name for name in REQUIRED if name not in header]
+    found = ", ".join(header.columns)
+    missing = [name for name in REQUIRED if name not in header.own]
     problems = [f"column {name!r} is missing" for name in missing]
-    problems += [
-        f"column {name!r} stands there {count} times"
-        for name, count in Counter(header).items()
-        if count > 1 and name
-    ]
+    problems += header.problems
     problems += [
         f"column {position} has no name (a data frame's index is left out with index=False)"
-        for position, name in enumerate(header, start=1)
+        for position, name in enumerate(header.columns, start=1)
         if not name
     ]
-    if not missing and not set(header) - {*RESERVED, ""}:
+    if not (missing or header.tasks or header.problems):
         problems.append("no label column: add one for each task, with empty cells if need be")
     remedy = f"Columns found: {found}."
-    separators = [mark for mark in (";", "\t") if mark in found and len(header) == 1]
+    separators = [mark for mark in (";", "\t") if mark in found and len(header.columns) == 1]
     if separators:
         remedy += f" They are separated by {separators[0]!r}: expected ','."
     _raise_problems(source, [f"line 1: {problem}" for problem in problems], remedy)
@@ -279,9 +298,8 @@ def _check_header(source: Path, header: Sequence[str]) -> None:
 class _RowParser:
     """Turns lines into rows, and keeps each problem met on the way with its line number."""
 
-    def __init__(self, header: list[str], base: Path) -> None:
+    def __init__(self, header: Header, base: Path) -> None:
         self.header = header
-        self.tasks = [name for name in header if name not in RESERVED]
         self.problems: list[tuple[int, str]] = []
         self.base = os.path.realpath(base)
         self.folders: dict[str, str] = {}
@@ -289,10 +307,12 @@ class _RowParser:
 
     def parse(self, line: int, cells: list[str]) -> Row | None:
         """Return the row, or None where the line has a problem."""
-        if len(cells) != len(self.header):
-            self.problems.append((line, f"{len(cells)} cells, expected {len(self.header)}"))
+        expected = len(self.header.columns)
+        if len(cells) != expected:
+            self.problems.append((line, f"{len(cells)} cells, expected {expected}"))
             return None
-        named = dict(zip(self.header, map(str.strip, cells), strict=True))
+        cells = [cell.strip() for cell in cells]
+        named = {name: cells[place] for name, place in self.header.own.items()}
         problems = list(self._problems_of(line, named))
         if problems:
             self.problems += [(line, problem) for problem in problems]
@@ -303,7 +323,8 @@ class _RowParser:
             index=int(named["index"]) if named.get("index") else None,
             split=named["split"],
             group=named.get("group", ""),
-            labels=tuple(named[task] for task in self.tasks),
+            labels=tuple(cells[place] for place in self.header.task_places),
+            meta=tuple(cells[place] for place in self.header.meta_places),
         )
 
     def _problems_of(self, line: int, named: Mapping[str, str]) -> Iterator[str]:

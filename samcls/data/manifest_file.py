@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from samcls.data.columns import TaskColumn, meta_column, parse_header, task_columns
 from samcls.data.manifest import Row
 from samcls.errors import ManifestError, OverwriteRefused
 
@@ -25,14 +26,20 @@ def refuse_existing(out: Path, *, overwrite: bool) -> None:
 
 
 def write_manifest(
-    rows: Sequence[Row], tasks: Sequence[str], out: str | Path, *, overwrite: bool = False
+    rows: Sequence[Row],
+    tasks: Sequence[str | TaskColumn],
+    out: str | Path,
+    *,
+    meta: Sequence[str] = (),
+    overwrite: bool = False,
 ) -> Path:
     """Write a manifest whole or not at all, its paths relative to its own folder where they can be.
 
     Args:
         rows: At least one row, paths absolute.
-        tasks: Task names, in the order of each row's labels.
+        tasks: Tasks, or their names, in the order of each row's labels.
         out: The CSV to write; its folder is made where it is missing.
+        meta: Names of the columns that training never sees, in the order of each row's `meta`.
         overwrite: Replace a file that is there.
 
     Returns:
@@ -53,7 +60,10 @@ def write_manifest(
         )
         if used
     ]
-    header = ["id", "path", *optional, "split", *tasks]
+    declared = [column.text for column in task_columns(tasks)]
+    declared += [meta_column(name) for name in meta]
+    header = ["id", "path", *optional, "split", *declared]
+    _refuse_unreadable(out, header, task_columns(tasks), meta)
     lines = (_cells(row, folder, optional) for row in rows)
     try:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -63,11 +73,21 @@ def write_manifest(
     return out
 
 
+def _refuse_unreadable(
+    out: Path, header: Sequence[str], tasks: Sequence[TaskColumn], meta: Sequence[str]
+) -> None:
+    """Raise where the header would be read as another one."""
+    read = parse_header(header)
+    if read.problems or list(read.tasks) != list(tasks) or list(read.meta) != list(meta):
+        said = "; ".join(read.problems) or f"{', '.join(header)} would be read as something else"
+        raise ManifestError(f"the header of {out} cannot be written: {said}; rename the column")
+
+
 def _cells(row: Row, folder: str, optional: Sequence[str]) -> list[str]:
     """One line of the CSV."""
     extra = {"index": "" if row.index is None else str(row.index), "group": row.group}
     path = _relative(row.path, folder)
-    cells = [row.id, path, *(extra[name] for name in optional), row.split, *row.labels]
+    cells = [row.id, path, *(extra[name] for name in optional), row.split, *row.labels, *row.meta]
     for cell in cells:
         if cell != cell.strip() or "\n" in cell or "\r" in cell:
             raise ManifestError(

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from samcls.data.labels import canonical
 from samcls.data.manifest import (
     Row,
     check_files,
@@ -50,7 +51,9 @@ def test_a_plain_manifest_is_read_in_order(tmp_path: Path) -> None:
 
 def test_labels_are_class_indices_with_missing_ones_at_minus_one(tmp_path: Path) -> None:
     """An empty cell is -1 in its own task and leaves the other tasks alone."""
-    path = written(tmp_path, "id,path,split,m,k\na,1,train,0,b\nb,2,train,,a\nc,3,train,1,\n")
+    path = written(
+        tmp_path, "id,path,split,label:m,label:k\na,1,train,0,b\nb,2,train,,a\nc,3,train,1,\n"
+    )
     labels = read_manifest(path).labels()
     assert labels.dtype == np.int16
     assert labels.tolist() == [[0, 1], [-1, 0], [1, -1]]
@@ -70,9 +73,10 @@ def test_a_column_without_any_label_is_a_task_without_classes(tmp_path: Path) ->
         (["10", "9", "2"], ("2", "9", "10")),
         (["10", "9", "x"], ("10", "9", "x")),
         (["-1", "1", "0"], ("-1", "0", "1")),
+        (["10", "2.5", "-0.5"], ("-0.5", "2.5", "10")),
     ],
 )
-def test_classes_stand_in_numeric_order_where_all_are_integers(
+def test_classes_stand_in_numeric_order_where_all_are_numbers(
     tmp_path: Path, values: list[str], classes: tuple[str, ...]
 ) -> None:
     """Grade 10 follows grade 9; names of any other kind are sorted as text."""
@@ -192,7 +196,7 @@ def test_a_class_that_training_lacks_is_an_unknown_label(tmp_path: Path) -> None
     """Each unknown value is named once, with its split, its count and the known values."""
     path = written(
         tmp_path,
-        "id,path,split,y,z\na,1,train,0,u\nb,2,train,1,v\nc,3,val,2,u\nd,4,val,2,\ne,5,test,0,w\n",
+        "id,path,split,label:y,label:z\na,1,train,0,u\nb,2,train,1,v\nc,3,val,2,u\nd,4,val,2,\ne,5,test,0,w\n",
     )
     with pytest.raises(ManifestError) as caught:
         check_labels(read_manifest(path))
@@ -285,7 +289,7 @@ def test_what_is_written_reads_back_equal(
     tmp_path_factory: pytest.TempPathFactory, fields: list[tuple]
 ) -> None:
     """Commas, quotes and any script survive in ids, paths, groups and labels."""
-    rows = [Row(*field) for field in fields]
+    rows = [Row(*field[:5], tuple(map(canonical, field[5]))) for field in fields]
     path = write_manifest(rows, ["y", "z"], tmp_path_factory.mktemp("m") / "m.csv")
     manifest = read_manifest(path)
     assert manifest.rows == tuple(rows)
