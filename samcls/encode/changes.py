@@ -43,6 +43,11 @@ def table_of(manifest: Manifest) -> RowTable:
         groups=manifest.groups,
         tasks=manifest.tasks,
         labels=manifest.labels(),
+        meta={
+            name: [row.meta[place] for row in manifest.rows]
+            for place, name in enumerate(manifest.meta)
+        },
+        ordinal=manifest.ordinal,
     )
 
 

@@ -322,13 +322,12 @@ def _follow_table(
 ) -> FeatureStore:
     """Make a store's rows the manifest's, as far as the user lets it."""
     own = store.kept_ids
-    if removed == "drop" and list(table.ids)[: len(own)] != own:
-        change = store.compare_table(table)
-        store = rewrite_store(store, table, claim, log)
-    else:
-        change = store.update_table(table, keep=removed == "keep")
-    if change.any:
+    change = store.compare_table(table)
+    if change.any and (change.fits or removed != "refuse"):
         log(f"{store.path} follows its manifest: {change}")
+    if removed == "drop" and list(table.ids)[: len(own)] != own:
+        return rewrite_store(store, table, claim, log)
+    store.update_table(table, keep=removed == "keep")
     return store
 
 

@@ -60,6 +60,27 @@ class ColumnReader:
         """Name of each label task and its class names, in the order of their indices."""
         return {task["name"]: tuple(task["classes"]) for task in self._attributes["tasks"]}
 
+    @property
+    def ordinal(self) -> tuple[str, ...]:
+        """Tasks whose classes are steps of one scale, as the manifest said."""
+        return tuple(self._attributes.get("ordinal", ()))
+
+    @property
+    def meta_names(self) -> tuple[str, ...]:
+        """Names of the columns that are kept beside the labels; training never sees them."""
+        return tuple(self._attributes.get("meta", ()))
+
+    @property
+    def meta(self) -> dict[str, list[str]]:
+        """Each of these columns, a text for each image."""
+        if not self.meta_names:
+            return {}
+        columns = self._whole("meta").T.tolist()
+        return {
+            name: [str(value) for value in column]
+            for name, column in zip(self.meta_names, columns, strict=True)
+        }
+
     def __len__(self) -> int:
         """Return the number of images, whatever their status."""
         return int(self._array("status").shape[0])

@@ -22,7 +22,15 @@ from numcodecs import BitRound
 from samcls.errors import FingerprintMismatch, StoreError
 from samcls.store.columns import configured
 from samcls.store.keys import Keys, swap_path
-from samcls.store.layout import COLUMNS, DEFAULT_CODEC, RESULTS, array_paths, create_arrays
+from samcls.store.layout import (
+    COLUMNS,
+    DEFAULT_CODEC,
+    META,
+    RESULTS,
+    array_paths,
+    create_arrays,
+    create_meta,
+)
 from samcls.store.lock import Claim
 from samcls.store.metadata import save_copy
 from samcls.store.opening import MARK, open_group, refuse_other_contents, writing
@@ -38,7 +46,15 @@ from samcls.store.schema import (
     LevelShape,
     Partition,
 )
-from samcls.store.tables import NO_SPLIT, TableChange, changed_columns, compare_ids, merge_tables
+from samcls.store.tables import (
+    NO_SPLIT,
+    TableChange,
+    changed_beside,
+    changed_columns,
+    changed_tasks,
+    compare_ids,
+    merge_tables,
+)
 
 __all__ = ["FeatureStore", "RowBatch", "RowTable", "Rows", "TableChange"]
 
@@ -115,8 +131,8 @@ class FeatureStore(StoreReader):
         attributes: dict[str, Any] = {
             "created_by": MARK,
             "fingerprint": fingerprint.to_dict(),
-            "tasks": _tasks(table),
             "format_version": FORMAT_VERSION,
+            **_of_table(table),
             **({PIXELS: pixels} if pixels else {}),
         }
         with writing(path, claim), configured():
@@ -124,7 +140,7 @@ class FeatureStore(StoreReader):
                 keys.store, mode="w", zarr_format=3, attributes={"created_by": MARK}
             )
             create_arrays(group, fingerprint, levels, table, codec, partition, pixels)
-            save_copy(keys, array_paths(fingerprint, pixels), attributes)
+            save_copy(keys, array_paths(fingerprint, pixels, bool(table.meta)), attributes)
             group.attrs.update(attributes)
         return cls.open(path, mode="r+", claim=claim)
 
@@ -284,7 +300,10 @@ class FeatureStore(StoreReader):
         own = {"splits": self.splits[:kept], "groups": self.groups[:kept]}
         change, places = compare_ids(self.kept_ids, own["splits"], table)
         columns = changed_columns(places, own, self.labels[:kept], self.tasks, table)
-        return replace(change, columns=columns)
+        # the columns beside are made anew while the table is rewritten, and may be gone meanwhile
+        meta = {} if _UPDATING in self._attributes else self.meta
+        columns += changed_beside(places, meta, self.ordinal, table)
+        return replace(change, columns=columns, tasks=changed_tasks(self.tasks, table.tasks))
 
     def update_table(self, table: RowTable, *, keep: bool = False) -> TableChange:
         """Take over changed labels, splits, groups and tasks, and append new rows as pending.
@@ -320,9 +339,11 @@ class FeatureStore(StoreReader):
         with writing(self.path, self._claim):
             self._group.attrs[_UPDATING] = {"images": self._kept_rows}
             self._rewrite_table(merged)
-            attributes = {**self._attributes, "tasks": _tasks(merged)}
-            attributes.pop(_UPDATING, None)
-            save_copy(Keys(self._group.store), self.array_paths, attributes)
+            own = ("tasks", "meta", "ordinal", _UPDATING)
+            attributes = {k: v for k, v in self._attributes.items() if k not in own}
+            attributes |= _of_table(merged)
+            paths = array_paths(self.fingerprint, self.pixel_size, bool(merged.meta))
+            save_copy(Keys(self._group.store), paths, attributes)
             self._group.attrs.put(attributes)
         self._attributes = attributes
         self.__dict__.pop("tasks", None)
@@ -330,13 +351,19 @@ class FeatureStore(StoreReader):
 
     def _rewrite_table(self, table: RowTable) -> None:
         images, kept = len(table.ids), self._kept_rows
-        for name in self.array_paths:
+        for name in array_paths(self.fingerprint, self.pixel_size):
             array = self._array(name)
             tail = (len(table.tasks),) if name == "label" else array.shape[1:]
             array.resize((images, *tail))
         for name, values in zip(COLUMNS, (table.ids, table.splits, table.groups), strict=False):
             self._array(name)[:] = np.array(list(values), dtype=object)
         self._array("label")[:] = table.labels
+        self._arrays.pop(META, None)
+        with configured():
+            if table.meta:
+                create_meta(self._group, table)
+            elif META in self._group:
+                del self._group[META]
         if images > kept:
             for name in RESULTS:
                 array = self._array(name)
@@ -397,5 +424,11 @@ class FeatureStore(StoreReader):
             )
 
 
-def _tasks(table: RowTable) -> list[dict[str, Any]]:
-    return [{"name": name, "classes": list(classes)} for name, classes in table.tasks.items()]
+def _of_table(table: RowTable) -> dict[str, Any]:
+    """Return the attributes that a table decides."""
+    tasks = [{"name": name, "classes": list(classes)} for name, classes in table.tasks.items()]
+    return {
+        "tasks": tasks,
+        **({"ordinal": list(table.ordinal)} if table.ordinal else {}),
+        **({"meta": list(table.meta)} if table.meta else {}),
+    }

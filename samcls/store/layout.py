@@ -20,10 +20,13 @@ __all__ = [
     "CODECS",
     "COLUMNS",
     "DEFAULT_CODEC",
+    "META",
     "RESULTS",
     "array_paths",
     "codec_of",
+    "columns_of",
     "create_arrays",
+    "create_meta",
 ]
 
 CODECS: Mapping[str, Mapping[str, Any] | None] = {
@@ -40,21 +43,28 @@ CODECS: Mapping[str, Mapping[str, Any] | None] = {
 DEFAULT_CODEC = "lz4-bit"  # reads twice as fast as zstd here, for a tenth more disk
 
 COLUMNS = ("id", "split", "group", "label")  # copied from the table
+META = "meta"  # copied too, where the table has such columns
 RESULTS = ("valid", "sha256", "error", "status")  # written with the features, the mark last
 
 _ROW_CHUNK = 8192  # rows in one chunk of the per-image arrays
 _AXES = ("channel", "row", "col")
 
 
-def array_paths(fingerprint: Fingerprint, pixels: int) -> list[str]:
+def array_paths(fingerprint: Fingerprint, pixels: int, meta: bool = False) -> list[str]:
     """Return the path of every array within a store's group.
 
     Args:
         fingerprint: of the store.
         pixels: side of the images that it keeps; 0 where it keeps none.
+        meta: whether it keeps columns beside the labels.
     """
     kept = [*fingerprint.levels, *([PIXELS] if pixels else [])]
-    return [*(array_path(name) for name in kept), *COLUMNS, *RESULTS]
+    return [*(array_path(name) for name in kept), *columns_of(meta), *RESULTS]
+
+
+def columns_of(meta: bool) -> tuple[str, ...]:
+    """Return the per-image arrays that are copied from the table."""
+    return (*COLUMNS, META) if meta else COLUMNS
 
 
 def create_arrays(
@@ -142,17 +152,31 @@ def _create_row_arrays(group: zarr.Group, table: RowTable) -> None:
     }
     for name, (dims, dtype, values) in columns.items():
         shape = (images, tasks) if name == "label" else values.shape
-        array = group.create_array(
-            name,
-            shape=shape,
-            dtype=dtype,
-            chunks=(_ROW_CHUNK, *(max(1, n) for n in shape[1:])),
-            compressors=[ZstdCodec(level=1), Crc32cCodec()],
-            fill_value="" if dtype is str else 0,
-            dimension_names=dims,
-            config={"write_empty_chunks": True},
-        )
-        array[:] = values
+        _create_row_array(group, name, dims, dtype, shape)[:] = values
+    if table.meta:
+        create_meta(group, table)
+
+
+def create_meta(group: zarr.Group, table: RowTable) -> None:
+    """Make, or make anew, the array of a table's columns beside its labels."""
+    values = np.stack([_text(column) for column in table.meta.values()], axis=1)
+    _create_row_array(group, META, ("image", "column"), str, values.shape)[:] = values
+
+
+def _create_row_array(
+    group: zarr.Group, name: str, dims: tuple[str, ...], dtype: Any, shape: tuple[int, ...]
+) -> zarr.Array[Any]:
+    return group.create_array(
+        name,
+        shape=shape,
+        dtype=dtype,
+        chunks=(_ROW_CHUNK, *(max(1, n) for n in shape[1:])),
+        compressors=[ZstdCodec(level=1), Crc32cCodec()],
+        fill_value="" if dtype is str else 0,
+        dimension_names=dims,
+        config={"write_empty_chunks": True},
+        overwrite=name == META,
+    )
 
 
 def codec_of(array: zarr.Array[Any]) -> str:

@@ -63,7 +63,7 @@ class StoreReader(ColumnReader):
     @property
     def array_paths(self) -> list[str]:
         """Path of every array within the store's group."""
-        return array_paths(self.fingerprint, self.pixel_size)
+        return array_paths(self.fingerprint, self.pixel_size, bool(self.meta_names))
 
     @property
     def pixel_size(self) -> int:

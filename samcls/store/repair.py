@@ -16,7 +16,7 @@ from jaxtyping import Int
 from samcls.errors import StoreError
 from samcls.store.feature_store import FeatureStore
 from samcls.store.keys import Keys
-from samcls.store.layout import COLUMNS
+from samcls.store.layout import COLUMNS, META
 from samcls.store.lock import writer_lock
 from samcls.store.metadata import restore_files
 from samcls.store.rows import RowTable
@@ -27,7 +27,14 @@ from samcls.store.verify import Problem, VerifyReport, verify
 
 __all__ = ["prepare_repair"]
 
-_RESTORED = {"id", "split", "group", "label", "status"}  # arrays that need no image to be restored
+_RESTORED = {
+    "id",
+    "split",
+    "group",
+    "label",
+    "meta",
+    "status",
+}  # arrays that need no image to be restored
 
 
 def prepare_repair(
@@ -91,7 +98,8 @@ def _restore_columns(
     store: FeatureStore, problems: Sequence[Problem], table: RowTable | None
 ) -> None:
     lost = {p.level for p in problems if p.kind.startswith("row array")}
-    damaged = sorted(lost & set(COLUMNS))
+    copied = {*COLUMNS, META}
+    damaged = sorted(lost & copied)
     if damaged and table is None:
         raise StoreError(
             f"{', '.join(damaged)} of {store.path} are damaged; only the manifest knows them: give "
@@ -99,7 +107,7 @@ def _restore_columns(
         )
     if table is not None and damaged:
         _rewrite_columns(store, _aligned(store, table), damaged)
-    for name in sorted(lost - set(COLUMNS) - {"status"}):
+    for name in sorted(lost - copied - {"status"}):
         store.rewrite_column(name, store.read_column(name)[0])
 
 
@@ -133,9 +141,17 @@ def _rewrite_columns(store: FeatureStore, table: RowTable, names: Sequence[str])
             f"the manifest has the label tasks {', '.join(table.tasks)}, the store {store.path} has "
             f"{', '.join(store.tasks)}; give the manifest that it was made from"
         )
+    if "meta" in names and list(store.meta_names) != list(table.meta):
+        raise StoreError(
+            f"the manifest has the columns {', '.join(table.meta) or 'none'} beside its labels, the "
+            f"store {store.path} has {', '.join(store.meta_names)}; give the manifest that it was "
+            "made from"
+        )
+    beside = [np.array(list(column), dtype=object) for column in table.meta.values()]
     texts = {"id": table.ids, "split": table.splits, "group": table.groups}
     for name in names:
         given = np.array(list(texts[name]), dtype=object) if name in texts else table.labels
+        given = np.stack(beside, axis=1) if name == META else given
         store.rewrite_column(name, given)
 
 

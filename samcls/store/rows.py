@@ -1,7 +1,7 @@
 """Rows of a store: what is known of its images beforehand, and what encoding some of them gave."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from jaxtyping import Int, UInt8, UInt16
@@ -21,6 +21,8 @@ class RowTable:
         groups: patient or lesion, one for each image; empty where there is none.
         tasks: name of each label task and its class names, in the order of their indices.
         labels: class index for each image and task; -1 where the label is missing.
+        meta: texts that training never sees, one for each image, by column.
+        ordinal: tasks whose classes are steps of one scale.
     """
 
     ids: Sequence[str]
@@ -28,6 +30,8 @@ class RowTable:
     groups: Sequence[str]
     tasks: Mapping[str, tuple[str, ...]]
     labels: Int[np.ndarray, "image task"]
+    meta: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    ordinal: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         """Refuse columns of different lengths.
@@ -36,6 +40,7 @@ class RowTable:
             StoreError: the columns differ in length, or labels have another number of tasks.
         """
         lengths = {len(self.ids), len(self.splits), len(self.groups), len(self.labels)}
+        lengths |= {len(column) for column in self.meta.values()}
         if len(lengths) != 1 or self.labels.shape[1] != len(self.tasks):
             raise StoreError(
                 f"got {len(self.ids)} ids, {len(self.splits)} splits, {len(self.groups)} groups and "

@@ -16,10 +16,19 @@ from jaxtyping import Int
 
 from samcls.store.rows import RowTable
 
-__all__ = ["NO_SPLIT", "TableChange", "changed_columns", "compare_ids", "merge_tables"]
+__all__ = [
+    "NO_SPLIT",
+    "TableChange",
+    "changed_beside",
+    "changed_columns",
+    "changed_tasks",
+    "compare_ids",
+    "merge_tables",
+]
 
 NO_SPLIT = ""  # of a removed row
 _SHOWN = 3
+_MOST = 10  # classes that a sentence names
 
 
 @dataclass(frozen=True)
@@ -30,13 +39,16 @@ class TableChange:
         added: ids that the store lacks, in the table's order.
         removed: ids that the table lacks, in the store's order; rows removed before are not named.
         moved: ids that stand elsewhere among those that both hold.
-        columns: which of `splits`, `groups`, `tasks` and `labels` differ in the rows they share.
+        columns: which of `splits`, `groups`, `tasks`, `labels`, `meta` and `ordinal` differ in the rows
+            they share.
+        tasks: what goes and what comes among the tasks, in words; empty where they are the same.
     """
 
     added: tuple[str, ...]
     removed: tuple[str, ...]
     moved: tuple[str, ...]
     columns: tuple[str, ...]
+    tasks: tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:
@@ -59,8 +71,9 @@ class TableChange:
             )
             if ids
         ]
-        if self.columns:
-            parts.append(f"{' and '.join(self.columns)} changed")
+        parts += self.tasks
+        if columns := [name for name in self.columns if not (name == "tasks" and self.tasks)]:
+            parts.append(f"{' and '.join(columns)} changed")
         return "; ".join(parts) or "nothing changed"
 
 
@@ -127,6 +140,46 @@ def changed_columns(
     return tuple(changed)
 
 
+def changed_beside(
+    places: Int[np.ndarray, " image"],
+    meta: Mapping[str, Sequence[str]],
+    ordinal: Sequence[str],
+    table: RowTable,
+) -> tuple[str, ...]:
+    """Name what a table says otherwise beside labels, splits and groups: `meta`, `ordinal`.
+
+    Args:
+        places: each own row's place in the table, -1 for none.
+        meta: the store's own columns.
+        ordinal: the store's own.
+        table: given.
+    """
+    own, given = np.flatnonzero(places >= 0), places[places >= 0]
+    same = list(meta) == list(table.meta) and all(
+        _some_of(meta[name], own) == _some_of(table.meta[name], given) for name in meta
+    )
+    ordered = set(ordinal) == set(table.ordinal)
+    return (*(() if same else ("meta",)), *(() if ordered else ("ordinal",)))
+
+
+def changed_tasks(
+    own: Mapping[str, tuple[str, ...]], given: Mapping[str, tuple[str, ...]]
+) -> tuple[str, ...]:
+    """Say which tasks go and which come, and what becomes of the classes of those that stay."""
+    gone = [f"task {name!r} ({_few(own[name])}) goes" for name in own if name not in given]
+    come = [f"task {name!r} ({_few(given[name])}) comes" for name in given if name not in own]
+    kept = [
+        f"task {name!r} had the classes {_few(own[name])} and has {_few(classes)}"
+        for name, classes in given.items()
+        if name in own and own[name] != classes
+    ]
+    return (*gone, *come, *kept)
+
+
+def _few(classes: Sequence[str]) -> str:
+    return ", ".join(classes[:_MOST]) + (", ..." if len(classes) > _MOST else "") or "no class"
+
+
 def _some_of(values: Sequence[str], places: Int[np.ndarray, " image"]) -> list[str]:
     if np.array_equal(places, np.arange(len(places))):
         return list(values[: len(places)])
@@ -153,4 +206,9 @@ def merge_tables(ids: Sequence[str], table: RowTable) -> RowTable:
         groups=[table.groups[at] if at >= 0 else "" for at in places],
         tasks=table.tasks,
         labels=labels,
+        meta={
+            name: [values[at] if at >= 0 else "" for at in places]
+            for name, values in table.meta.items()
+        },
+        ordinal=table.ordinal,
     )

@@ -20,7 +20,7 @@ from jaxtyping import Bool, Int, Shaped, UInt8
 from samcls.errors import StoreError
 from samcls.store.feature_store import FeatureStore
 from samcls.store.keys import Keys
-from samcls.store.layout import COLUMNS, RESULTS
+from samcls.store.layout import RESULTS, columns_of
 from samcls.store.metadata import COPY, damaged_files
 from samcls.store.schema import DONE, FAILED, PENDING, REMOVED
 from samcls.store.shards import ShardIndex, read_index
@@ -151,7 +151,7 @@ def _metadata_problems(path: str) -> list[Problem]:
 def _row_arrays(store: FeatureStore) -> tuple[dict[str, np.ndarray], list[Problem]]:
     """Read the per-image arrays piece by piece; what is lost is left empty."""
     columns, found = {}, []
-    for name in (*COLUMNS, *RESULTS):
+    for name in (*columns_of(bool(store.meta_names)), *RESULTS):
         values, lost = store.read_column(name)
         columns[name] = values
         for rows, missing, detail in lost:

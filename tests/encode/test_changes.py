@@ -125,7 +125,7 @@ def test_rows_are_dropped_and_nothing_is_encoded_again(manifest: Manifest, tmp_p
     store = FeatureStore.open(path)
     assert store.ids == [f"image{row}" for row in rows]
     np.testing.assert_array_equal(store.read("neck"), before[rows])
-    assert said[0].endswith("4 rows are copied, 5 are dropped")
+    assert said[1].endswith("4 rows are copied, 5 are dropped")
     assert extract(picked(manifest, rows), path, replace(OPTIONS, removed="drop")).skipped == 4
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from stores import LEVELS, batch, make, table
+from stores import FINGERPRINT, LEVELS, batch, make, table
 
 from samcls.errors import StoreError
 from samcls.store.feature_store import FeatureStore, RowTable
@@ -141,3 +141,59 @@ def test_an_update_cut_off_can_be_taken_back(tmp_path: Path) -> None:
     FeatureStore.open(path, mode="r+").update_table(table(9))
     holds(path, table(9), done=9)
     assert zarr.open_array(path, path="features/neck", mode="r").shape[0] == 9
+
+
+def test_columns_beside_the_labels_are_kept_and_followed(tmp_path: Path) -> None:
+    """Texts that training never sees are read back, change with the table, and go with it."""
+    store = make(tmp_path / "s.zarr", 6)
+    store.write(batch(0, 6))
+    assert (store.meta, store.ordinal) == ({}, ())
+    ages = {"age": [str(40 + i) for i in range(6)], "sex, said": [*list("FMFM"), "", "ü"]}
+    change = store.update_table(replace(table(6), meta=ages, ordinal=("label",)))
+    assert change.columns == ("meta", "ordinal")
+    opened = FeatureStore.open(store.path, mode="r+")
+    assert opened.meta == ages
+    assert opened.ordinal == ("label",)
+    assert verify(store.path).ok
+    assert not opened.update_table(replace(table(6), meta=ages, ordinal=("label",))).any
+    longer = {"age": [*ages["age"], "70", "71", "72"]}
+    opened.update_table(replace(table(9), meta=longer))
+    assert FeatureStore.open(store.path).meta == longer
+    assert FeatureStore.open(store.path).ordinal == ()
+    FeatureStore.open(store.path, mode="r+").update_table(table(9))
+    assert FeatureStore.open(store.path).meta == {}
+    assert not (tmp_path / "s.zarr" / "meta").exists()
+    assert verify(store.path).ok
+
+
+def test_a_rewriting_that_was_cut_off_is_done_again_with_its_columns(tmp_path: Path) -> None:
+    """Whatever state the columns were left in, the same update makes them whole."""
+    ages = {"age": ["1", "2", "3", "4", "5", "6"]}
+    given = replace(table(6), meta=ages)
+    path = tmp_path / "s.zarr"
+    store = FeatureStore.create(path, FINGERPRINT, LEVELS, given)
+    assert store.meta == ages
+    group = zarr.open_group(path, mode="r+")
+    group.attrs["table_update"] = {"images": 6}
+    del group["meta"]
+    FeatureStore.open(path, mode="r+").update_table(given)
+    assert FeatureStore.open(path).meta == ages
+    assert verify(path).ok
+
+
+def test_a_change_of_tasks_says_what_goes_and_what_comes(tmp_path: Path) -> None:
+    """A task that is lost, a new one, and other classes are each named."""
+    store = make(tmp_path / "s.zarr", 6)
+    given = replace(
+        table(6),
+        tasks={"grade": ("0", "1", "2")},
+        labels=np.zeros((6, 1), dtype=np.int16),
+    )
+    said = str(store.compare_table(given))
+    assert said == "task 'label' (benign, malignant) goes; task 'grade' (0, 1, 2) comes"
+    turned = replace(table(6), tasks={"label": ("malignant", "benign")}, labels=1 - table(6).labels)
+    said = str(store.compare_table(turned))
+    assert said == "task 'label' had the classes benign, malignant and has malignant, benign"
+    store.update_table(turned)
+    assert FeatureStore.open(store.path).tasks == {"label": ("malignant", "benign")}
+    assert FeatureStore.open(store.path).labels.tolist() == turned.labels.tolist()
