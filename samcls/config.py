@@ -105,7 +105,11 @@ class TrainConfig(Config):
         levels: Levels of the store that the head sees; empty means all of them.
         tasks: Label columns to learn; empty means all of them.
         labels: CSV with a column `id` and one for each task, in place of the store's labels.
-        ordinal: Tasks whose classes are learned as ordered, by a cumulative link.
+        missing: What means that a label is missing in that CSV, besides an empty cell.
+        ordinal: Tasks whose classes are learned as ordered, by a cumulative link; empty means those
+            that the manifest declares, `none` none of them.
+        positive: Class of each task of two that scores, sensitivity and its like are of, as `CLASS` or
+            `TASK=CLASS`; the last one where none is named.
         folds: Divide all images into so many group-aware, stratified folds in place of the stored
             splits; 0 keeps the splits.
         fold: Which of the folds is the test split, from 0.
@@ -157,7 +161,9 @@ class TrainConfig(Config):
     levels: tuple[str, ...] = option((), distinct=True)
     tasks: tuple[str, ...] = option((), distinct=True)
     labels: str | None = None
+    missing: tuple[str, ...] = option((), distinct=True)
     ordinal: tuple[str, ...] = option((), distinct=True)
+    positive: tuple[str, ...] = option((), distinct=True)
     folds: int = option(0, at_least=0)
     fold: int = option(0, at_least=0)
     train_fraction: float = option(1.0, above=0.0, at_most=1.0)

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from samcls.cli.options import ALLOW_LEAK, MISSING, POSITIVE, STRICT, names
 from samcls.cli.shell import Outcome, say, verb
 from samcls.cli.tables import show_comparison, show_figures
 from samcls.errors import ConfigError
@@ -42,6 +43,8 @@ def _train(
     ordinal: Annotated[
         str | None, typer.Option(help="Tasks whose classes are ordered, comma-separated.")
     ] = None,
+    missing: Annotated[str | None, MISSING] = None,
+    positive: Annotated[str | None, POSITIVE] = None,
     window: Annotated[
         int | None, typer.Option(help="SLCA's window, a multiple of the store's.")
     ] = None,
@@ -110,6 +113,8 @@ def _train(
     memory: Annotated[
         int | None, typer.Option(min=1, help="MB for features; above it they are streamed.")
     ] = None,
+    allow_leak: Annotated[bool, ALLOW_LEAK] = False,
+    strict: Annotated[bool, STRICT] = False,
     medmnist: Annotated[
         str | None, typer.Option(help="Keep predictions as MedMNIST does: breastmnist_64, ...")
     ] = None,
@@ -117,10 +122,12 @@ def _train(
     """Stage two: train one head on cached features; validation chooses, test is scored once."""
     given = {
         "head": head,
-        "levels": _names(levels),
-        "tasks": _names(tasks),
+        "levels": names(levels),
+        "tasks": names(tasks),
         "labels": labels,
-        "ordinal": _names(ordinal),
+        "missing": names(missing),
+        "ordinal": names(ordinal),
+        "positive": names(positive),
         "window": window,
         "gate": gate,
         "upsampling": upsampling,
@@ -131,7 +138,7 @@ def _train(
         "dropout": dropout,
         "loss": loss,
         "class_weights": class_weights,
-        "stages": _names(stages),
+        "stages": names(stages),
         "guided_control": control,
         "pretrained": pretrained,
         "freeze_backbone": freeze_backbone,
@@ -151,6 +158,8 @@ def _train(
         "memory": None if memory is None else memory * 1_000_000,
         "medmnist": medmnist,
         "device": device,
+        "allow_leak": allow_leak,
+        "strict": strict,
     }
     if folds == 1:
         raise ConfigError("--folds is 1; expected 0 (the stored splits) or at least 2")
@@ -201,10 +210,6 @@ def _settings(path: Path | None, given: dict[str, Any]) -> Any:
     if str(given.get("head", base.get("head"))).startswith("guided:") and "gate" in given:
         given = {"guided_gate" if name == "gate" else name: v for name, v in given.items()}
     return parse(TrainConfig, {**base, **given}, "the options")
-
-
-def _names(text: str | None) -> list[str] | None:
-    return None if text is None else [part.strip() for part in text.split(",")]
 
 
 def _compare(

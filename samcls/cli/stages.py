@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from samcls.cli.options import ALLOW_LEAK, MISSING, STRICT, names
 from samcls.cli.shell import Outcome, progress_bar, say, show_table, verb
 from samcls.cli.tables import show_figures
 
 if TYPE_CHECKING:
+    from samcls.data.leaks import Leaks
+    from samcls.data.manifest import Manifest
     from samcls.encode.extract import ExtractOptions, ExtractSummary
 
 __all__ = ["register"]
@@ -80,6 +83,9 @@ def _extract(
             help="Images gone from the manifest, or in another order: refuse, keep (unused) or drop."
         ),
     ] = "refuse",
+    missing: Annotated[str | None, MISSING] = None,
+    allow_leak: Annotated[bool, ALLOW_LEAK] = False,
+    strict: Annotated[bool, STRICT] = False,
     changed: Annotated[
         str,
         typer.Option(
@@ -97,11 +103,13 @@ def _extract(
     """Stage one: encode every image of a manifest once. Run it again to go on after a stop."""
     from samcls.data.manifest import check_files, check_labels, read_manifest
 
-    rows = read_manifest(manifest, root)
+    rows = read_manifest(manifest, root, missing=names(missing) or ())
+    for line in _tasks_of(rows):
+        say(line)
     check_labels(rows)
-    missing = check_files(rows)
-    if missing:
-        say(f"{len(missing)} of {len(rows)} files do not exist; their rows will be marked failed")
+    absent = check_files(rows)
+    if absent:
+        say(f"{len(absent)} of {len(rows)} files do not exist; their rows will be marked failed")
     from samcls.encode.extract import ExtractOptions, extract
 
     options = ExtractOptions(
@@ -129,7 +137,7 @@ def _extract(
         return _planned(len(rows), options)
     _warn_untrained(encoder, random_weights)
     with progress_bar("extract") as progress:
-        summary = extract(rows, store, options, progress, say)
+        summary = extract(rows, store, options, progress, say, allow_leak=allow_leak)
     values = _as_json(summary)
     if check:
         from samcls.encode.changes import in_store_order
@@ -149,6 +157,7 @@ def _extract(
             + f"{summary.bytes / 1e6:.1f} MB, {summary.seconds:.1f} s{rate}"
         )
         _list_failures(summary.failures)
+        _warn_of_leaks(summary.leaks, strict)
         if check:
             show_table(
                 ["level", "what", "relative error", "worst cosine", "worst, in channel std"],
@@ -164,7 +173,33 @@ def _extract(
                 ],
             )
 
-    return Outcome(values, show, exit_status=3 if summary.failed else 0)
+    refused = strict and bool(summary.leaks.pictures())
+    return Outcome(values, show, exit_status=1 if refused else 3 if summary.failed else 0)
+
+
+def _tasks_of(manifest: "Manifest") -> list[str]:
+    """What will be learned of a manifest, what will not, and what is doubtful about its labels."""
+    from samcls.data.labels import labelled
+    from samcls.data.manifest import SPLITS
+
+    codes, lines = manifest.labels(), []
+    for column, (task, classes) in enumerate(manifest.tasks.items()):
+        said = labelled(task, classes, codes[:, column], manifest.splits, SPLITS)
+        positive = f"; the positive class is {classes[-1]}" if len(classes) == 2 else ""
+        ordered = "; its classes are ordered" if task in manifest.ordinal else ""
+        lines.append(f"{said}{positive}{ordered}")
+    if manifest.meta:
+        lines.append(f"kept and never learned from: {', '.join(manifest.meta)}")
+    return [*lines, *(f"warning: {remark}" for remark in manifest.remarks)]
+
+
+def _warn_of_leaks(leaks: "Leaks", strict: bool) -> None:
+    if divided := leaks.divided_groups():
+        say(f"warning: a leak that was allowed: {divided}")
+    for sentence in leaks.pictures():
+        say(f"{'error' if strict else 'warning'}: {sentence}")
+    if strict and leaks.pictures():
+        say("--strict makes this an error; everything was encoded, and the store is whole")
 
 
 def _planned(images: int, options: "ExtractOptions") -> Outcome:
@@ -240,4 +275,4 @@ def _demo(
 
 def _as_json(summary: "ExtractSummary") -> dict[str, Any]:
     failures = [{"id": image, "reason": reason} for image, reason in summary.failures]
-    return {**asdict(summary), "failures": failures}
+    return {**asdict(summary), "failures": failures, "leaks": summary.leaks.to_dict()}

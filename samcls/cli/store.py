@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from samcls.cli.options import ALLOW_LEAK, MISSING, STRICT, names
 from samcls.cli.shell import Outcome, progress_bar, say, show_table, verb
 
 if TYPE_CHECKING:
@@ -21,6 +22,9 @@ _NOT_DAMAGE = {
     "not in the manifest": "To follow the manifest: samcls extract M.csv {} --removed keep | drop",
     "not in the store": "To follow the manifest: samcls extract M.csv {}",
     "manifest differs": "To follow the manifest: samcls extract M.csv {}",
+    "group in several splits": "Give each group one split and extract again (nothing is encoded "
+    "anew), or accept it with --allow-leak",
+    "picture in several splits": "Take one of the two out of the manifest, or leave --strict out",
 }
 
 
@@ -98,32 +102,68 @@ def _verify(
     root: Annotated[
         Path | None, typer.Option(help="Folder that the manifest's relative paths start from.")
     ] = None,
+    missing: Annotated[str | None, MISSING] = None,
+    allow_leak: Annotated[bool, ALLOW_LEAK] = False,
+    strict: Annotated[bool, STRICT] = False,
 ) -> Outcome:
     """Name every image that is damaged, lost or not what it should be; exit 1 if there is one."""
     from samcls.store.verify import verify
 
     with progress_bar("verify", "shards") as progress:
         report = verify(store, progress=progress)
+    sound = not any(p.kind in {"metadata damaged", *_UNREADABLE} for p in report.problems)
     if manifest is not None:
-        report = _compared(report, manifest, root)
+        report = _compared(report, manifest, root, names(missing) or [], sound)
+    warnings: list[str] = []
+    leaks: dict[str, Any] = {}
+    if sound:
+        report, warnings, leaks = _leaks(report, manifest is not None and not allow_leak, strict)
     values = {
         "store": report.store,
         "ok": report.ok,
         "checked": report.checked,
         "bytes": report.bytes,
         "problems": [asdict(problem) for problem in report.problems],
+        "leaks": leaks,
     }
-    return Outcome(values, lambda: _show(report), exit_status=0 if report.ok else 1)
+
+    def show() -> None:
+        _show(report)
+        for sentence in warnings:
+            say(f"warning: {sentence}")
+
+    return Outcome(values, show, exit_status=0 if report.ok else 1)
 
 
-def _compared(report: "VerifyReport", manifest: Path, root: Path | None) -> "VerifyReport":
+def _leaks(
+    report: "VerifyReport", groups: bool, pictures: bool
+) -> tuple["VerifyReport", list[str], dict[str, Any]]:
+    """Add what stands in several splits, as problems where it is to be one, else as warnings."""
+    from samcls.encode.changes import leaks_in
+    from samcls.store.feature_store import FeatureStore
+    from samcls.store.verify import Problem
+
+    found = leaks_in(FeatureStore.open(report.store))
+    told = [("group in several splits", "group", found.divided_groups(), groups)]
+    told += [("picture in several splits", "sha256", said, pictures) for said in found.pictures()]
+    problems = [
+        Problem(None, "", at, kind, said) for kind, at, said, wrong in told if said and wrong
+    ]
+    warnings = [said for _, _, said, wrong in told if said and not wrong]
+    report = replace(report, problems=(*report.problems, *problems))
+    return report, warnings, found.to_dict()
+
+
+def _compared(
+    report: "VerifyReport", manifest: Path, root: Path | None, missing: list[str], sound: bool
+) -> "VerifyReport":
     """Add what the manifest and its images contradict, if the store can be read at all."""
     from samcls.data.manifest import read_manifest
     from samcls.encode.changes import manifest_problems
     from samcls.store.feature_store import FeatureStore
 
-    rows = read_manifest(manifest, root)
-    if any(p.kind in {"metadata damaged", *_UNREADABLE} for p in report.problems):
+    rows = read_manifest(manifest, root, missing=missing)
+    if not sound:
         say(f"{report.store} is damaged; it was not compared with {manifest}")
         return report
     found = manifest_problems(rows, FeatureStore.open(report.store))
@@ -142,11 +182,12 @@ def _repair(
         bool, typer.Option("--random-weights", help="As for extract.")
     ] = False,
     seed: Annotated[int, typer.Option(help="As for extract.")] = 0,
+    missing: Annotated[str | None, MISSING] = None,
 ) -> Outcome:
     """Restore what can be restored, and encode exactly the images that are lost again."""
     from samcls.data.manifest import read_manifest
 
-    rows = read_manifest(manifest, root)
+    rows = read_manifest(manifest, root, missing=names(missing) or [])
     from samcls.encode.repair import repair
 
     file = str(checkpoint) if checkpoint else None

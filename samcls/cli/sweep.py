@@ -1,12 +1,13 @@
 """Sweeps on the command line: many configurations over one store, one winner."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from samcls.cli.options import ALLOW_LEAK, POSITIVE, STRICT, names
 from samcls.cli.shell import Outcome, number, progress_bar, say, show_table, verb
 from samcls.cli.tables import show_figures
 
@@ -37,6 +38,9 @@ def _sweep(
     device: Annotated[
         str, typer.Option(help="auto (the GPU where there is one), cpu or cuda.")
     ] = "auto",
+    positive: Annotated[str | None, POSITIVE] = None,
+    allow_leak: Annotated[bool, ALLOW_LEAK] = False,
+    strict: Annotated[bool, STRICT] = False,
     retry: Annotated[
         bool, typer.Option("--retry", help="Try runs that failed before once more.")
     ] = False,
@@ -48,6 +52,8 @@ def _sweep(
     from samcls.sweep.space import load_space
 
     found = load_space(space)
+    if positive is not None:
+        found = replace(found, fixed={**found.fixed, "positive": names(positive)})
     if dry_run:
         return _planned(store, folder, found, workers, device)
     from samcls.sweep.sweep import sweep
@@ -61,6 +67,8 @@ def _sweep(
             dask=dask,
             device=device,
             retry=retry,
+            allow_leak=allow_leak,
+            strict=strict,
             log=say,
             progress=progress,
         )

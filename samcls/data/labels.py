@@ -16,6 +16,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal, InvalidOperation
 
+import numpy as np
+from jaxtyping import Int
+
 from samcls.data.columns import TaskColumn
 
 __all__ = [
@@ -23,6 +26,7 @@ __all__ = [
     "canonical",
     "class_order",
     "doubtful_classes",
+    "labelled",
     "near_misses",
     "positive_last",
     "read_task",
@@ -36,6 +40,7 @@ _MISSING = {
 }
 _LONGEST = 30  # digits of a number that is still written out
 _SHOWN = 5
+_LISTED = 10  # classes whose counts a sentence names
 
 
 @dataclass(frozen=True)
@@ -176,6 +181,33 @@ def doubtful_classes(task: str, counts: Mapping[str, int], empty: int = 0) -> li
         if len(group) > 1 and not set(group) <= set(doubtful)
     ]
     return remarks
+
+
+def labelled(
+    task: str,
+    classes: Sequence[str],
+    codes: Int[np.ndarray, " image"],
+    splits: Sequence[str],
+    names: Sequence[str],
+) -> str:
+    """A sentence on how many images have a label, by split and class.
+
+    Args:
+        task: Its name.
+        classes: In the order of the codes.
+        codes: Class index of each image; -1 where the label is missing.
+        splits: Where each image belongs.
+        names: The splits to name, those without images left out.
+    """
+    at, said = np.array(splits, dtype=np.str_), []
+    for name in names:
+        own = codes[at == name]
+        counts = [int((own == code).sum()) for code in range(len(classes))]
+        by_class = ", ".join(f"{one}: {n}" for one, n in zip(classes, counts, strict=True))
+        shown = f" ({by_class})" if 0 < len(classes) <= _LISTED else ""
+        if len(own):
+            said.append(f"{name} {sum(counts)} of {len(own)}{shown}")
+    return f"labelled images of task {task}: {'; '.join(said)}"
 
 
 def unused_missing(missing: Iterable[str], cells: Iterable[str]) -> list[str]:

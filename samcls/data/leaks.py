@@ -146,17 +146,18 @@ def find_leaks(
     digests = np.ascontiguousarray(sha256).view("S32").reshape(-1)
     twice = _straddling(digests, codes, part & sha256.any(axis=1))
     clash = [labels is not None and _contradict(labels[rows]) for rows in twice]
-    return Leaks(
-        found,
-        *(
-            Straddling(tuple(_by_split(rows, ids, splits) for rows in chosen), _first(chosen, ids))
-            for chosen in (
-                [rows for rows, odd in zip(twice, clash, strict=True) if odd == wanted]
-                for wanted in (False, True)
-            )
-        ),
-        places,
+    equal, contradictory = (
+        Straddling(
+            tuple(
+                _by_split(rows, ids, splits)
+                for rows, odd in zip(twice, clash, strict=True)
+                if odd == one
+            ),
+            tuple(ids[rows[0]] for rows, odd in zip(twice, clash, strict=True) if odd == one),
+        )
+        for one in (False, True)
     )
+    return Leaks(found, equal, contradictory, places)
 
 
 def refuse_divided_groups(manifest: Manifest) -> None:
@@ -206,10 +207,6 @@ def _by_split(
 
 def _contradict(labels: Int[np.ndarray, "image task"]) -> bool:
     return any(len(np.unique(column[column >= 0])) > 1 for column in labels.T)
-
-
-def _first(units: Sequence[Sequence[int]], ids: Sequence[str]) -> tuple[str, ...]:
-    return tuple(ids[rows[0]] for rows in units)
 
 
 def _few(named: Sequence[str], mark: str = ", ") -> str:

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from samcls.data.images import pixel_digest, read_image
+from samcls.data.leaks import Leaks, find_leaks
 from samcls.data.manifest import Manifest, Row
 from samcls.errors import ImageError, RunError
 from samcls.store.feature_store import FeatureStore, RowTable
@@ -24,6 +25,7 @@ __all__ = [
     "ImageChanges",
     "follow_images",
     "in_store_order",
+    "leaks_in",
     "look_for_changes",
     "manifest_problems",
     "table_of",
@@ -49,6 +51,13 @@ def table_of(manifest: Manifest) -> RowTable:
         },
         ordinal=manifest.ordinal,
     )
+
+
+def leaks_in(store: FeatureStore) -> Leaks:
+    """Look for groups and pictures in several splits among a store's done rows."""
+    done = (store.status == DONE).tolist()
+    splits = [split if taking else "" for split, taking in zip(store.splits, done, strict=True)]
+    return find_leaks(store.ids, splits, store.groups, store.sha256, store.labels)
 
 
 def in_store_order(manifest: Manifest, store: FeatureStore) -> Manifest:

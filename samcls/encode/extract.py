@@ -16,9 +16,10 @@ import torch
 from jaxtyping import Int, UInt8
 
 from samcls.data.images import PREPROCESSING_VERSION
+from samcls.data.leaks import Leaks, refuse_divided_groups
 from samcls.data.manifest import Manifest
 from samcls.encode.base import Encoder
-from samcls.encode.changes import follow_images, in_store_order, table_of
+from samcls.encode.changes import follow_images, in_store_order, leaks_in, table_of
 from samcls.encode.encoder import encoder_spec, load_encoder, parse_levels
 from samcls.encode.options import TIMM_PREFIX, ExtractOptions
 from samcls.encode.pipeline import Pipeline
@@ -59,6 +60,7 @@ class ExtractSummary:
         images_per_second: of the rows encoded now, from the first batch on.
         bytes: of the whole store where it lies.
         failures: (id, reason) for each failed row.
+        leaks: groups and pictures in several splits, as `data.leaks` finds them among done rows.
     """
 
     store: str
@@ -71,6 +73,7 @@ class ExtractSummary:
     images_per_second: float
     bytes: int
     failures: tuple[tuple[str, str], ...]
+    leaks: Leaks
 
 
 def extract(
@@ -80,6 +83,8 @@ def extract(
     progress: Progress | None = None,
     log: Log = lambda _: None,
     only: Sequence[int] | None = None,
+    *,
+    allow_leak: bool = False,
 ) -> ExtractSummary:
     """Encode every image that is not done yet.
 
@@ -90,8 +95,10 @@ def extract(
         progress: called with (rows finished, rows in all, rows failed, feature bytes so far).
         log: called with a sentence on anything that a user should know.
         only: rows of the store to encode; every row that is not done by default.
+        allow_leak: whether a group may lie in several splits.
 
     Raises:
+        ManifestError: a group lies in several splits.
         ConfigError: the options cannot be.
         WeightsError: the checkpoint cannot be used.
         FingerprintMismatch: the store was made with other options.
@@ -99,6 +106,8 @@ def extract(
             is writing.
         RunError: images that are done have changed and are to be reported, or the disk is full.
     """
+    if not allow_leak:
+        refuse_divided_groups(manifest)
     with writer_lock(store_path, log) as lock:
         return _extract(
             manifest, str(store_path), options, progress or _silent, log, lock.claim, only
@@ -355,4 +364,5 @@ def _summary(
         images_per_second=encoded / (now - first_batch),
         bytes=store.stored_bytes,
         failures=tuple((ids[r], errors[r]) for r in np.flatnonzero(status == FAILED)),
+        leaks=leaks_in(store),
     )

@@ -19,13 +19,13 @@ from samcls.learn.features import (
     selection_problems,
     with_pixels,
 )
-from samcls.learn.heads import HEADS, Shape, head_problems, unknown_head
+from samcls.learn.heads import HEADS, Shape, head_problems, learns_order, unknown_head
 from samcls.learn.runs import refuse_overwrite
 from samcls.learn.targets import Targets, targets_of
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, PENDING
 
-__all__ = ["SPLITS", "check", "features_for", "loading_window", "shape_for"]
+__all__ = ["SPLITS", "check", "features_for", "loading_window", "settled", "shape_for"]
 
 SPLITS = ("train", "val", "test")
 
@@ -47,16 +47,26 @@ def check(store: FeatureStore, config: TrainConfig, run_dir: str | Path | None =
         problems.append(str(error))
         known = tuple(task for task in config.tasks if task in store.tasks)
         targets = targets_of(
-            store, replace(config, tasks=known, labels=None, folds=0, train_fraction=1.0)
+            store,
+            replace(
+                config,
+                tasks=known,
+                labels=None,
+                missing=(),
+                positive=(),
+                folds=0,
+                train_fraction=1.0,
+            ),
         )
-    missing = [task for task in config.ordinal if task not in targets.tasks]
+    named = () if config.ordinal == ("none",) else config.ordinal
+    missing = [task for task in named if task not in targets.tasks]
     problems += [
         f"unknown ordinal task {t}; learned are {', '.join(targets.tasks)}" for t in missing
     ]
     if problems:
         problems += unknown_head(config)
     else:
-        problems += head_problems(config, shape_for(store, config, targets))
+        problems += head_problems(settled(config, targets), shape_for(store, config, targets))
     problems += _row_problems(store, targets)
     problems += [line for task in targets.tasks for line in _label_problems(store, targets, task)]
     if problems:
@@ -64,6 +74,17 @@ def check(store: FeatureStore, config: TrainConfig, run_dir: str | Path | None =
     if run_dir is not None:
         refuse_overwrite(run_dir)
     return targets
+
+
+def settled(config: TrainConfig, targets: Targets) -> TrainConfig:
+    """The config with the tasks that are declared as ordered, where it names none and its head can.
+
+    `ordinal = ["none"]` keeps to unordered classes whatever is declared.
+    """
+    named = tuple(name for name in targets.ordinal if name in targets.tasks)
+    if config.ordinal or not named or not learns_order(config.head):
+        return config
+    return replace(config, ordinal=named)
 
 
 def features_for(

@@ -44,7 +44,7 @@ LOG_EVERY = 10  # epochs between two lines of the log
 
 # What members may not differ in: the shapes of weights and of a step.
 SHARED = (
-    "head", "levels", "tasks", "labels", "ordinal", "folds", "fold", "train_fraction", "window",
+    "head", "levels", "tasks", "labels", "missing", "ordinal", "positive", "folds", "fold", "train_fraction", "window",
     "reduction", "gate", "upsampling", "gate_bias", "gate_channels", "hidden", "batch_size", "precision",
 )  # fmt: skip
 

@@ -22,8 +22,9 @@ import numpy as np
 
 from samcls.config import TrainConfig, digest
 from samcls.errors import OverwriteRefused
-from samcls.learn.inputs import check
+from samcls.learn.inputs import check, settled
 from samcls.learn.metrics import majority_class, mean_intervals, score
+from samcls.learn.notes import leaks_of, refuse_leaks
 from samcls.learn.predictions import read_predictions
 from samcls.learn.runs import MARK, load_run
 from samcls.learn.train import train
@@ -44,6 +45,8 @@ def train_several(
     *,
     seeds: int = 1,
     folds: int = 0,
+    allow_leak: bool = False,
+    strict: bool = False,
     **options: Any,
 ) -> dict[str, Any]:
     """Train a config once for each seed and fold.
@@ -55,6 +58,8 @@ def train_several(
         log: Called with a line of progress now and then.
         seeds: Number of seeds.
         folds: Number of folds, each once the test split; 0 keeps the stored splits.
+        allow_leak: As for `train`.
+        strict: As for `train`.
         options: Further options of `train`.
 
     Returns:
@@ -70,8 +75,11 @@ def train_several(
     started, folder = time.perf_counter(), Path(folder)
     plan = _plan(config, seeds, folds)
     _refuse_strangers(folder, plan)
-    for one in plan.values():
-        check(store, one)
+    for name, one in plan.items():
+        targets = check(store, one)
+        plan[name] = settled(one, targets)
+        refuse_leaks(leaks_of(store, one, targets), allow_leak=allow_leak, strict=strict)
+    options |= {"allow_leak": allow_leak, "strict": strict}
     found = {}
     for number, (name, one) in enumerate(plan.items(), 1):
         log(f"run {number} of {len(plan)}: {name}")
@@ -148,6 +156,7 @@ def _summary(
         "parameters": results[0]["parameters"],
         "images": results[0]["images"],
         "models_tried": sum(one["models_tried"] for one in results),
+        "leaks": results[0].get("leaks", {}),
         "notes": list(dict.fromkeys(note for one in results for note in one.get("notes", []))),
         **{name: _spread([one[name] for one in results]) for name in tables},
         "baselines": {

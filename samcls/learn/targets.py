@@ -7,31 +7,32 @@ a part of the training split may be left out. 780 images take some milliseconds.
     targets.tasks, targets.labels, targets.splits
 """
 
-import csv
 import math
 import warnings
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 from sklearn.model_selection import StratifiedGroupKFold
 
 from samcls.config import TrainConfig
+from samcls.data.labels import canonical, doubtful_classes, near_misses, positive_last
 from samcls.errors import ConfigError
+from samcls.learn.label_file import read_labels
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE
 
 __all__ = [
     "UNUSED",
     "Targets",
+    "fold_numbers",
     "fold_splits",
     "hold_out",
-    "read_labels",
     "targets_of",
     "train_share",
+    "with_positive",
 ]
 
 INNER = 5  # an inner validation part is a fifth of what a fold leaves
@@ -46,11 +47,15 @@ class Targets:
         tasks: Class names of each task, in the order of the label columns.
         labels: Class indices; -1 where a label is missing.
         splits: `train`, `val` or `test`; `unused` for an image that takes no part.
+        ordinal: Tasks that the manifest, or the CSV of labels, declares as ordered.
+        remarks: Sentences on labels that a user should look at.
     """
 
     tasks: Mapping[str, tuple[str, ...]]
     labels: Int[np.ndarray, "image task"]
     splits: Sequence[str]
+    ordinal: Sequence[str] = ()
+    remarks: Sequence[str] = ()
 
 
 def targets_of(store: FeatureStore, config: TrainConfig) -> Targets:
@@ -60,9 +65,15 @@ def targets_of(store: FeatureStore, config: TrainConfig) -> Targets:
         ConfigError: where the CSV cannot be read, a task is unknown, the images cannot be divided
             into the folds, or the share of the training split is too small.
     """
-    targets = Targets(store.tasks, store.labels, store.splits)
     if config.labels is not None:
-        targets = read_labels(config.labels, store.ids, targets)
+        targets = _from_file(store, config.labels, config.missing)
+    elif config.missing:
+        raise ConfigError(
+            "missing says what means a missing label in the CSV of labels, and there is none; labels "
+            "of the store are read again by samcls extract --missing, which encodes nothing anew"
+        )
+    else:
+        targets = _stored(store)
     unknown = [name for name in config.tasks if name not in targets.tasks]
     if unknown:
         known = ", ".join(targets.tasks) or "none"
@@ -84,51 +95,81 @@ def targets_of(store: FeatureStore, config: TrainConfig) -> Targets:
     if config.train_fraction < 1:
         shared = train_share(targets, store.groups, done, config.train_fraction, config.seed)
         targets = replace(targets, splits=shared)
-    return targets
+    # At the end: neither folds nor shares depend on which class is called positive.
+    return with_positive(targets, config.positive)
 
 
-def read_labels(path: str, ids: Sequence[str], known: Targets) -> Targets:
-    """Labels from a CSV with a column `id` and one for each task; images not in it have none.
+def with_positive(targets: Targets, chosen: Sequence[str]) -> Targets:
+    """Put the positive class of tasks of two classes last.
 
-    A task that the store has too keeps the store's order of classes; otherwise classes are in
-    numeric order where all are numbers, and in alphabetical order where not.
+    Args:
+        targets: Any.
+        chosen: `CLASS` or `TASK=CLASS` each.
 
     Raises:
-        ConfigError: with the file and what is wrong with it.
+        ConfigError: where a class is unknown, stands in several tasks, or its task has not two.
     """
-    try:
-        with Path(path).open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file)
-            header, rows = list(reader.fieldnames or ()), list(reader)
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise ConfigError(f"cannot read the labels in {path}: {error}") from error
-    names = [name for name in header if name not in {"id", "split", "path", "group", "index"}]
-    if "id" not in header or not names:
-        raise ConfigError(
-            f"{path} has columns {', '.join(header) or 'none'}; expected id and one for each task"
+    tasks, labels = dict(targets.tasks), targets.labels.copy()
+    problems = []
+    for entry in chosen:
+        named, mark, name = entry.partition("=")
+        task, positive = (named.strip(), name) if mark and named.strip() in tasks else ("", entry)
+        positive = canonical(positive.strip())
+        spelled = {own: {canonical(c): c for c in classes} for own, classes in tasks.items()}
+        holders = [task] if task else [own for own in tasks if positive in spelled[own]]
+        if len(holders) != 1:
+            problems.append(_no_positive(positive, holders, tasks))
+            continue
+        task = holders[0]
+        old = tasks[task]
+        tasks[task], problem = positive_last(task, old, spelled[task].get(positive, positive))
+        if problem:
+            problems.append(problem)
+            tasks[task] = old
+        moved = np.array([*(tasks[task].index(c) for c in old), -1])  # -1 stays -1
+        column = list(tasks).index(task)
+        inside = (labels[:, column] >= -1) & (labels[:, column] < len(old))
+        labels[inside, column] = moved[labels[inside, column]]
+    if problems:
+        raise ConfigError("\n  ".join(problems))
+    return replace(targets, tasks=tasks, labels=labels)
+
+
+def _no_positive(
+    positive: str, holders: Sequence[str], tasks: Mapping[str, tuple[str, ...]]
+) -> str:
+    if holders:
+        return (
+            f"class {positive!r} stands in tasks {', '.join(holders)}; name one, as in --positive "
+            f"{holders[0]}={positive}"
         )
-    by_id = {row["id"]: row for row in rows}
-    if len(by_id) != len(rows):
-        raise ConfigError(f"{path} names an id twice; expected one row for each image")
-    found = [by_id.get(one) for one in ids]
-    if not any(found):
-        raise ConfigError(f"{path} has no id of the store; ids there look like {ids[0]!r}")
-    tasks, columns = {}, []
-    for name in names:
-        texts = [(row[name] or "").strip() if row else "" for row in found]
-        tasks[name] = _classes(set(texts) - {""}, known.tasks.get(name, ()))
-        places = {text: i for i, text in enumerate(tasks[name])}
-        columns.append([places.get(text, -1) for text in texts])
-    return Targets(tasks, np.array(columns, dtype=np.int64).T, known.splits)
+    known = {name for classes in tasks.values() for name in classes}
+    shown = "; ".join(f"{task} has {', '.join(c[:5])}" for task, c in tasks.items())
+    return (
+        f"no task has a class {positive!r} to be positive: {shown}"
+        f"{near_misses(positive, sorted(known))}"
+    )
 
 
-def _classes(found: set[str], stored: tuple[str, ...]) -> tuple[str, ...]:
-    if found <= set(stored):
-        return stored
-    try:
-        return tuple(sorted(found, key=float))
-    except ValueError:
-        return tuple(sorted(found))
+def _stored(store: FeatureStore) -> Targets:
+    """The store's own tasks and splits, with what looks doubtful among their classes."""
+    labels = store.labels
+    remarks = [
+        f"{store.path}: {remark}"
+        for column, (task, classes) in enumerate(store.tasks.items())
+        for remark in doubtful_classes(
+            task, {name: int((labels[:, column] == c).sum()) for c, name in enumerate(classes)}
+        )
+    ]
+    return Targets(store.tasks, labels, store.splits, store.ordinal, tuple(remarks))
+
+
+def _from_file(store: FeatureStore, path: str, missing: Sequence[str]) -> Targets:
+    """A file's tasks and the store's splits; a task with the store's classes is as ordered there."""
+    found = read_labels(path, store.ids, store.tasks, missing)
+    same = [name for name in store.ordinal if found.tasks.get(name) == store.tasks.get(name)]
+    ordinal = tuple(name for name in found.tasks if name in {*found.ordinal, *same})
+    return Targets(found.tasks, found.labels, store.splits, ordinal, found.remarks)
 
 
 def fold_splits(
@@ -172,6 +213,21 @@ def fold_splits(
     splits[rows[test]] = "test"
     splits[rows[rest[val]]] = "val"
     return [str(split) for split in splits]
+
+
+def fold_numbers(
+    labels: Int[np.ndarray, "image task"],
+    groups: Sequence[str],
+    done: Bool[np.ndarray, " image"],
+    folds: int,
+) -> Int[np.ndarray, " image"]:
+    """The fold that each image is tested in, as `fold_splits` divides them; -1 where it takes no part."""
+    rows = np.flatnonzero(done)
+    numbers = np.full(len(labels), -1)
+    divided = _divide(folds, 0, _strata(labels[rows], folds), _names(groups, rows))
+    for number, (_, test) in enumerate(divided):
+        numbers[rows[test]] = number
+    return numbers
 
 
 def train_share(

@@ -11,7 +11,7 @@ one CPU core from process start to result, imports and six tables of 1,000 resam
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,11 @@ from samcls.learn.calibration import fit_temperature
 from samcls.learn.device import choose_device, choose_precision, placed
 from samcls.learn.epochs import Fitted
 from samcls.learn.features import Features, Standardiser
-from samcls.learn.inputs import SPLITS, check, features_for
+from samcls.learn.inputs import SPLITS, check, features_for, settled
 from samcls.learn.loop import fit, steady_threads
 from samcls.learn.metrics import score
 from samcls.learn.model import Model, predict_logits, shape_of, to_probabilities
+from samcls.learn.notes import Facts, facts_of
 from samcls.learn.predictions import medmnist_files
 from samcls.learn.runs import CHECKPOINT, begin_run, run_files, write_run
 from samcls.store.feature_store import FeatureStore
@@ -64,6 +65,7 @@ class RunResult:
         device: Where it was trained.
         precision: Of training's matrix products.
         notes: Sentences that belong under every table of these figures.
+        leaks: Groups and pictures in several splits, with counts and ids, as `data.leaks` finds them.
     """
 
     run: str | None
@@ -82,6 +84,7 @@ class RunResult:
     device: str = "cpu"
     precision: str = "float32"
     notes: tuple[str, ...] = ()
+    leaks: dict[str, Any] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON knows them."""
@@ -115,6 +118,8 @@ def train(
     memory: int | None = None,
     medmnist: str | None = None,
     device: str = "auto",
+    allow_leak: bool = False,
+    strict: bool = False,
 ) -> RunResult:
     """Train one head on a store and score it, with its baselines.
 
@@ -128,15 +133,22 @@ def train(
         medmnist: Data set's flag, such as `breastmnist_64`: keep predictions in MedMNIST's format.
         device: `auto` (the GPU where there is one), `cpu` or `cuda`. It is no part of the config:
             it changes nothing but the rounding.
+        allow_leak: Whether groups may lie in several splits; the notes then say so.
+        strict: Whether identical pixels in several splits are an error, not a note.
 
     Raises:
         ConfigError: where the config asks for what the store cannot serve, or the store holds too
-            little to train and score; everything that is wrong is said at once.
+            little to train and score, everything that is wrong being said at once; or where groups
+            lie in several splits.
         OverwriteRefused: where the folder holds a finished run, or something else.
         RunError: where training diverges, or memory runs out.
     """
     clock = _Clock()
     targets = check(store, config, run_dir)
+    config = settled(config, targets)
+    facts = facts_of(store, config, targets, allow_leak=allow_leak, strict=strict)
+    for line in (*targets.remarks, *facts.warnings):
+        log(line)
     where = choose_device(device)
     raw = features_for(store, config, targets, memory)
     standardiser = Standardiser.fit(raw, raw.rows("train"))
@@ -165,7 +177,7 @@ def train(
     }
     clock.lap("score")
     tried = fitted.tried + sum(answer.tried for _, answer in answers)
-    result = _result(run_dir, model, fitted, features, clock, tried, tables, scored)
+    result = _result(run_dir, model, fitted, features, clock, tried, tables, scored, facts)
     if run_dir is not None:
         # The folder is not told its own name: it may be moved.
         metrics = {k: v for k, v in result.to_dict().items() if k != "run"}
@@ -187,6 +199,7 @@ def _result(
     tried: int,
     tables: Mapping[str, Any],
     scored: dict[str, Any],
+    facts: Facts,
 ) -> RunResult:
     return RunResult(
         run=None if run_dir is None else str(run_dir),
@@ -204,6 +217,8 @@ def _result(
         baselines=scored,
         device=features.device.type,
         precision=str(choose_precision(model.config.precision, features.device)).split(".")[1],
+        notes=facts.notes,
+        leaks=facts.leaks,
     )
 
 

@@ -261,6 +261,8 @@ def _content(store: FeatureStore, space: Space) -> dict[str, Any]:
     labels = space.base.labels
     if labels is not None and Path(labels).exists():
         total.update(Path(labels).read_bytes())
+    if chosen := (*space.base.missing, *space.base.positive):
+        total.update(json.dumps(chosen).encode())
     return {"fingerprint": store.fingerprint.to_dict(), "content_sha256": total.hexdigest()}
 
 

@@ -32,10 +32,10 @@ from samcls.learn.pixels import Pixels
 from samcls.learn.targets import targets_of
 from samcls.store.feature_store import FeatureStore
 
-__all__ = ["SharedFeatures", "division"]
+__all__ = ["KEYS", "SharedFeatures", "division"]
 
 # What decides which images are trained on, and at which window: configs that agree share files.
-KEYS = ("tasks", "labels", "folds", "fold", "train_fraction")
+KEYS = ("tasks", "labels", "missing", "positive", "folds", "fold", "train_fraction")
 COLUMNS = ("ids", "splits", "groups", "tasks", "window", "views", "fingerprint", "failed", "reach")
 PIXELS = "pixels"  # no level has that name
 

@@ -24,6 +24,8 @@ from filelock import FileLock, Timeout
 from samcls.config import TrainConfig, digest
 from samcls.errors import ConfigError, RunError
 from samcls.learn.inputs import check
+from samcls.learn.notes import facts_of
+from samcls.learn.targets import targets_of
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.efficiency import Point, efficiency
 from samcls.sweep.estimate import SweepPlan, estimate
@@ -104,6 +106,8 @@ def sweep(
     dask: str | None = None,
     device: str = "auto",
     retry: bool = False,
+    allow_leak: bool = False,
+    strict: bool = False,
     log: Log = lambda _: None,
     progress: Progress = lambda *_: None,
 ) -> SweepResult:
@@ -117,6 +121,8 @@ def sweep(
         dask: Address of a running Dask scheduler, in place of processes; paths must be shared.
         device: Where heads are trained.
         retry: Whether runs that failed before are tried again.
+        allow_leak: Whether groups may lie in several splits; the winner's notes then say so.
+        strict: Whether identical pixels in several splits are an error, not a note.
         log: Called with a sentence on anything that a user should know.
         progress: Called with (runs ended, runs in all, runs failed, 0).
 
@@ -128,9 +134,12 @@ def sweep(
     """
     folder = Path(folder)
     store = FeatureStore.open(store_path)
+    space = _ordered(store, space)
+    options = _Options(workers, dask, device, retry, allow_leak, strict)
+    _refuse_leaks(store, space, options, log)
     open_sweep(folder, space, store)
     with _only_one(folder):
-        return _sweep(store, folder, space, _Options(workers, dask, device, retry), log, progress)
+        return _sweep(store, folder, space, options, log, progress)
 
 
 @dataclass(frozen=True)
@@ -139,6 +148,8 @@ class _Options:
     dask: str | None
     device: str
     retry: bool
+    allow_leak: bool
+    strict: bool
 
 
 def _sweep(
@@ -178,7 +189,17 @@ def _sweep(
     _refuse_nothing(folder, rows, failures)
     groups_by_id = dict(zip(store.ids, store.groups, strict=True))
     chosen = select(rows, records, groups=groups_by_id)
-    best = score_winner(store, folder, space, rows[0], chosen.tried, options.device, log)
+    best = score_winner(
+        store,
+        folder,
+        space,
+        rows[0],
+        chosen.tried,
+        options.device,
+        log,
+        allow_leak=options.allow_leak,
+        strict=options.strict,
+    )
     curves = _curves(store, folder, space, rows, records, options.device)
     shown = {name: [point.to_dict() for point in points] for name, points in curves.items()}
     more = {"selection": chosen.to_dict(), "best": best, "efficiency": shown}
@@ -222,6 +243,7 @@ def plan_sweep(
         ConfigError: where the store cannot serve a configuration.
     """
     store = FeatureStore.open(store_path)
+    space = _ordered(store, space)
     if space.search == "tpe":
         raise ConfigError(
             "a tpe search proposes configurations as it goes, so there is none to list; "
@@ -301,6 +323,27 @@ def _refuse_unservable(store: FeatureStore, configs: Iterable[TrainConfig]) -> N
         raise ConfigError(
             f"{store.path} cannot serve this space; nothing was trained:\n" + "\n".join(problems)
         )
+
+
+def _ordered(store: FeatureStore, space: Space) -> Space:
+    """The space with the tasks that are declared as ordered, for heads that can learn them so."""
+    try:
+        targets = targets_of(store, space.base)
+    except ConfigError:  # which is said with all else that is wrong, by its own check
+        return space
+    return replace(space, ordinal=tuple(t for t in targets.ordinal if t in targets.tasks))
+
+
+def _refuse_leaks(store: FeatureStore, space: Space, options: _Options, log: Log) -> None:
+    """Stop at groups, and where asked at pictures, in several splits; log what is let through."""
+    config = replace(space.base, folds=space.folds)
+    try:
+        targets = targets_of(store, config)
+    except ConfigError:
+        return
+    facts = facts_of(store, config, targets, allow_leak=options.allow_leak, strict=options.strict)
+    for line in (*targets.remarks, *facts.warnings):
+        log(line)
 
 
 def _refuse_nothing(folder: Path, rows: Sequence[Row], failures: Mapping[str, RunFailure]) -> None:

@@ -17,6 +17,7 @@ from sklearn.model_selection import ParameterGrid, ParameterSampler
 
 from samcls.config import TrainConfig, digest
 from samcls.errors import ConfigError
+from samcls.learn.heads import learns_order
 from samcls.sweep.axes import Axis, Between, Choices, attempt
 
 __all__ = ["Search", "Space", "Trial", "neutral"]
@@ -62,6 +63,7 @@ class Space:
         min_epochs: Of halving: epochs of the first round.
         batch: Of tpe: configurations proposed at a time.
         text: The file as given.
+        ordinal: Tasks that the store, or the file of labels, declares as ordered.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Space:
     min_epochs: int
     batch: int
     text: str
+    ordinal: tuple[str, ...] = ()
 
     @property
     def first_seed(self) -> int:
@@ -152,7 +155,10 @@ class Space:
 
     def configuration(self, values: Mapping[str, Any]) -> TrainConfig:
         """The configuration of some values of the varied keys."""
-        return TrainConfig(**{**self.fixed, **values})
+        config = TrainConfig(**{**self.fixed, **values})
+        if config.ordinal or not self.ordinal or not learns_order(config.head):
+            return config
+        return replace(config, ordinal=self.ordinal)
 
     def trial(
         self, configuration: TrainConfig, fractions: tuple[float, ...] | None = None

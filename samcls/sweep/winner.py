@@ -31,6 +31,9 @@ def score_winner(
     tried: int,
     device: str,
     log: Log,
+    *,
+    allow_leak: bool = False,
+    strict: bool = False,
 ) -> dict[str, Any]:
     """Train the winner as `samcls train` would, with its baselines, and open the test split.
 
@@ -42,6 +45,8 @@ def score_winner(
         tried: Configurations that validation chose between.
         device: Where it is trained.
         log: Called with a sentence on anything that a user should know.
+        allow_leak: As for `train`.
+        strict: As for `train`.
 
     Returns:
         `config`, `key`, `validation`, `test`, `figures`, `run`, and `test_opened`: how many winners of
@@ -61,14 +66,15 @@ def score_winner(
     run = place / "run"
     if not (run / MARK).exists():
         log(f"training the best of {tried} configurations as `samcls train` would, to score test")
+    options: dict[str, Any] = {"device": device, "allow_leak": allow_leak, "strict": strict}
     if space.seeds > 1 or space.folds:
         found = train_several(
-            store, config, run, log, seeds=space.seeds, folds=space.folds, device=device
+            store, config, run, log, seeds=space.seeds, folds=space.folds, **options
         )
     elif (run / MARK).exists():
         found = {"run": str(run), **load_run(run).metrics}
     else:
-        found = train(store, config, run, log, device=device).to_dict()
+        found = train(store, config, run, log, **options).to_dict()
     # Validation chose between all these before it chose the winner's epoch and its baselines.
     found = {**found, "models_tried": found["models_tried"] + tried - 1}
     return {

@@ -26,7 +26,7 @@ from samcls.learn.model import Model, predict_logits, shape_of, to_probabilities
 from samcls.learn.population import fit_together
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.records import record_of, write_failure, write_record
-from samcls.sweep.shared import SharedFeatures
+from samcls.sweep.shared import KEYS, SharedFeatures
 
 __all__ = ["Ended", "Group", "Site", "run_group"]
 
@@ -149,7 +149,7 @@ def _checkpoint(site: Site, config: TrainConfig) -> Path:
 
 def _features(site: Site, config: TrainConfig) -> tuple[Features, Standardiser]:
     # Only what the features depend on, so that one mapping serves every config that agrees in it.
-    names = ("levels", "window", "upsampling", "tasks", "labels", "folds", "fold", "train_fraction")
+    names = ("levels", "window", "upsampling", *KEYS)
     own = {name: getattr(config, name) for name in names}
     seed = config.seed if config.train_fraction < 1 else 0
     own_features = config.upsampling == "bilinear" or HEADS[config.head].sees_pixels

@@ -43,6 +43,11 @@ def planted(labels: np.ndarray, shape: LevelShape, strength: float, seed: int) -
     return (scale * maps + 3 * generator.normal(size=(shape.channels, 1, 1))).astype(np.float32)
 
 
+def pairs(splits: list[str]) -> list[str]:
+    """Two images a patient, both of one split."""
+    return [f"patient-{split}-{splits[:i].count(split) // 2}" for i, split in enumerate(splits)]
+
+
 @pytest.fixture
 def make_store(tmp_path: Path) -> MakeStore:
     """A function that makes a store of two levels on a map of 8 x 8 cells, pooled over 2 x 2."""
@@ -79,7 +84,7 @@ def make_store(tmp_path: Path) -> MakeStore:
             RowTable(
                 ids=[f"image-{i}" for i in range(images)],
                 splits=splits,
-                groups=groups or [f"patient-{i // 2}" for i in range(images)],
+                groups=groups or pairs(splits),
                 tasks=tasks,
                 labels=labels.astype(np.int16),
             ),

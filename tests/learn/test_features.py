@@ -30,7 +30,7 @@ def test_tokens_are_the_stores_cells_row_by_row(make_store: MakeStore) -> None:
         np.testing.assert_array_equal(tokens[:, 6], maps[:, :, 1, 2])
         assert torch.equal(features.counts[level], torch.full((10, 16), 4.0))
     assert features.ids[3] == "image-3"
-    assert features.groups[3] == "patient-1"
+    assert features.groups[3] == "patient-val-0"
     assert features.splits[:5] == ("train", "train", "train", "val", "test")
     assert features.labels[:, 0].tolist() == store.labels[:, 0].tolist()
     assert features.tasks == {"malignancy": ("benign", "malignant")}

@@ -19,7 +19,12 @@ MakeStore = Callable[..., FeatureStore]
 
 def test_labels_come_from_another_file_by_id(make_store: MakeStore, tmp_path: Path) -> None:
     """Rows in any order, missing ids and empty cells; numbers sort as numbers, splits stay."""
-    lines = ["id,grade,malignancy", "image-4,10,benign", "image-0,2,malignant", "image-2,,benign"]
+    lines = [
+        "id,label:grade,label:malignancy",
+        "image-4,10,benign",
+        "image-0,2,malignant",
+        "image-2,,benign",
+    ]
     path = tmp_path / "labels.csv"
     path.write_text("\n".join(lines))
     store = make_store(6)
@@ -208,11 +213,11 @@ def test_unused_images_are_not_loaded(make_store: MakeStore) -> None:
         targets = targets_of(store, TrainConfig(train_fraction=0.25, seed=seed))
         features = load_features(store, targets=targets)
         loaded[seed] = set(features.ids)
-        assert features.splits.count("train") == 15
+        assert abs(features.splits.count("train") - 15) <= 1  # groups of two are whole
         for split in ("val", "test"):
             assert features.splits.count(split) == whole.splits.count(split)
         assert UNUSED not in features.splits
-        assert len(features.tokens["neck"]) == len(features.ids) == 55
+        assert len(features.tokens["neck"]) == len(features.ids)
     assert loaded[0] != loaded[1]
 
 

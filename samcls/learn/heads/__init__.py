@@ -33,6 +33,7 @@ __all__ = [
     "Tokens",
     "build_head",
     "head_problems",
+    "learns_order",
     "split_logits",
     "unknown_head",
 ]
@@ -88,6 +89,11 @@ def build_head(config: TrainConfig, shape: Shape, generator: torch.Generator) ->
 def head_problems(config: TrainConfig, shape: Shape) -> list[str]:
     """A sentence for everything that stands against building the head that the config names."""
     return unknown_head(config) or HEADS[config.head].problems(config, shape)
+
+
+def learns_order(head: str) -> bool:
+    """Whether a head can learn classes as steps of one scale."""
+    return head.startswith(GUIDED) or not issubclass(HEADS.get(head, ClosedHead), ClosedHead)
 
 
 def unknown_head(config: TrainConfig) -> list[str]:

@@ -1,0 +1,23 @@
+"""Options that several verbs share, and what they have in common."""
+
+import typer
+
+__all__ = ["ALLOW_LEAK", "MISSING", "POSITIVE", "STRICT", "names"]
+
+ALLOW_LEAK = typer.Option(
+    "--allow-leak", help="Let a group lie in several splits; every table then says so."
+)
+MISSING = typer.Option(
+    help="Texts that mean a missing label, besides an empty cell: nan,NA; comma-separated."
+)
+POSITIVE = typer.Option(
+    help="Class that sensitivity is of, as CLASS or TASK=CLASS; comma-separated for several tasks."
+)
+STRICT = typer.Option(
+    "--strict", help="Make identical pixels in several splits an error, not a warning."
+)
+
+
+def names(text: str | None) -> list[str] | None:
+    """The entries of a comma-separated option; None where it was not given."""
+    return None if text is None else [part.strip() for part in text.split(",")]
