@@ -10,6 +10,7 @@ from samcls.cli.options import ALLOW_LEAK, MISSING, STRICT, names
 from samcls.cli.shell import Outcome, progress_bar, say, show_table, verb
 
 if TYPE_CHECKING:
+    from samcls.data.manifest import Manifest
     from samcls.store.verify import VerifyReport
 
 __all__ = ["register"]
@@ -107,17 +108,22 @@ def _verify(
     strict: Annotated[bool, STRICT] = False,
 ) -> Outcome:
     """Name every image that is damaged, lost or not what it should be; exit 1 if there is one."""
+    from samcls.data.manifest import read_manifest
     from samcls.store.verify import verify
 
     with progress_bar("verify", "shards") as progress:
         report = verify(store, progress=progress)
     sound = not any(p.kind in {"metadata damaged", *_UNREADABLE} for p in report.problems)
     if manifest is not None:
-        report = _compared(report, manifest, root, names(missing) or [], sound)
+        rows = read_manifest(manifest, root, missing=names(missing) or [])
+        if sound:
+            report = _compared(report, rows, allow_leak)
+        else:
+            say(f"{report.store} is damaged; it was not compared with {manifest}")
     warnings: list[str] = []
     leaks: dict[str, Any] = {}
     if sound:
-        report, warnings, leaks = _leaks(report, manifest is not None and not allow_leak, strict)
+        report, warnings, leaks = _leaks(report, strict)
     values = {
         "store": report.store,
         "ok": report.ok,
@@ -136,37 +142,30 @@ def _verify(
 
 
 def _leaks(
-    report: "VerifyReport", groups: bool, pictures: bool
+    report: "VerifyReport", strict: bool
 ) -> tuple["VerifyReport", list[str], dict[str, Any]]:
-    """Add what stands in several splits, as problems where it is to be one, else as warnings."""
+    """What stands in several splits: warnings, of which pictures are problems where that was asked."""
     from samcls.encode.changes import leaks_in
     from samcls.store.feature_store import FeatureStore
     from samcls.store.verify import Problem
 
     found = leaks_in(FeatureStore.open(report.store))
-    told = [("group in several splits", "group", found.divided_groups(), groups)]
-    told += [("picture in several splits", "sha256", said, pictures) for said in found.pictures()]
-    problems = [
-        Problem(None, "", at, kind, said) for kind, at, said, wrong in told if said and wrong
-    ]
-    warnings = [said for _, _, said, wrong in told if said and not wrong]
-    report = replace(report, problems=(*report.problems, *problems))
-    return report, warnings, found.to_dict()
+    divided, pictures = found.divided_groups(), found.pictures()
+    told = {problem.detail for problem in report.problems}
+    warnings = [divided] if divided and divided not in told else []
+    if not strict:
+        return report, [*warnings, *pictures], found.to_dict()
+    wrong = [Problem(None, "", "sha256", "picture in several splits", said) for said in pictures]
+    return replace(report, problems=(*report.problems, *wrong)), warnings, found.to_dict()
 
 
-def _compared(
-    report: "VerifyReport", manifest: Path, root: Path | None, missing: list[str], sound: bool
-) -> "VerifyReport":
-    """Add what the manifest and its images contradict, if the store can be read at all."""
-    from samcls.data.manifest import read_manifest
+def _compared(report: "VerifyReport", manifest: "Manifest", allow_leak: bool) -> "VerifyReport":
+    """Add what the manifest and its images contradict."""
     from samcls.encode.changes import manifest_problems
     from samcls.store.feature_store import FeatureStore
 
-    rows = read_manifest(manifest, root, missing=missing)
-    if not sound:
-        say(f"{report.store} is damaged; it was not compared with {manifest}")
-        return report
-    found = manifest_problems(rows, FeatureStore.open(report.store))
+    store = FeatureStore.open(report.store)
+    found = manifest_problems(manifest, store, allow_leak=allow_leak)
     return replace(report, problems=(*report.problems, *found))
 
 

@@ -137,11 +137,13 @@ def follow_images(
     store.mark_pending(found.changed)
 
 
-def manifest_problems(manifest: Manifest, store: FeatureStore) -> list[Problem]:
+def manifest_problems(
+    manifest: Manifest, store: FeatureStore, *, allow_leak: bool = False
+) -> list[Problem]:
     """Name every row of a store that its manifest, or an image, contradicts; for `store verify`.
 
-    Kinds: `not in the manifest`, `not in the store`, `manifest differs` (a column; no row) and
-    `image changed` or `image unreadable`.
+    Kinds: `not in the manifest`, `not in the store`, `manifest differs` (a column; no row),
+    `image changed` or `image unreadable`, and unless it is allowed `group in several splits`.
     """
     change = store.compare_table(table_of(manifest))
     place = {name: row for row, name in enumerate(store.ids)}
@@ -153,6 +155,9 @@ def manifest_problems(manifest: Manifest, store: FeatureStore) -> list[Problem]:
     if change.moved:
         detail = f"{len(change.moved)} rows are in another order"
         problems.append(Problem(None, "", "id", "manifest differs", detail))
+    divided = find_leaks(manifest.ids, manifest.splits, manifest.groups).divided_groups()
+    if divided and not allow_leak:
+        problems.append(Problem(None, "", "group", "group in several splits", divided))
     images, ids = look_for_changes(in_store_order(manifest, store), store), store.ids
     problems += [Problem(r, ids[r], "sha256", "image changed") for r in images.changed.tolist()]
     problems += [

@@ -20,7 +20,8 @@ import torch
 from jaxtyping import Float
 
 from samcls.config import TrainConfig
-from samcls.errors import RunError
+from samcls.data.labels import class_order
+from samcls.errors import ConfigError, RunError
 from samcls.learn.baselines import baselines, majority_classes
 from samcls.learn.calibration import fit_temperature
 from samcls.learn.device import choose_device, choose_precision, placed
@@ -145,6 +146,8 @@ def train(
     """
     clock = _Clock()
     targets = check(store, config, run_dir)
+    if medmnist is not None:
+        _refuse_other_order(targets.tasks)
     config = settled(config, targets)
     facts = facts_of(store, config, targets, allow_leak=allow_leak, strict=strict)
     for line in (*targets.remarks, *facts.warnings):
@@ -188,6 +191,16 @@ def train(
             files |= medmnist_files(medmnist, run, features, probabilities, both)
         write_run(run_dir, files)
     return result
+
+
+def _refuse_other_order(tasks: Mapping[str, tuple[str, ...]]) -> None:
+    """MedMNIST's evaluator takes scores in the order of its own numbers."""
+    for task, classes in tasks.items():
+        if class_order(classes) != classes:
+            raise ConfigError(
+                f"task {task} has its classes in the order {', '.join(classes)}, and MedMNIST's format "
+                f"wants {', '.join(class_order(classes))}: leave --positive or --medmnist out"
+            )
 
 
 def _result(
