@@ -10,6 +10,7 @@ only their type gave them. 100,000 lines of CSV take about a second. The only do
 import csv
 import datetime as dt
 import io
+import itertools
 import math
 import re
 from collections import Counter
@@ -157,16 +158,17 @@ def _decode(source: Path, data: bytes) -> tuple[str, list[str]]:
 
 def _separator(text: str) -> str:
     """The mark that divides the first lines into the most cells, equally many in each."""
-    lines = [line for line in text[:65536].splitlines() if line.strip()][:50]
+    sample = text[:65536]
 
     def fit(separator: str) -> tuple[float, int]:
+        reader = csv.reader(io.StringIO(sample, newline=""), delimiter=separator)
         try:
-            widths = [len(cells) for cells in csv.reader(lines, delimiter=separator) if cells]
+            widths = [len(cells) for cells in itertools.islice(reader, 50) if any(cells)]
         except csv.Error:
-            return 0, 0
+            return 0.0, 0
         if not widths or widths[0] == 1:
-            return 0, 0
-        return sum(width == widths[0] for width in widths) / len(widths), widths[0]
+            return 0.0, 0
+        return widths.count(widths[0]) / len(widths), widths[0]
 
     return max(SEPARATORS, key=fit)
 

@@ -1,14 +1,21 @@
 """Folders of classes become manifests: each picture once, and every other file counted."""
 
+import os
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
 
 from samcls.data.images import read_image
 from samcls.data.manifest import read_manifest
 from samcls.data.sources import folder_manifest
 from samcls.errors import ConfigError, ManifestError
+
+SYSTEM = "system files (._*, .DS_Store, Thumbs.db, desktop.ini, __MACOSX)"
 
 
 def touch(root: Path, *names: str) -> None:
@@ -135,3 +142,312 @@ def test_a_folder_can_be_moved_with_its_manifest(tmp_path: Path) -> None:
     (tmp_path / "old").rename(tmp_path / "new")
     manifest = read_manifest(tmp_path / "new" / "m.csv")
     assert {read_image(row.path).shape for row in manifest.rows} == {(4, 4, 3)}
+
+
+def picture(path: Path, level: int = 0) -> Path:
+    """A picture of one grey level, in the format of its suffix."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = {".jfif": "JPEG", ".jpe": "JPEG", ".j2k": "JPEG2000"}.get(path.suffix)
+    Image.new("L", (8, 8), level).save(path, format=kind)
+    return path
+
+
+def two_classes(root: Path, count: int = 6) -> Path:
+    for i in range(count):
+        picture(root / "a" / f"p{i}.png", i)
+        picture(root / "b" / f"p{i}.png", 100 + i)
+    return root
+
+
+def dicom(path: Path, frames: np.ndarray | None) -> Path:
+    """A DICOM file of (frame, row, col), or a report without pixels."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dataset = Dataset()
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
+    dataset.SOPClassUID, dataset.SOPInstanceUID = SecondaryCaptureImageStorage, "1.2.3"
+    if frames is not None:
+        dataset.NumberOfFrames, dataset.Rows, dataset.Columns = frames.shape
+        dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
+        dataset.BitsAllocated = dataset.BitsStored = 8
+        dataset.HighBit, dataset.PixelRepresentation = 7, 0
+        dataset.PixelData = frames.astype(np.uint8).tobytes()
+        dataset["PixelData"].VR = "OB"
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def flat(*levels: int) -> np.ndarray:
+    """Frames of one grey level each."""
+    return np.ones((len(levels), 4, 6), np.uint8) * np.array(levels)[:, None, None]
+
+
+def test_a_link_to_the_root_does_not_multiply_pictures(tmp_path: Path) -> None:
+    """Each picture is a row once and under its own class, whatever links lead to its folder."""
+    root = two_classes(tmp_path / "root")
+    (root / "a" / "up").symlink_to("..", target_is_directory=True)
+    (root / "b" / "self").symlink_to(".", target_is_directory=True)
+    (root / "b" / "other").symlink_to("../a", target_is_directory=True)
+    summary = folder_manifest(root, tmp_path / "m.csv")
+    manifest = read_manifest(tmp_path / "m.csv")
+    assert sorted(manifest.ids) == sorted(f"{c}/p{i}.png" for c in "ab" for i in range(6))
+    assert all(row.labels == (row.id[0],) for row in manifest.rows)
+    assert summary.ignored == {
+        "links to a folder above them": 2,
+        "links to folders, whose files are found under their own names": 1,
+    }
+
+
+def test_no_link_leads_out_of_the_folder(tmp_path: Path) -> None:
+    """What lies outside is left out with its names, as are links to nothing and to files met anyway."""
+    root = two_classes(tmp_path / "root")
+    outside = two_classes(tmp_path / "outside")
+    (root / "c").symlink_to(outside / "a", target_is_directory=True)
+    (root / "a" / "above").symlink_to(tmp_path, target_is_directory=True)
+    (root / "a" / "out.png").symlink_to(outside / "a" / "p0.png")
+    (root / "b" / "again.png").symlink_to("p0.png")
+    (root / "b" / "gone.png").symlink_to("nowhere.png")
+    (root / "b" / "round.png").symlink_to("round.png")
+    summary = folder_manifest(root, tmp_path / "m.csv")
+    assert summary.images == 12
+    assert summary.tasks == {"label": ("a", "b")}
+    assert summary.ignored == {
+        "links that lead nowhere": 2,
+        "links that lead out of the folder": 2,
+        "links to a folder above them": 1,
+        "links to files that are there anyway": 1,
+    }
+    assert "left out, links that lead out of the folder: c, a/out.png" in summary.notes
+
+
+def test_a_link_is_a_picture_where_nothing_else_leads_to_it(tmp_path: Path) -> None:
+    """git-annex keeps the bytes in a hidden folder of the data set, and links as the files."""
+    root = tmp_path / "root"
+    for i in range(6):
+        picture(root / ".git" / "annex" / f"key{i}.png", i)
+        link = root / "ab"[i % 2] / f"p{i}.png"
+        link.parent.mkdir(exist_ok=True)
+        link.symlink_to(f"../.git/annex/key{i}.png")
+    (root / "b" / "twice.png").symlink_to("../.git/annex/key0.png")
+    summary = folder_manifest(root, tmp_path / "m.csv")
+    assert (summary.images, summary.ignored) == (
+        6,
+        {
+            "hidden files, or files in hidden folders": 6,
+            "links to files that are there anyway": 1,
+        },
+    )
+    rows = {row.id: row for row in read_manifest(tmp_path / "m.csv").rows}
+    assert read_image(rows["a/p4.png"].path)[0, 0].tolist() == [4, 4, 4]
+
+
+def test_system_companions_are_counted_as_left_out(tmp_path: Path) -> None:
+    """What macOS and Windows leave beside pictures is no picture, whatever its suffix says."""
+    root = two_classes(tmp_path / "root")
+    for folder in ("a", "b"):
+        for i in range(6):
+            (root / folder / f"._p{i}.png").write_bytes(b"\0\5\x16\7")
+    touch(root, ".DS_Store", "a/.DS_Store", "a/Thumbs.db", "b/THUMBS.DB", "b/desktop.ini")
+    touch(root, "__MACOSX/a/._p0.png", "__MACOSX/a/p0.png")
+    summary = folder_manifest(root, tmp_path / "m.csv")
+    assert (summary.images, summary.ignored) == (12, {SYSTEM: 19})
+
+
+def test_every_file_is_a_row_or_counted(tmp_path: Path) -> None:
+    """Rows and files left out add up to what lies below the root."""
+    root = two_classes(tmp_path / "root")
+    touch(root, "a/x.xml", "a/.hidden.png", ".git/config", ".git/a/b/c.png", "top.png", "README")
+    touch(root, "a/deep/er/y.nii.gz", "b/.x/z.png", "a/Icon\r", "b/two\nlines.png")
+    dicom(root / "b" / "report.dcm", None)
+    os.mkfifo(root / "b" / "pipe.png")
+    summary = folder_manifest(root, tmp_path / "m.csv")
+    found = sum(len(files) for _, _, files in os.walk(root))
+    assert summary.images + sum(summary.ignored.values()) == found
+    assert summary.ignored["pipes, sockets and devices"] == 1
+    assert summary.ignored["DICOM files without pixels (reports, DICOMDIR)"] == 1
+
+
+def test_dicom_is_found_by_what_it_holds(tmp_path: Path) -> None:
+    """Scanners name files IM000001, 1.2.840.113 or .IMA; a directory of them is no picture."""
+    root = tmp_path / "root"
+    for folder in ("a", "b"):
+        for i, name in enumerate(("IM000001", "1.2.840.113619", "scan.IMA", "scan.dcm")):
+            dicom(root / folder / name, flat(i))
+    dicom(root / "a" / "DICOMDIR", None)
+    touch(root, "a/VERSION")
+    (root / "b" / "notes").write_text("DICOM, but in words alone. " * 20)
+    summary = folder_manifest(root, tmp_path / "m.csv")
+    assert summary.images == 8
+    assert summary.ignored == {
+        "DICOM files without pixels (reports, DICOMDIR)": 1,
+        "files without a suffix": 2,
+    }
+    for row in read_manifest(tmp_path / "m.csv").rows:
+        assert read_image(row.path, row.index).shape == (4, 6, 3)
+
+
+def test_rarer_suffixes_are_images_too(tmp_path: Path) -> None:
+    """JFIF, JPE and J2K, in any letters, are read as well as listed."""
+    for folder in ("a", "b"):
+        for name in ("1.jfif", "2.jpe", "3.j2k"):
+            picture(tmp_path / "root" / folder / name)
+        (tmp_path / "root" / folder / "2.jpe").rename(tmp_path / "root" / folder / "2.JPE")
+    assert folder_manifest(tmp_path / "root", tmp_path / "m.csv").images == 6
+    for row in read_manifest(tmp_path / "m.csv").rows:
+        assert read_image(row.path).shape == (8, 8, 3)
+
+
+def frames_folder(root: Path) -> Path:
+    """Four files of three frames a class, beside pictures of one."""
+    two_classes(root, 3)
+    for c, folder in enumerate(("a", "b")):
+        dicom(root / folder / "scan.dcm", flat(10 + c, 20 + c, 30 + c))
+        pages = [Image.new("L", (4, 4), 40 + c + 10 * i) for i in range(3)]
+        pages[0].save(root / folder / "stack.tif", save_all=True, append_images=pages[1:])
+    return root
+
+
+def test_each_frame_of_a_file_is_a_row_and_all_stay_together(tmp_path: Path) -> None:
+    """A file of three frames is three rows with an index, one group and one split."""
+    root = frames_folder(tmp_path / "root")
+    summary = folder_manifest(root, tmp_path / "m.csv")
+    assert "4 file(s) hold several frames, as a row each: 12 rows" in summary.notes
+    rows = [row for row in read_manifest(tmp_path / "m.csv").rows if row.group]
+    assert len(rows) == 12
+    assert summary.images == 18
+    for group in ("a/scan.dcm", "b/scan.dcm", "a/stack.tif", "b/stack.tif"):
+        own = [row for row in rows if row.group == group]
+        assert [(row.id, row.index) for row in own] == [(f"{group}#{i}", i) for i in range(3)]
+        assert len({row.split for row in own}) == 1
+        levels = [int(read_image(row.path, row.index)[0, 0, 0]) for row in own]
+        assert np.diff(levels).tolist() == [10, 10]
+
+
+@pytest.mark.parametrize(("which", "index", "level"), [("first", 0, 10), ("middle", 1, 20)])
+def test_one_frame_of_a_file_can_be_chosen(
+    tmp_path: Path, which: str, index: int, level: int
+) -> None:
+    """The first or the middle frame alone is a row, under the file's own name."""
+    root = frames_folder(tmp_path / "root")
+    assert folder_manifest(root, tmp_path / "m.csv", frames=which).images == 10
+    rows = {row.id: row for row in read_manifest(tmp_path / "m.csv").rows}
+    row = rows["a/scan.dcm"]
+    assert (row.index, row.group) == (index, "")
+    assert int(read_image(row.path, row.index)[0, 0, 0]) == level
+    assert rows["a/p0.png"].index is None
+    with pytest.raises(ConfigError, match="expected all, first, middle"):
+        folder_manifest(root, tmp_path / "n.csv", frames="last")
+
+
+def test_a_name_that_is_not_utf8_costs_its_own_row(tmp_path: Path) -> None:
+    """The file is left out and named with its bytes escaped; a class cannot be lost that way."""
+    root = two_classes(tmp_path / "root")
+    try:
+        (root / "a" / os.fsdecode(b"caf\xe9.png")).touch()
+    except OSError:
+        pytest.skip("this file system takes UTF-8 names alone")
+    touch(root, "b/two\nlines.png")
+    summary = folder_manifest(root, tmp_path / "m.csv")
+    assert summary.images == 12
+    assert summary.ignored == {"files whose name is not UTF-8 or holds a line break": 2}
+    assert summary.notes[-1].endswith("a line break: a/caf\\xe9.png, b/two\\nlines.png")
+    touch(root, os.fsdecode(b"caf\xe9") + "/0.png")
+    with pytest.raises(ManifestError, match=r"the folder caf\\xe9 in .* is not UTF-8 .* rename it"):
+        folder_manifest(root, tmp_path / "n.csv")
+
+
+@pytest.mark.skipif(os.getuid() == 0, reason="root may read anything")
+def test_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    """It costs its own pictures, and the summary says which it was and why."""
+    root = two_classes(tmp_path / "root")
+    touch(root, "a/locked/0.png")
+    (root / "a" / "locked").chmod(0)
+    summary = folder_manifest(root, tmp_path / "m.csv")
+    (root / "a" / "locked").chmod(0o700)
+    assert summary.ignored == {"folders that cannot be read": 1}
+    assert "folders that cannot be read: a/locked (Permission denied)" in summary.notes[-1]
+
+
+def patients(root: Path) -> Path:
+    """Eight patients of three pictures, every second one of class b; each in its own folder too."""
+    for patient in range(8):
+        for i in range(3):
+            picture(root / "ab"[patient % 2] / f"P{patient}" / f"P{patient}_{i}.png")
+    return root
+
+
+@pytest.mark.parametrize("rule", ["folder", "/P([0-9])_", "^(P[0-9])"])
+def test_images_of_a_patient_stay_in_one_split(tmp_path: Path, rule: str) -> None:
+    """The rule reads the patient from the path below the class."""
+    summary = folder_manifest(patients(tmp_path / "root"), tmp_path / "m.csv", group=rule)
+    assert summary.groups == {"train": 4, "val": 2, "test": 2}
+    manifest = read_manifest(tmp_path / "m.csv")
+    assert set(Counter(manifest.groups).values()) == {3}
+    assert len({(row.group, row.split) for row in manifest.rows}) == 8
+    for split in ("val", "test"):
+        assert summary.counts["label"][split] == {"a": 3, "b": 3}
+
+
+def test_a_rule_that_misses_an_image_is_refused(tmp_path: Path) -> None:
+    """An image that might be anyone's is named, and so is a rule that names no patient."""
+    root = patients(tmp_path / "root")
+    touch(root, "a/stray.png")
+    for rule in ("folder", "(P[0-9])"):
+        with pytest.raises(
+            ManifestError, match=r"no patient for 1 of 25 images, first a/stray\.png"
+        ):
+            folder_manifest(root, tmp_path / "m.csv", group=rule)
+    with pytest.raises(ConfigError, match="no regular expression"):
+        folder_manifest(root, tmp_path / "m.csv", group="(P")
+    with pytest.raises(ConfigError, match="has no bracket"):
+        folder_manifest(root, tmp_path / "m.csv", group="P[0-9]")
+
+
+def test_too_few_patients_to_split_are_refused(tmp_path: Path) -> None:
+    """Many images of two patients cannot fill three splits."""
+    root = two_classes(tmp_path / "root", 8)
+    for i in range(8):
+        (root / "b" / f"p{i}.png").rename(root / "b" / f"q{i % 2}_{i}.png")
+    with pytest.raises(ManifestError, match=r"too few groups of images .*: b \(2\); expected at"):
+        folder_manifest(root, tmp_path / "m.csv", group="^([pq][0-9])")
+
+
+def test_patients_in_several_split_folders_are_told(tmp_path: Path) -> None:
+    """Published splits that divide a patient are kept, with a warning that names them."""
+    root = tmp_path / "root"
+    for i in range(4):
+        touch(root, f"train/a/P{i}_0.png", f"train/b/Q{i}_0.png", f"val/a/P{i}_1.png")
+        touch(root, f"val/b/R{i}.png", f"test/a/S{i}.png", f"test/b/P{i}_2.png")
+    summary = folder_manifest(root, tmp_path / "m.csv", group="([A-Z][0-9])")
+    (note,) = summary.notes
+    assert "WARNING: 4 group(s) lie in several splits" in note
+    assert "P0 (train, val, test), P1" in note
+
+
+def test_images_named_like_masks_are_told(tmp_path: Path) -> None:
+    """BUSI keeps masks beside its pictures; they stay rows, and the summary says so."""
+    root = two_classes(tmp_path / "root")
+    touch(root, "a/p0_mask.png", "a/p0_mask_1.png", "b/p1_mask.png", "b/gas_mask.png")
+    summary = folder_manifest(root, tmp_path / "m.csv")
+    assert summary.images == 16
+    assert any("3 image(s) are named like masks of others" in note for note in summary.notes)
+
+
+def test_the_positive_class_and_the_scale_are_declared(tmp_path: Path) -> None:
+    """The positive class is the last of the task, in the manifest as in the summary."""
+    root = two_classes(tmp_path / "root")
+    summary = folder_manifest(root, tmp_path / "m.csv", positive=["a"])
+    assert summary.tasks == {"label": ("b", "a")}
+    manifest = read_manifest(tmp_path / "m.csv")
+    assert manifest.tasks == {"label": ("b", "a")}
+    assert (tmp_path / "m.csv").read_text().startswith("id,path,split,label:label[positive=a]\n")
+    with pytest.raises(ConfigError, match=r"label has no class 'A'; its classes are a, b; did you"):
+        folder_manifest(root, tmp_path / "n.csv", positive=["A"])
+    with pytest.raises(ConfigError, match="of which the order is not known: write them as numbers"):
+        folder_manifest(root, tmp_path / "n.csv", ordinal=["label"])
+    for i, name in enumerate("ab"):
+        (root / name).rename(root / str(i))
+    folder_manifest(root, tmp_path / "n.csv", ordinal=["label"])
+    assert read_manifest(tmp_path / "n.csv").ordinal == ("label",)
