@@ -6,14 +6,18 @@ from pathlib import Path
 from typing import Annotated
 
 import pytest
+import typer
 from PIL import Image
 from typer.testing import CliRunner
 
-from samcls.cli import app
+from samcls.cli.inputs import register
 from samcls.data import sources
 from samcls.data.manifest import Row, read_manifest
 from samcls.data.sources.options import Out, Overwrite
 from samcls.data.summary import Summary, finish
+
+app = typer.Typer(rich_markup_mode=None)
+register(app)
 
 
 def run(*arguments: object) -> str:
