@@ -26,9 +26,9 @@ ALLOWED = {
 FREE = {"cli", "__main__", "__init__"}
 
 DOORS = {
-    "PIL": {"data/images.py", "data/phantoms.py"},
-    "pydicom": {"data/images.py"},
-    "tifffile": {"data/images.py"},
+    "PIL": {"data/images.py", "data/frames.py", "data/phantoms.py"},
+    "pydicom": {"data/images.py", "data/frames.py"},
+    "tifffile": {"data/images.py", "data/frames.py"},
     "zarr": {
         "store/feature_store.py",
         "store/keys.py",
@@ -41,7 +41,8 @@ DOORS = {
     "segment_anything": {"encode/encoder.py"},
     "optuna": {"sweep/search.py"},
     "matplotlib": {"sweep/plots.py"},
-    "pyarrow": {"sweep/results.py"},
+    "openpyxl": {"data/tabular.py"},
+    "pyarrow": {"data/tabular.py", "sweep/results.py"},
     "timm": {"encode/timm_encoder.py", "learn/guided/backbone.py"},
 }
 

@@ -2,29 +2,25 @@
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from samcls.cli.shell import Outcome, progress_bar, show_table, verb
-from samcls.errors import ConfigError
+from samcls.cli.sources import Sources
 
 if TYPE_CHECKING:
-    from samcls.data.summary import Summary
     from samcls.encode.weights import Checkpoint
 
 __all__ = ["register"]
 
-_OUT = typer.Argument(help="Manifest to write.")
-_OVERWRITE = typer.Option("--overwrite", help="Replace a manifest that is there.")
-
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
-    manifest = typer.Typer(help="Build a manifest: one row for each image.", no_args_is_help=True)
-    manifest.command("medmnist")(verb(_medmnist))
-    manifest.command("folder")(verb(_folder))
-    manifest.command("isic2017")(verb(_isic2017))
+    manifest = typer.Typer(
+        cls=Sources, help="Build a manifest: one row for each image.", no_args_is_help=True
+    )
+    manifest.callback()(_sources)
     app.add_typer(manifest, name="manifest")
     weights = typer.Typer(help="The official SAM checkpoints.", no_args_is_help=True)
     weights.command("list")(verb(_list))
@@ -33,79 +29,8 @@ def register(app: typer.Typer) -> None:
     app.add_typer(weights, name="weights")
 
 
-def _medmnist(
-    npz: Annotated[
-        Path, typer.Argument(help="MedMNIST file of any size, such as breastmnist.npz.")
-    ],
-    out: Annotated[Path, _OUT],
-    overwrite: Annotated[bool, _OVERWRITE] = False,
-) -> Outcome:
-    """From a MedMNIST .npz, with MedMNIST's own splits."""
-    from samcls.data.sources import medmnist_manifest
-
-    return _written(medmnist_manifest(npz, out, overwrite=overwrite))
-
-
-def _folder(
-    directory: Annotated[Path, typer.Argument(help="root/<class>/* or root/<split>/<class>/*.")],
-    out: Annotated[Path, _OUT],
-    seed: Annotated[int, typer.Option(help="Of the split, where the folders give none.")] = 0,
-    fractions: Annotated[
-        str, typer.Option(help="Shares of train, val and test, where the folders give no split.")
-    ] = "0.7,0.1,0.2",
-    overwrite: Annotated[bool, _OVERWRITE] = False,
-) -> Outcome:
-    """From a folder for each class, with a seeded stratified split where there is none."""
-    from samcls.data.folders import folder_manifest
-
-    shares = _shares(fractions)
-    return _written(
-        folder_manifest(directory, out, seed=seed, fractions=shares, overwrite=overwrite)
-    )
-
-
-def _shares(text: str) -> tuple[float, float, float]:
-    try:
-        train, val, test = (float(part) for part in text.split(","))
-    except ValueError as error:
-        raise ConfigError(
-            f"--fractions is {text!r}; expected three numbers for train, val and test, such as "
-            "0.7,0.1,0.2"
-        ) from error
-    return train, val, test
-
-
-def _isic2017(
-    directory: Annotated[Path, typer.Argument(help="Holds the three label CSVs and the images.")],
-    out: Annotated[Path, _OUT],
-    overwrite: Annotated[bool, _OVERWRITE] = False,
-) -> Outcome:
-    """From ISIC 2017, Part 3: the published label CSVs and an image folder, two binary tasks."""
-    from samcls.data.sources import isic2017_manifest
-
-    return _written(isic2017_manifest(directory, out, overwrite=overwrite))
-
-
-def _written(summary: "Summary") -> Outcome:
-    values: dict[str, Any] = {**asdict(summary), "manifest": str(summary.manifest)}
-
-    def show() -> None:
-        typer.echo(f"{summary.manifest}: {summary.images} images")
-        rows = [
-            [f"{task} = {name}", *(str(by_class[name]) for by_class in counts.values())]
-            for task, counts in summary.counts.items()
-            for name in summary.tasks[task]
-        ]
-        show_table(["images", *summary.splits], rows)
-        for task, classes in summary.tasks.items():
-            if len(classes) == 2:
-                typer.echo(f"{task}: scores are those of {classes[-1]!r}, the last class")
-        for suffix, count in summary.ignored.items():
-            typer.echo(f"left out: {count} files ending in {suffix}")
-        for note in summary.notes:
-            typer.echo(note)
-
-    return Outcome(values, show)
+def _sources() -> None:
+    """Build a manifest: one row for each image."""
 
 
 def _list() -> Outcome:

@@ -34,7 +34,10 @@ __all__ = [
 PREPROCESSING_VERSION = 1  # changes with anything below that changes a pixel
 
 SUFFIXES = frozenset(
-    ".bmp .dcm .dicom .gif .jp2 .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()  # noqa: SIM905
+    (  # noqa: SIM905 - read as one line, with its dots
+        ".apng .bmp .btf .dcm .dicom .gif .j2c .j2k .jfif .jif .jp2 .jpc .jpe .jpeg .jpf .jpg .jpx "
+        ".mpo .pbm .pfm .pgm .png .pnm .ppm .tf8 .tif .tiff .webp"
+    ).split()
 )
 
 # Pillow opens other formats too, some of them by running other programs.
