@@ -26,9 +26,9 @@ ALLOWED = {
 FREE = {"cli", "__main__", "__init__"}
 
 DOORS = {
-    "PIL": {"data/images.py", "data/phantoms.py"},
-    "pydicom": {"data/images.py"},
-    "tifffile": {"data/images.py"},
+    "PIL": {"data/images.py", "data/frames.py", "data/phantoms.py"},
+    "pydicom": {"data/images.py", "data/frames.py"},
+    "tifffile": {"data/images.py", "data/frames.py"},
     "zarr": {
         "store/feature_store.py",
         "store/keys.py",
