@@ -26,7 +26,7 @@ ALLOWED = {
 FREE = {"cli", "__main__", "__init__"}
 
 DOORS = {
-    "PIL": {"data/images.py", "data/phantoms.py"},
+    "PIL": {"data/images.py", "data/tiff.py", "data/phantoms.py"},
     "pydicom": {"data/dicom.py"},
     "gdcm": {"data/dicom.py"},
     "imagecodecs": {"data/deep.py"},

@@ -256,7 +256,8 @@ def _padding(
     limit = value if limit is None else limit
     if values.dtype.kind == "f":
         if math.isnan(value):
-            return np.not_equal(values, values)
+            unset: np.ndarray = np.isnan(values)
+            return unset
     else:
         stored = int(number(dataset, "BitsStored") or 8 * values.dtype.itemsize)
         value, limit = (_as_stored(int(one), stored, values.dtype.kind) for one in (value, limit))

@@ -1,18 +1,20 @@
 """TIFF pages of any layout, depth and orientation as RGB, through tifffile and imagecodecs.
 
-What Pillow alone knows (YCbCr that is not JPEG, old-style JPEG) is left to the caller: `read_tiff`
-returns None for it. An uncompressed page of 6 megapixels takes about 20 ms.
+What Pillow's libtiff alone knows (subsampled YCbCr that is not JPEG, old-style JPEG) is left to the
+caller: `read_tiff` returns None for it. An uncompressed page of 6 megapixels takes about 20 ms.
 
     rgb = read_tiff(Path("slide.tif"), 0)
 """
 
 import logging
 import math
+import struct
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped, UInt8
+from PIL import Image
 
 from samcls.data.arrays import check_size, choose, over_black, to_rgb, upright
 from samcls.errors import ImageError
@@ -20,7 +22,15 @@ from samcls.errors import ImageError
 __all__ = ["count_pages", "read_tiff"]
 
 JPEG = {6, 7, 33007, 34892}  # compressions whose YCbCr tifffile turns to RGB
-COLOURS = {"MINISWHITE": 1, "MINISBLACK": 1, "RGB": 3, "PALETTE": 1, "SEPARATED": 4, "YCBCR": 3}
+COLOURS = {
+    "MINISWHITE": 1,
+    "MINISBLACK": 1,
+    "RGB": 3,
+    "PALETTE": 1,
+    "SEPARATED": 4,
+    "YCBCR": 3,
+    "CIELAB": 3,
+}
 
 logging.getLogger("tifffile").addHandler(logging.NullHandler())  # its log is not the user's
 
@@ -30,7 +40,7 @@ def count_pages(file: Path) -> int:
     import tifffile
 
     with tifffile.TiffFile(file) as tiff:
-        return len(_pages(tiff))
+        return len(_pages(tiff, file))
 
 
 def read_tiff(file: Path, index: int | None) -> UInt8[np.ndarray, "row col 3"] | None:
@@ -46,12 +56,12 @@ def read_tiff(file: Path, index: int | None) -> UInt8[np.ndarray, "row col 3"] |
     except tifffile.TiffFileError as error:
         raise ImageError(f"it is damaged: {error}") from error
     with opened as tiff:
-        pages = _pages(tiff)
+        pages = _pages(tiff, file)
         if not pages:
             raise ImageError("it holds no picture: it has no page")
         page = pages[choose(len(pages), index, "page")]
         photometric = getattr(page.photometric, "name", str(page.photometric))
-        if (photometric == "YCBCR" and page.compression not in JPEG) or page.compression == 6:
+        if page.compression == 6 or (page.is_subsampled and page.compression not in JPEG):
             check_size(page.imagelength * page.imagedepth, page.imagewidth, page.samplesperpixel)
             return None
         _check(page, photometric, file.stat().st_size)
@@ -62,8 +72,31 @@ def read_tiff(file: Path, index: int | None) -> UInt8[np.ndarray, "row col 3"] |
         return _show(page, photometric, turned)
 
 
-def _pages(tiff: Any) -> list[Any]:
+def _check_chain(file: Path, big: bool, order: str) -> None:
+    """Refuse a file whose list of pages breaks off, which tifffile would take for its end."""
+    end = file.stat().st_size
+    count_form, entry, link_form, first = ("Q", 20, "Q", 8) if big else ("H", 12, "I", 4)
+    link_bytes = struct.calcsize(link_form)
+    seen: set[int] = set()
+    with file.open("rb") as opened:
+        opened.seek(first)
+        while (place := struct.unpack(order + link_form, opened.read(link_bytes))[0]) != 0:
+            opened.seek(place)
+            count = opened.read(struct.calcsize(count_form))
+            next_link = (
+                place
+                + len(count)
+                + entry * int.from_bytes(count, "little" if order == "<" else "big")
+            )
+            if place in seen or next_link + link_bytes > end:
+                raise ImageError("it is damaged or cut short: its list of pages breaks off")
+            seen.add(place)
+            opened.seek(next_link)
+
+
+def _pages(tiff: Any, file: Path) -> list[Any]:
     """Pages that are pictures of their own; those of an ImageJ stack lie behind its only page."""
+    _check_chain(file, tiff.is_bigtiff, tiff.byteorder)
     pages = [page for page in tiff.pages if not int(page.subfiletype) & 0b101]
     pages = pages or list(tiff.pages)
     stacked = int((tiff.imagej_metadata or {}).get("images", 1)) if tiff.is_imagej else 1
@@ -129,7 +162,9 @@ def _show(
             "or without alpha; save each channel as a page"
         )
     colours = values[:, :, :count]
-    if photometric == "PALETTE":
+    if photometric == "CIELAB" or (photometric == "YCBCR" and page.compression not in JPEG):
+        rgb = _convert(photometric, colours)
+    elif photometric == "PALETTE":
         rgb = _look_up(page, colours[:, :, 0])
     elif photometric == "SEPARATED":
         rgb = _from_inks(colours)
@@ -140,6 +175,19 @@ def _show(
         return rgb
     opaque = values[:, :, count + alpha]
     return over_black(rgb, opaque, 2**bits - 1 if bits else _top(opaque))
+
+
+def _convert(
+    photometric: str, values: Shaped[np.ndarray, "row col 3"]
+) -> UInt8[np.ndarray, "row col 3"]:
+    """Colour spaces of 8 bits that Pillow turns to RGB."""
+    if values.dtype != np.uint8:
+        raise ImageError(f"{photometric} of other than 8 bits is not supported: save it as RGB")
+    if photometric == "CIELAB":
+        values = values ^ np.array([0, 128, 128], dtype=np.uint8)  # signed in the file
+    mode = {"CIELAB": "LAB", "YCBCR": "YCbCr"}[photometric]
+    size = (values.shape[1], values.shape[0])
+    return np.array(Image.frombytes(mode, size, values.tobytes()).convert("RGB"))
 
 
 def _look_up(page: Any, values: Shaped[np.ndarray, "row col"]) -> UInt8[np.ndarray, "row col 3"]:
