@@ -53,7 +53,7 @@ def read_deep(kind: str, data: bytes, shape: Shape) -> UInt8[np.ndarray, "row co
     rgb = to_rgb(colours, shape.bits if colours.dtype.kind == "u" else None)
     if channels not in (2, 4):
         return rgb
-    return over_black(rgb, values[:, :, -1], 2**shape.bits - 1)
+    return over_black(rgb, values[:, :, -1], 2.0**shape.bits - 1)
 
 
 def decode_jpeg(data: bytes, shape: Shape) -> Shaped[np.ndarray, "row col *channel"]:

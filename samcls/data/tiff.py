@@ -174,7 +174,7 @@ def _show(
     if alpha is None or extras[alpha] == 1:  # 1: the colours lie over black already
         return rgb
     opaque = values[:, :, count + alpha]
-    return over_black(rgb, opaque, 2**bits - 1 if bits else _top(opaque))
+    return over_black(rgb, opaque, 2.0**bits - 1 if bits else _top(opaque))
 
 
 def _convert(
@@ -183,8 +183,6 @@ def _convert(
     """Colour spaces of 8 bits that Pillow turns to RGB."""
     if values.dtype != np.uint8:
         raise ImageError(f"{photometric} of other than 8 bits is not supported: save it as RGB")
-    if photometric == "CIELAB":
-        values = values ^ np.array([0, 128, 128], dtype=np.uint8)  # signed in the file
     mode = {"CIELAB": "LAB", "YCBCR": "YCbCr"}[photometric]
     size = (values.shape[1], values.shape[0])
     return np.array(Image.frombytes(mode, size, values.tobytes()).convert("RGB"))
