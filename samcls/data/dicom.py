@@ -56,7 +56,8 @@ LOSSLESS_JPEG = {"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"}
 COLOUR_SPACES = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
 GREY = {"MONOCHROME1", "MONOCHROME2", "PALETTE COLOR"}
 
-logging.getLogger("pydicom").addHandler(logging.NullHandler())  # its log is not the user's
+for _name in ("pydicom", "pylibjpeg", "openjpeg", "jpeg_ls"):  # their logs are not the user's
+    logging.getLogger(_name).addHandler(logging.NullHandler())
 
 
 @dataclass(frozen=True)
@@ -356,6 +357,8 @@ def _decode(
             own = _decode_own(header, source, index, options)
             if own is not None:
                 return _true_bits(own, stored, stored - 1, signed=signed), space
+        elif allocated == 1 and space in GREY:
+            return _unpack_bits(header, source, index, (options["rows"], options["columns"])), space
         plain = str(header.syntax) == "1.2.840.10008.1.2.5" or not header.syntax.is_encapsulated
         integers = header.keyword == "PixelData"
         if plain and integers and allocated > 1 and highest != stored - 1:
@@ -374,6 +377,22 @@ def _decode(
             f"{header.syntax.name}: it is damaged"
         )
     return values, space
+
+
+def _unpack_bits(
+    header: Header, source: BinaryIO, index: int, shape: tuple[int, int]
+) -> UInt8[np.ndarray, "row col"]:
+    """A frame of one bit a pixel, which may start in the middle of a byte."""
+    count = shape[0] * shape[1]
+    skipped, first = (index * count) % 8, (index * count) // 8
+    if header.vr == "OW" and not header.syntax.is_little_endian:
+        raise ImageError("bits in words of big-endian order are not supported: convert the file")
+    source.seek(first, io.SEEK_CUR)
+    data = np.frombuffer(source.read((skipped + count + 7) // 8), np.uint8)
+    bits = np.unpackbits(data, bitorder="little")[skipped : skipped + count]
+    if len(bits) < count:
+        raise ImageError("it is cut short: it ends before its pixels do")
+    return bits.reshape(shape)
 
 
 def _decode_own(

@@ -166,7 +166,7 @@ def _modality(
         slope, intercept = number(place, "RescaleSlope"), number(place, "RescaleIntercept")
         if slope is None and intercept is None:
             continue
-        slope, intercept = 1 if slope is None else slope, intercept or 0
+        slope, intercept = 1.0 if slope is None else slope, intercept or 0.0
         if slope == 0 or not math.isfinite(slope) or not math.isfinite(intercept):
             raise ImageError(
                 f"its rescale of slope {slope:g} and intercept {intercept:g} leaves no picture"

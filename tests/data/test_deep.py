@@ -145,7 +145,7 @@ def test_signed_jpeg_2000_keeps_its_sign(tmp_path: Path) -> None:
 
 def test_jpegs_of_twelve_bits_and_lossless_ones_are_read(tmp_path: Path) -> None:
     """Pillow opens neither."""
-    values = COLOURS[:, :, 0]
+    values = np.ascontiguousarray(COLOURS[:, :, 0])
     (tmp_path / "a.jpg").write_bytes(imagecodecs.jpeg8_encode(values, bitspersample=12, level=100))
     (tmp_path / "b.jpg").write_bytes(imagecodecs.ljpeg_encode(values, bitspersample=12))
     (tmp_path / "c.jls").write_bytes(imagecodecs.jpegls_encode(values))
@@ -178,7 +178,7 @@ def test_fewer_bits_are_spread_over_the_range(tmp_path: Path, bits: int) -> None
     top = 2**bits - 1
     values = np.zeros((2, 8), dtype=np.uint8)
     values[0, 0] = top // 2 or 1
-    expected = round(values[0, 0] * 255 / top)
+    expected = round(int(values[0, 0]) * 255 / top)
     packed = (
         imagecodecs.packints_encode(values, bits) if bits > 1 else np.packbits(values).tobytes()
     )
