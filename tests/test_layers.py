@@ -26,9 +26,11 @@ ALLOWED = {
 FREE = {"cli", "__main__", "__init__"}
 
 DOORS = {
-    "PIL": {"data/images.py", "data/frames.py", "data/phantoms.py"},
-    "pydicom": {"data/images.py", "data/frames.py"},
-    "tifffile": {"data/images.py", "data/frames.py"},
+    "PIL": {"data/images.py", "data/tiff.py", "data/phantoms.py"},
+    "pydicom": {"data/dicom.py"},
+    "gdcm": {"data/dicom.py"},
+    "imagecodecs": {"data/deep.py"},
+    "tifffile": {"data/tiff.py"},
     "zarr": {
         "store/feature_store.py",
         "store/keys.py",

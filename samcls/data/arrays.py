@@ -8,6 +8,7 @@ compressed one (every MedMNIST file) is held in memory whole: 0.4 MB for BreastM
 """
 
 import functools
+import math
 import os
 import struct
 import threading
@@ -15,40 +16,81 @@ import zipfile
 from typing import Any
 
 import numpy as np
-from jaxtyping import Shaped, UInt8
+from jaxtyping import Bool, Shaped, UInt8
 
 from samcls.errors import ImageError
 
-__all__ = ["MAX_PIXELS", "array_shapes", "check_size", "load_array", "read_row", "to_rgb"]
+__all__ = [
+    "MAX_PIXELS",
+    "array_shapes",
+    "check_size",
+    "choose",
+    "load_array",
+    "over_black",
+    "read_row",
+    "to_rgb",
+    "upright",
+]
 
 MAX_PIXELS = 89_478_485  # Pillow's own limit: a quarter of a GiB of RGB
+MAX_BYTES = 2**30  # of one picture's decoded values: twelve a pixel at the largest size
+BLOCK = 2**20  # values that are scaled at once
 MAX_RATIO = 100  # of a member's size to its compressed size, above BOMB_BYTES
 BOMB_BYTES = 2**30
 
 _LOCK = threading.Lock()
 
 
-def check_size(height: int, width: int) -> None:
+def check_size(height: int, width: int, pixel_bytes: int = 1) -> None:
     """Refuse a picture without pixels, or so large that reading it would exhaust the memory.
+
+    Args:
+        height: In pixels; of a volume, of all its planes together.
+        width: In pixels.
+        pixel_bytes: What one pixel takes when decoded, all its channels together.
 
     Raises:
         ImageError: With the reason; the caller names the file.
     """
-    if height * width == 0:
+    if height <= 0 or width <= 0:
         raise ImageError(f"it has no pixels (height {height}, width {width})")
     if height * width > MAX_PIXELS:
         raise ImageError(
-            f"its {height} x {width} pixels exceed the limit of {MAX_PIXELS}: make it smaller"
+            f"it is too large: its {height} x {width} pixels exceed the limit of {MAX_PIXELS}: "
+            "make it smaller"
+        )
+    if height * width * pixel_bytes > MAX_BYTES:
+        raise ImageError(
+            f"it is too large: its {height} x {width} pixels of {pixel_bytes} bytes each exceed "
+            f"the limit of {MAX_BYTES} bytes: make it smaller, or store fewer bits or channels"
         )
 
 
-def to_rgb(pixels: Shaped[np.ndarray, "..."]) -> UInt8[np.ndarray, "row col 3"]:
-    """Turn a grey or RGB picture of any numeric type into RGB, 0..255.
+def choose(count: int, index: int | None, what: str) -> int:
+    """The page or frame meant, which need not be named where there is only one."""
+    if index is None and count > 1:
+        raise ImageError(f"it holds {count} {what}s: name one of 0..{count - 1} as its index")
+    if index is not None and not 0 <= index < count:
+        raise ImageError(f"index {index} is outside its {count} {what}(s)")
+    return index or 0
+
+
+def to_rgb(
+    pixels: Shaped[np.ndarray, "..."],
+    bits: int | None = None,
+    shown: Bool[np.ndarray, "row col"] | None = None,
+) -> UInt8[np.ndarray, "row col 3"]:
+    """Turn a grey or RGB picture of any numeric type into RGB, 0..255: the one rule of depth.
+
+    Unsigned values of 8 bits are taken as they are, of fewer bits spread from 0..2^bits - 1 over
+    0..255. All others (deeper, signed or floats) are scaled linearly from the picture's own
+    minimum..maximum to 0..255, all channels alike, and a constant picture becomes 0. An alpha
+    channel is none of these channels; `over_black` applies it afterwards.
 
     Args:
-        pixels: (row, col), (row, col, 1) or (row, col, 3). `uint8` is taken as it is. Every other
-            type is scaled linearly from the picture's own minimum..maximum to 0..255, all
-            channels alike; a constant picture becomes 0.
+        pixels: (row, col), (row, col, 1) or (row, col, 3).
+        bits: Significant bits of unsigned values; by default all that the type has.
+        shown: Pixels that take part; those that do not become 0. All by default.
 
     Raises:
         ImageError: Another shape, a type that is no number, or a value that is not finite.
@@ -60,22 +102,69 @@ def to_rgb(pixels: Shaped[np.ndarray, "..."]) -> UInt8[np.ndarray, "row col 3"]:
             f"its shape is {pixels.shape}: expected (row, col), (row, col, 1) or (row, col, 3)"
         )
     check_size(pixels.shape[0], pixels.shape[1])
-    if pixels.dtype != np.uint8:
-        pixels = _scale(pixels)
+    if pixels.dtype.kind not in "buif":
+        raise ImageError(f"its values are of type {pixels.dtype}: expected numbers")
+    if pixels.dtype.kind == "b":
+        pixels, bits = pixels.view(np.uint8), 1
+    if bits is None:
+        bits = 8 * pixels.dtype.itemsize
+    if pixels.dtype.kind != "u" or bits > 8:
+        pixels = _scale(pixels, shown)
+    elif bits < 8:
+        top = 2**bits - 1
+        spread = np.rint(np.minimum(np.arange(256), top) * (255 / top)).astype(np.uint8)
+        pixels = spread[pixels]
+    else:
+        pixels = pixels.astype(np.uint8)
+    if shown is not None:
+        pixels = np.where(shown[:, :, None], pixels, np.uint8(0))
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
 
 
-def _scale(pixels: Shaped[np.ndarray, "..."]) -> UInt8[np.ndarray, "..."]:
-    if pixels.dtype.kind not in "buif":
-        raise ImageError(f"its values are of type {pixels.dtype}: expected numbers")
-    values = pixels.astype(np.float64)
-    if not np.isfinite(values).all():
+def over_black(
+    rgb: UInt8[np.ndarray, "row col 3"], alpha: Shaped[np.ndarray, "row col"], top: float
+) -> UInt8[np.ndarray, "row col 3"]:
+    """Lay a picture over black by its alpha, of which 0 is transparent and `top` opaque."""
+    if (alpha == top).all():
+        return rgb
+    share = np.clip(alpha.astype(np.float64) / top, 0, 1)
+    laid: np.ndarray = np.rint(rgb * share[:, :, None]).astype(np.uint8)
+    return laid
+
+
+def upright(pixels: Shaped[np.ndarray, "..."], orientation: int) -> Shaped[np.ndarray, "..."]:
+    """Turn (row, col) or (row, col, channel) as the tag Orientation of TIFF and EXIF says, 1..8."""
+    if orientation in (5, 6, 7, 8):
+        pixels = np.swapaxes(pixels, 0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
+
+
+def _scale(
+    pixels: Shaped[np.ndarray, "..."], shown: Bool[np.ndarray, "row col"] | None
+) -> UInt8[np.ndarray, "..."]:
+    """Scale some rows at a time, so that a large picture needs no copy in doubles."""
+    scaled = np.zeros(pixels.shape, dtype=np.uint8)
+    kept = pixels if shown is None else pixels[shown]
+    if not kept.size:
+        return scaled
+    # Halves, so that the span of the largest doubles does not overflow.
+    low, high = (float(value) / 2 for value in (kept.min(), kept.max()))
+    if not (math.isfinite(low) and math.isfinite(high)):
         raise ImageError("it holds NaN or infinite values")
-    values /= 2  # so that the span of the largest doubles does not overflow
-    low, high = values.min(), values.max()
     if low == high:
-        return np.zeros(pixels.shape, dtype=np.uint8)
-    scaled: np.ndarray = np.rint((values - low) / (high - low) * 255).astype(np.uint8)
+        return scaled
+    step = max(1, BLOCK // max(1, pixels[0].size))
+    for start in range(0, len(pixels), step):
+        rows = slice(start, start + step)
+        values = pixels[rows].astype(np.float64)
+        if shown is not None:
+            values[~shown[rows]] = 2 * low
+        values /= 2
+        scaled[rows] = np.rint((values - low) / (high - low) * 255)
     return scaled
 
 
@@ -129,7 +218,8 @@ def read_row(file: str, name: str, index: int | None) -> Shaped[np.ndarray, "...
         raise ImageError(
             f"index {index} is outside array {name!r}, which holds {len(array)} images"
         )
-    check_size(array.shape[1], array.shape[2])
+    pixel_bytes = array.itemsize * math.prod(array.shape[3:])
+    check_size(array.shape[1], array.shape[2], pixel_bytes)
     return np.array(array[index])
 
 

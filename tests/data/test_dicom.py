@@ -4,44 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, RLELossless, SecondaryCaptureImageStorage
+from dicoms import NAME, dicom
+from pydicom.dataset import Dataset
 
 from samcls.data.images import read_image
 from samcls.errors import ImageError
-
-NAME = "Doe^Jane"
-
-
-def dicom(path: Path, values: np.ndarray, *, rle: bool = False, **elements: object) -> str:
-    """Write a grey (row, col), multi-frame (frame, row, col) or RGB (row, col, 3) file."""
-    colour = values.ndim == 3 and values.shape[-1] == 3
-    dataset = Dataset()
-    dataset.file_meta = FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    dataset.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    dataset.file_meta.MediaStorageSOPInstanceUID = "1.2.3"
-    dataset.SOPClassUID, dataset.SOPInstanceUID = SecondaryCaptureImageStorage, "1.2.3"
-    dataset.PatientName, dataset.PatientID = NAME, "4711"
-    dataset.Rows, dataset.Columns = values.shape[:2] if colour else values.shape[-2:]
-    dataset.SamplesPerPixel = 3 if colour else 1
-    dataset.PhotometricInterpretation = "RGB" if colour else "MONOCHROME2"
-    if colour:
-        dataset.PlanarConfiguration = 0
-    elif values.ndim == 3:
-        dataset.NumberOfFrames = len(values)
-    dataset.BitsAllocated = dataset.BitsStored = values.dtype.itemsize * 8
-    dataset.HighBit = dataset.BitsStored - 1
-    dataset.PixelRepresentation = int(values.dtype.kind == "i")
-    dataset.PixelData = values.tobytes()
-    dataset["PixelData"].VR = "OB" if values.dtype.itemsize == 1 else "OW"
-    for keyword, value in elements.items():
-        setattr(dataset, keyword, value)
-    if rle:
-        dataset.compress(RLELossless)
-    dataset.save_as(path, enforce_file_format=True)
-    return str(path)
-
 
 CT = np.array([[-1000, 0], [40, 3000]], dtype=np.int16)
 
