@@ -7,8 +7,8 @@ image costs its own row. `samcls bench encoder` shows how much of the time is th
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,11 +19,13 @@ from samcls.data.images import PREPROCESSING_VERSION
 from samcls.data.manifest import Manifest
 from samcls.encode.base import Encoder
 from samcls.encode.changes import follow_images, in_store_order, table_of
-from samcls.encode.encoder import encoder_spec, load_encoder, parse_levels
+from samcls.encode.coarse import coarse_levels
+from samcls.encode.encoder import load_encoder
 from samcls.encode.options import TIMM_PREFIX, ExtractOptions
 from samcls.encode.pipeline import Pipeline
 from samcls.encode.precision import choose_precision
-from samcls.errors import ConfigError
+from samcls.encode.specs import encoder_spec, parse_levels
+from samcls.errors import ConfigError, StoreError
 from samcls.store.feature_store import FeatureStore, RowBatch, RowTable
 from samcls.store.lock import Claim, writer_lock
 from samcls.store.rewrite import finish_rewrite, rewrite_store
@@ -59,6 +61,10 @@ class ExtractSummary:
         images_per_second: of the rows encoded now, from the first batch on.
         bytes: of the whole store where it lies.
         failures: (id, reason) for each failed row.
+        checkpoint: the file that the weights came from, and whether it is official; empty where there
+            is none.
+        coarse_channels: of each level, how many channels keep fewer than 64 rounding steps of the
+            storage type a standard deviation.
     """
 
     store: str
@@ -71,6 +77,8 @@ class ExtractSummary:
     images_per_second: float
     bytes: int
     failures: tuple[tuple[str, str], ...]
+    checkpoint: Mapping[str, str | None] = field(default_factory=dict)
+    coarse_channels: Mapping[str, int] = field(default_factory=dict)
 
 
 def extract(
@@ -116,7 +124,7 @@ def _extract(
 ) -> ExtractSummary:
     begun = time.monotonic()
     finish_rewrite(path)
-    encoder = open_encoder(options, path)
+    encoder = open_encoder(options, path, log)
     store = _open_or_create(manifest, path, encoder, options, log, claim)
     manifest = in_store_order(manifest, store)
     if options.changed != "ignore":
@@ -147,7 +155,22 @@ def _extract(
         _run_on_cluster(manifest, store, todo, settled, count, claim)
     else:
         _run_here(manifest, store, todo, encoder, settled, count, log)
-    return _summary(store, before, begun, first_batch)
+    summary = _summary(store, before, begun, first_batch)
+    return replace(summary, coarse_channels=_coarse(store, log))
+
+
+def _coarse(store: FeatureStore, log: Log) -> dict[str, int]:
+    """Count the channels that storage rounds too coarsely, and say so."""
+    try:
+        levels = coarse_levels(store)
+    except StoreError as error:  # damage to rows that were done before is not this extract's
+        log(f"whether storage rounds channels too coarsely cannot be judged: {error}")
+        return {}
+    made = store.fingerprint
+    for level in levels:
+        if level.coarse:
+            log(f"warning: {level.sentence(made.storage, made.keep_bits)}")
+    return {level.level: level.coarse for level in levels}
 
 
 def _run_here(
@@ -159,9 +182,10 @@ def _run_here(
     count: Callable[[RowBatch], None],
     log: Log,
 ) -> None:
-    pipeline = Pipeline(manifest.rows, encoder, options, log)
+    finished = _finished(store)
+    pipeline = Pipeline(manifest.rows, encoder, options, log, proven=bool(finished))
     with ShardWriter(store, options.flush_seconds) as writer:
-        for batch in pipeline.run(todo, _finished(store), writer.features):
+        for batch in pipeline.run(todo, finished, writer.features):
             writer.add(batch)
             count(batch)
 
@@ -181,12 +205,15 @@ def _run_on_cluster(
         encode_shards(client, manifest, store, todo, options, threads, count, claim)
 
 
-def open_encoder(options: ExtractOptions, store_path: str | None = None) -> Encoder:
+def open_encoder(
+    options: ExtractOptions, store_path: str | None = None, log: Log = lambda _: None
+) -> Encoder:
     """Build the encoder that the options ask for, on its device and in its precision.
 
     Args:
         options: of the extract.
         store_path: a store that may be there; `auto` precision then takes what it was made with.
+        log: called with a sentence on a checkpoint that is not the official one, or is interpolated.
     """
     device = choose_device(options.device)
     precision = options.precision
@@ -204,6 +231,8 @@ def open_encoder(options: ExtractOptions, store_path: str | None = None) -> Enco
             random_weights=options.random_weights,
             seed=options.seed,
             precision=precision,
+            checkpoint=options.checkpoint,
+            log=log,
         ).to(device)
     return load_encoder(
         options.encoder,
@@ -213,6 +242,7 @@ def open_encoder(options: ExtractOptions, store_path: str | None = None) -> Enco
         seed=options.seed,
         precision=precision,
         random_weights=options.random_weights,
+        log=log,
     ).to(device)
 
 
@@ -304,6 +334,7 @@ def _open_or_create(
         partition=partition,
         claim=claim,
         pixels=options.keep_pixels or 0,
+        checkpoint=encoder.source,
     )
 
 
@@ -356,4 +387,5 @@ def _summary(
         images_per_second=encoded / (now - first_batch),
         bytes=store.stored_bytes,
         failures=tuple((ids[r], errors[r]) for r in np.flatnonzero(status == FAILED)),
+        checkpoint=store.checkpoint,
     )
