@@ -152,7 +152,7 @@ def _extract(
     if not len(todo):
         pass
     elif options.workers > 1 or options.dask:
-        _run_on_cluster(manifest, store, todo, settled, count, claim)
+        _run_on_cluster(manifest, store, todo, settled, count, claim, log)
     else:
         _run_here(manifest, store, todo, encoder, settled, count, log)
     summary = _summary(store, before, begun, first_batch)
@@ -197,11 +197,12 @@ def _run_on_cluster(
     options: ExtractOptions,
     count: Callable[[RowBatch], None],
     claim: Claim,
+    log: Log,
 ) -> None:
     from samcls.encode.distributed import client_for, encode_shards
 
     threads = 0 if options.dask else max(1, torch.get_num_threads() // options.workers)
-    with client_for(options.workers, options.dask) as client:
+    with client_for(options.workers, options.dask, log) as client:
         encode_shards(client, manifest, store, todo, options, threads, count, claim)
 
 

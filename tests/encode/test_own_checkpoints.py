@@ -74,8 +74,10 @@ def test_a_file_trained_at_another_size_is_interpolated_and_it_is_said(
     torch.testing.assert_close(encoder.position, grid.permute(0, 2, 3, 1))
     assert said[1:] == [
         "its weights are float16; they are read as float32",
-        "its positions are those of 64 x 64 pixels; they, and the relative ones, are interpolated to "
-        "96 x 96 (--size 64 takes them as they are)",
+        (
+            "its positions are those of 64 x 64 pixels; they, and the relative ones, are interpolated "
+            "to 96 x 96 (--size 64 takes them as they are)"
+        ),
     ]
     said.clear()
     alike = load_encoder("vit_b", tmp_path / "own.pth", LEVELS, 64, log=said.append)
