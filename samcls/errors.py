@@ -2,7 +2,8 @@
 
     SamclsError                    exit 1   anything this package says went wrong
     ├── RunError                   exit 1   work began and could not be finished
-    │   └── DownloadError                   a checkpoint could not be fetched
+    │   ├── DownloadError                   a checkpoint could not be fetched
+    │   └── NotFiniteError                  features are not finite, whatever the image
     └── InputError                 exit 2   what was given cannot be used; nothing was changed
         ├── ManifestError                   a manifest, its rows, splits or labels
         ├── ImageError                      one image; costs its row, never the run
@@ -26,6 +27,7 @@ __all__ = [
     "ImageError",
     "InputError",
     "ManifestError",
+    "NotFiniteError",
     "OverwriteRefused",
     "RunError",
     "SamclsError",
@@ -46,6 +48,10 @@ class RunError(SamclsError):
 
 class DownloadError(RunError):
     """A checkpoint could not be fetched."""
+
+
+class NotFiniteError(RunError):
+    """Features are NaN or infinite, whatever the image."""
 
 
 class InputError(SamclsError):

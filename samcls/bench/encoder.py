@@ -16,7 +16,7 @@ from samcls.bench.table import Bench, BenchRow, measure
 from samcls.data.manifest import Manifest
 from samcls.encode.base import LEVELS, Encoder
 from samcls.encode.cost import best_seconds, encoder_macs, matmul_rate, peak_memory
-from samcls.encode.encoder import SamEncoder, encoder_spec, load_encoder
+from samcls.encode.encoder import SamEncoder, load_encoder
 from samcls.encode.extract import (
     ExtractOptions,
     choose_device,
@@ -24,6 +24,7 @@ from samcls.encode.extract import (
     extract,
     open_encoder,
 )
+from samcls.encode.specs import encoder_spec
 
 __all__ = ["bench_encoder", "bench_extract"]
 

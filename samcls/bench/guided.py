@@ -17,7 +17,7 @@ from torch import Tensor
 from samcls.bench.table import Bench, BenchRow, measure
 from samcls.config import Control, TrainConfig
 from samcls.encode.base import LEVELS
-from samcls.encode.encoder import encoder_spec
+from samcls.encode.specs import encoder_spec
 from samcls.learn.device import choose_device
 from samcls.learn.features import Features
 from samcls.learn.guided.backbone import own_size

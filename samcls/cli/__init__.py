@@ -11,7 +11,7 @@ from samcls import __version__
 from samcls.cli.bench import register as register_bench
 from samcls.cli.inputs import register as register_inputs
 from samcls.cli.learn import register as register_learn
-from samcls.cli.shell import say, settings
+from samcls.cli.shell import give_up_output, open_streams, say, settings
 from samcls.cli.stages import register as register_stages
 from samcls.cli.store import register as register_store
 from samcls.cli.sweep import register as register_sweep
@@ -57,6 +57,7 @@ register_bench(app)
 
 def main() -> None:
     """Run the command line; `--debug` may stand anywhere on it."""
+    open_streams()
     arguments = [part for part in sys.argv[1:] if part != "--debug"]
     if len(arguments) != len(sys.argv) - 1:
         arguments.insert(0, "--debug")
@@ -64,4 +65,8 @@ def main() -> None:
         app(args=arguments)
     except KeyboardInterrupt:
         say("error: interrupted")
+        sys.exit(1)
+    except OSError as error:  # of --help and --version: verbs say theirs themselves
+        say(f"error: standard output cannot be written: {error.strerror or error}")
+        give_up_output()
         sys.exit(1)

@@ -61,7 +61,8 @@ def _fetch(
     ] = None,
 ) -> Outcome:
     """Download an official checkpoint, going on where a stopped download ended, and verify it."""
-    from samcls.encode.weights import fetch, find
+    from samcls.encode.fetching import fetch
+    from samcls.encode.weights import find
 
     record = find(name)
     with progress_bar(f"fetch {name}", "bytes") as progress:

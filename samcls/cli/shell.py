@@ -3,9 +3,11 @@
 Nothing here imports torch: `samcls --help` must answer at once.
 """
 
+import contextlib
 import functools
 import inspect
 import json
+import os
 import sys
 import time
 import traceback
@@ -19,7 +21,9 @@ from samcls.errors import SamclsError
 
 __all__ = [
     "Outcome",
+    "give_up_output",
     "number",
+    "open_streams",
     "progress_bar",
     "say",
     "settings",
@@ -52,17 +56,18 @@ def verb(function: Callable[..., Outcome]) -> Callable[..., None]:
     def command(*args: Any, as_json: bool = False, **kwargs: Any) -> None:
         try:
             outcome = function(*args, **kwargs)
-            if as_json:
-                sys.stdout.write(json.dumps(outcome.values, allow_nan=False) + "\n")
-            else:
-                outcome.show()
+            with _showing():
+                if as_json:
+                    sys.stdout.write(json.dumps(outcome.values, allow_nan=False) + "\n")
+                else:
+                    outcome.show()
+        except _NotShown as error:
+            raise typer.Exit(_not_shown(error)) from error
         except SamclsError as error:
             raise typer.Exit(_fail(str(error), error.exit_status, as_json)) from error
         except KeyboardInterrupt as error:
             message = "interrupted; finished work is kept, and the same command goes on from there"
             raise typer.Exit(_fail(message, 1, as_json)) from error
-        except BrokenPipeError:
-            raise typer.Exit(1) from None
         except Exception as error:
             message = f"{type(error).__name__}: {error}"
             if not settings["debug"]:
@@ -87,14 +92,59 @@ def _fail(message: str, exit_status: int, as_json: bool) -> int:
         traceback.print_exc()
     say(f"error: {message}")
     if as_json:
-        sys.stdout.write(json.dumps({"error": message, "exit_status": exit_status}) + "\n")
+        try:
+            with _showing():
+                sys.stdout.write(json.dumps({"error": message, "exit_status": exit_status}) + "\n")
+        except _NotShown as error:
+            _not_shown(error)
     return exit_status
 
 
+class _NotShown(Exception):
+    """Standard output takes no more: it is full, or whoever read it has gone."""
+
+
+@contextmanager
+def _showing() -> Iterator[None]:
+    """Write to standard output, to the end of its buffer."""
+    try:
+        yield
+        sys.stdout.flush()
+    except OSError as error:
+        raise _NotShown(error.strerror or str(error)) from error
+
+
+def _not_shown(error: _NotShown) -> int:
+    """Say that the result could not be shown, unless its reader has left on purpose, as `head` does."""
+    if not isinstance(error.__cause__, BrokenPipeError):
+        say(f"error: standard output cannot be written: {error}. What the command did is done")
+    give_up_output()
+    return 1
+
+
+def give_up_output() -> None:
+    """Send what is still in the buffer of standard output nowhere, so that Python's end is quiet."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+
+
+def open_streams() -> None:
+    """Put nowhere in the place of standard streams that were closed; no file may get their numbers."""
+    while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
+        os.set_inheritable(number, True)
+    os.close(number)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115, PTH123 - for the whole process
+
+
 def say(message: str) -> None:
-    """Write one message to stderr."""
-    sys.stderr.write(message + "\n")
-    sys.stderr.flush()
+    """Write one message to stderr; a log that is full or closed stops no work."""
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(message + "\n")
+        sys.stderr.flush()
 
 
 def number(value: float | None, digits: int = 3) -> str:

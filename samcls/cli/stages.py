@@ -39,7 +39,10 @@ def _extract(
         ),
     ] = "vit_t",
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Official SAM checkpoint; by default the one fetched.")
+        Path | None,
+        typer.Option(
+            help="File with the encoder's weights; by default the one fetched, or timm's."
+        ),
     ] = None,
     levels: Annotated[
         str, typer.Option(help="patch, early, middle, late, neck, block:<i>; comma-separated.")

@@ -64,6 +64,7 @@ def _info(store: _Store) -> Outcome:
         "levels": {name: list(asdict(shape).values()) for name, shape in opened.levels.items()},
         "pixels": opened.pixel_size,
         "fingerprint": opened.fingerprint.to_dict(),
+        "checkpoint": opened.checkpoint,
         "payload_bytes": opened.payload_bytes,
         "bytes": opened.stored_bytes,
     }
@@ -89,6 +90,8 @@ def _info(store: _Store) -> Outcome:
             typer.echo(f"pixels: each image at {opened.pixel_size} x {opened.pixel_size}")
         for name, value in opened.fingerprint.to_dict().items():
             typer.echo(f"{name}: {value}")
+        for name, known in opened.checkpoint.items():
+            typer.echo(f"checkpoint {name}: {known or 'not an official checkpoint'}")
         _list([f"failed: {ids[row]}: {errors[row]}" for row in failed], "samcls extract --json")
 
     return Outcome(values, show)

@@ -48,10 +48,15 @@ class Encoder(nn.Module, ABC):
         std: of each RGB channel, in 0..255.
         precision: type of the arithmetic: `float32`, `bfloat16` or `float16`.
         trained: whether the weights come from training.
+
+    Attributes:
+        source: of weights from a checkpoint file its name, the official checkpoint that it is (None
+            for another file) and what it holds; empty for other weights.
     """
 
     mean: Tensor
     std: Tensor
+    source: Mapping[str, str | None]
 
     def __init__(
         self,
@@ -73,6 +78,7 @@ class Encoder(nn.Module, ABC):
         self.pixel_std = tuple(std)
         self.precision = precision
         self.trained = trained
+        self.source = {}
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
 

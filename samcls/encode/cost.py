@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from samcls.encode.encoder import PATCH, EncoderSpec
+from samcls.encode.specs import PATCH, EncoderSpec
 
 __all__ = ["PeakMemory", "best_seconds", "encoder_macs", "matmul_rate", "peak_memory"]
 

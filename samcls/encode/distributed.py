@@ -19,13 +19,15 @@ import numpy as np
 import torch
 from jaxtyping import Int
 
+from samcls.cluster import cancel, connected, result_of
 from samcls.data.manifest import Manifest, Row
 from samcls.encode.base import Encoder
 from samcls.encode.options import ExtractOptions
 from samcls.encode.pipeline import Pipeline
-from samcls.errors import RunError
+from samcls.errors import InputError, NotFiniteError, SamclsError
 from samcls.store.feature_store import FeatureStore, RowBatch
 from samcls.store.lock import Claim
+from samcls.store.schema import DONE
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -45,6 +47,7 @@ class _Shard:
         options: of the extract, with batch and precision settled.
         threads: of arithmetic in each process; 0 leaves them as they are.
         claim: of the lock that the process which started holds.
+        proven: whether the store has features that these options gave.
     """
 
     path: str
@@ -52,29 +55,28 @@ class _Shard:
     options: ExtractOptions
     threads: int
     claim: Claim
+    proven: bool = False
 
 
 @contextmanager
-def client_for(workers: int, address: str | None) -> Iterator["Client"]:
+def client_for(
+    workers: int, address: str | None, log: Callable[[str], None] = lambda _: None
+) -> Iterator["Client"]:
     """Connect to a scheduler, or start a local cluster that ends with this block.
 
     Args:
         workers: processes of the local cluster.
         address: of a scheduler that is running; wins over `workers`.
+        log: called with a sentence where a scheduler has no worker yet.
 
     Raises:
-        RunError: no scheduler answers.
+        ConfigError: the address is none.
+        RunError: no scheduler answers, it goes away, or its workers cannot run this samcls.
     """
     from distributed import Client, LocalCluster
 
     if address:
-        try:
-            client = Client(address, timeout="15s")
-        except OSError as error:
-            raise RunError(
-                f"no Dask scheduler answers at {address}: {error}. Start one with: dask scheduler"
-            ) from error
-        with client:
+        with connected(address, log) as client:
             yield client
         return
     with (
@@ -109,29 +111,40 @@ def encode_shards(
         claim: of the store's lock; workers check it too before they write.
 
     Raises:
+        InputError: a worker cannot use what it was given, such as a checkpoint that it does not see.
         RunError: a shard failed again and again, with the last reason.
     """
     from distributed import as_completed
 
     breaks = np.flatnonzero(np.diff(todo // store.partition.shard_rows)) + 1
+    proven = bool((store.status == DONE).any())
     shards = [
-        _Shard(store.path, {int(r): manifest.rows[r] for r in rows}, options, threads, claim)
+        _Shard(
+            store.path, {int(r): manifest.rows[r] for r in rows}, options, threads, claim, proven
+        )
         for rows in np.split(todo, breaks)
         if len(rows)
     ]
-    futures = client.map(_encode_shard, shards, pure=False, retries=_RETRIES)
+    futures = client.map(_try_shard, shards, pure=False, retries=_RETRIES)
     try:
         for future in as_completed(futures):
-            if future.status != "finished":
-                raise RunError(
-                    f"a shard failed {_RETRIES + 1} times: {future.exception()}. What is done is kept; "
-                    "run the same command again"
-                )
-            batch = future.result()
+            batch = result_of(future, f"a shard failed {_RETRIES + 1} times")
+            if isinstance(batch, SamclsError):
+                raise batch
             store.write_marks(batch)
             done(batch)
     finally:
-        client.cancel(futures, force=True)
+        cancel(client, futures)
+
+
+def _try_shard(shard: _Shard) -> RowBatch | SamclsError:
+    """Encode a shard, or say what trying again would not mend."""
+    try:
+        return _encode_shard(shard)
+    except InputError as error:
+        return InputError(str(error))
+    except NotFiniteError as error:
+        return error
 
 
 def _encode_shard(shard: _Shard) -> RowBatch:
@@ -140,7 +153,7 @@ def _encode_shard(shard: _Shard) -> RowBatch:
         torch.set_num_threads(shard.threads)
     options = shard.options
     encoder = _encoder(replace(options, device=_device(options.device)))
-    pipeline = Pipeline(shard.rows, encoder, options, print)
+    pipeline = Pipeline(shard.rows, encoder, options, print, shard.proven)
     store = FeatureStore.open(shard.path, mode="r+", claim=shard.claim)
     batches: list[RowBatch] = []
 

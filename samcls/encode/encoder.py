@@ -9,8 +9,7 @@ architecture (4.4 M parameters, 256 px, 50 images/s on 2 CPU cores) with seeded,
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,111 +23,23 @@ from torch.nn import functional
 from samcls.encode.attention import Scratch
 from samcls.encode.base import LEVELS, Encoder, MapShape, state_sha256
 from samcls.encode.block import FastBlock
-from samcls.encode.state import check_keys, load_state_dict
-from samcls.encode.weights import CHECKPOINTS, cache_dir, file_sha256
-from samcls.errors import ConfigError, WeightsError
+from samcls.encode.sam_weights import HeldEncoder, WantedEncoder, read_image_encoder
+from samcls.encode.specs import (
+    ENCODERS,
+    PATCH,
+    EncoderSpec,
+    check_size,
+    encoder_spec,
+    resolve_level,
+)
+from samcls.encode.weights import CheckpointFile, checkpoint_file
+from samcls.errors import ConfigError
 
-__all__ = [
-    "ENCODERS",
-    "EncoderSpec",
-    "SamEncoder",
-    "empty_body",
-    "encoder_spec",
-    "load_encoder",
-    "parse_levels",
-    "resolve_level",
-]
+__all__ = ["SamEncoder", "empty_body", "load_encoder"]
 
 # segment_anything/modeling/sam.py, Sam.__init__
 PIXEL_MEAN = (123.675, 116.28, 103.53)
 PIXEL_STD = (58.395, 57.12, 57.375)
-
-PATCH = 16
-_PREFIX = "image_encoder."
-
-
-@dataclass(frozen=True)
-class EncoderSpec:
-    """What is fixed about an encoder before any weight is loaded.
-
-    Attributes:
-        name: as on the command line.
-        input_size: side of the square input that the position table is made for, in pixels.
-        depth: number of transformer blocks.
-        global_blocks: indices of the blocks that attend over the whole map, four of them.
-        width: channels of every level but the neck.
-        neck_width: channels of the neck.
-        window: side of the other blocks' attention windows, in map cells.
-        trained: whether official weights exist; `vit_t` has seeded ones alone.
-    """
-
-    name: str
-    input_size: int
-    depth: int
-    global_blocks: tuple[int, ...]
-    width: int
-    neck_width: int = 256
-    window: int = 14
-    trained: bool = True
-
-
-# segment_anything/build_sam.py for the three; vit_t keeps their proportions at a grid of 16 x 16.
-ENCODERS = {
-    "vit_t": EncoderSpec("vit_t", 256, 8, (1, 3, 5, 7), 192, window=8, trained=False),
-    "vit_b": EncoderSpec("vit_b", 1024, 12, (2, 5, 8, 11), 768),
-    "vit_l": EncoderSpec("vit_l", 1024, 24, (5, 11, 17, 23), 1024),
-    "vit_h": EncoderSpec("vit_h", 1024, 32, (7, 15, 23, 31), 1280),
-}
-
-
-def encoder_spec(name: str) -> EncoderSpec:
-    """Look an encoder up.
-
-    Raises:
-        ConfigError: there is none of that name.
-    """
-    if name not in ENCODERS:
-        raise ConfigError(f"unknown encoder {name!r}; expected one of {', '.join(ENCODERS)}")
-    return ENCODERS[name]
-
-
-def parse_levels(text: str, spec: EncoderSpec) -> tuple[str, ...]:
-    """Read a comma-separated list of levels; `all` means the five named ones.
-
-    Raises:
-        ConfigError: a level is unknown or named twice.
-    """
-    names = LEVELS if text == "all" else tuple(part.strip() for part in text.split(","))
-    for name in names:
-        resolve_level(name, spec)
-    if len(set(names)) != len(names):
-        raise ConfigError(f"levels {text!r} name one level twice; name each once")
-    return tuple(names)
-
-
-def resolve_level(name: str, spec: EncoderSpec) -> int:
-    """Return how many blocks a level needs: 0 for `patch`, `depth + 1` for the neck.
-
-    `early`, `middle` and `late` are the outputs of the first three global-attention blocks. That
-    choice is our reading of the paper; `block:<i>` names any other.
-
-    Raises:
-        ConfigError: the level is unknown, with the known ones.
-    """
-    named = dict(zip(LEVELS[1:4], spec.global_blocks, strict=False))
-    if name == "patch":
-        return 0
-    if name == "neck":
-        return spec.depth + 1
-    if name in named:
-        return named[name] + 1
-    kind, _, number = name.partition(":")
-    if kind == "block" and number.isdecimal() and int(number) < spec.depth:
-        return int(number) + 1
-    raise ConfigError(
-        f"unknown level {name!r} for {spec.name}; expected {', '.join(LEVELS)} "
-        f"or block:0 to block:{spec.depth - 1}"
-    )
 
 
 class SamEncoder(Encoder):
@@ -219,7 +130,7 @@ def _resize_positions(
     table: Float[Tensor, "1 row col channel"], side: int
 ) -> Float[Tensor, "1 side side channel"]:
     """Fit the learned positions to another grid, bicubically, as DeiT and ViTDet do."""
-    if table.shape[1] == side:
+    if tuple(table.shape[1:3]) == (side, side):
         return table.detach().clone()
     resized = functional.interpolate(
         table.detach().permute(0, 3, 1, 2),
@@ -239,18 +150,20 @@ def load_encoder(
     seed: int = 0,
     precision: str = "float32",
     random_weights: bool = False,
+    log: Callable[[str], None] = lambda _: None,
 ) -> SamEncoder:
     """Build an encoder and load its weights.
 
     Args:
         name: one of `ENCODERS`.
-        checkpoint: an official SAM checkpoint file, by default the one fetched before; none for
-            `vit_t`.
+        checkpoint: a file that holds this encoder, in any layout and precision; by default the
+            official one that was fetched before. None for `vit_t`.
         levels: depths to give.
         input_size: side of the frames in pixels, a multiple of 16; the encoder's own by default.
         seed: of drawn weights, which `vit_t` always has.
         precision: `float32`, `bfloat16` or `float16`.
         random_weights: draw the weights of a SAM size instead of loading them.
+        log: called with a sentence where the file is not the official one, or is not taken as it is.
 
     Raises:
         ConfigError: unknown name or level, a checkpoint where there can be none, or a bad size.
@@ -260,8 +173,7 @@ def load_encoder(
     size = check_size(input_size or spec.input_size)
     for level in levels:
         resolve_level(level, spec)
-    trained = spec.trained and not random_weights
-    if not trained:
+    if not (spec.trained and not random_weights):
         if checkpoint is not None:
             raise ConfigError(
                 f"{name} with seeded random weights takes no checkpoint; got {checkpoint}. Leave "
@@ -269,39 +181,46 @@ def load_encoder(
             )
         body = _seeded(spec, seed)
         digest = state_sha256(body.state_dict())
-    else:
-        checkpoint = Path(checkpoint) if checkpoint else _fetched(name)
-        state = load_state_dict(checkpoint)
-        body = empty_body(name)
-        expected = {_PREFIX + key: value for key, value in body.state_dict().items()}
-        encoder_state = {k: v for k, v in state.items() if k.startswith(_PREFIX)}
-        check_keys(expected, encoder_state, checkpoint)
-        bare = {k.removeprefix(_PREFIX): v for k, v in encoder_state.items()}
-        body.load_state_dict(bare, assign=True)
-        digest = file_sha256(checkpoint)
-    return SamEncoder(body, spec, levels, digest, size, precision, trained=trained)
+        return SamEncoder(body, spec, levels, digest, size, precision, trained=False)
+    file = checkpoint_file(name, None if checkpoint is None else Path(checkpoint))
+    body = empty_body(name)
+    held = read_image_encoder(file.path, _wanted(name, body))
+    _fill(body, held)
+    for sentence in _said(file, held, size):
+        log(sentence)
+    encoder = SamEncoder(body, spec, levels, file.sha256, size, precision)
+    encoder.source = {"file": file.path.name, "official": file.official, "holds": str(held)}
+    return encoder
 
 
-def _fetched(name: str) -> Path:
-    """Return the official checkpoint that was fetched before."""
-    path = cache_dir() / CHECKPOINTS[name].file_name
-    if not path.exists():
-        raise WeightsError(
-            f"{name} needs a checkpoint and there is none at {path}; give --checkpoint FILE, or "
-            f"fetch the official one with: samcls weights fetch {name}"
+def _wanted(name: str, body: ImageEncoderViT) -> WantedEncoder:
+    shapes = {key: tuple(value.shape) for key, value in body.state_dict().items()}
+    return WantedEncoder(name, shapes, tuple(block.window_size for block in body.blocks))
+
+
+def _fill(body: ImageEncoderViT, held: HeldEncoder) -> None:
+    """Give a body its weights, with positions for the size that they were trained at."""
+    for key, value in held.state.items():
+        owner, _, name = key.rpartition(".")
+        module = body.get_submodule(owner)
+        setattr(module, name, nn.Parameter(value, requires_grad=False))
+
+
+def _said(file: CheckpointFile, held: HeldEncoder, size: int) -> Iterator[str]:
+    """Say of a checkpoint what a reader of the results must know."""
+    if file.official is None:
+        yield (
+            f"{file.path.name} is not an official checkpoint: sha256 {file.sha256}; it holds {held}"
         )
-    return path
-
-
-def check_size(size: int) -> int:
-    """Return the size if an encoder can take it.
-
-    Raises:
-        ConfigError: it is not a positive multiple of the patch.
-    """
-    if size < PATCH or size % PATCH:
-        raise ConfigError(f"input size is {size}; expected a multiple of {PATCH}, such as 512")
-    return size
+    if held.precision != "float32":
+        yield f"its weights are {held.precision}; they are read as float32"
+    rows, cols = held.grid
+    if (rows, cols) != (size // PATCH, size // PATCH):
+        yield (
+            f"its positions are those of {rows * PATCH} x {cols * PATCH} pixels; they, and the relative "
+            f"ones, are interpolated to {size} x {size}"
+            + (f" (--size {rows * PATCH} takes them as they are)" if rows == cols else "")
+        )
 
 
 def empty_body(name: str) -> ImageEncoderViT:

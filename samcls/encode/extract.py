@@ -7,8 +7,8 @@ image costs its own row. `samcls bench encoder` shows how much of the time is th
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +20,13 @@ from samcls.data.leaks import Leaks, refuse_divided_groups
 from samcls.data.manifest import Manifest
 from samcls.encode.base import Encoder
 from samcls.encode.changes import follow_images, in_store_order, leaks_in, table_of
-from samcls.encode.encoder import encoder_spec, load_encoder, parse_levels
+from samcls.encode.coarse import coarse_levels
+from samcls.encode.encoder import load_encoder
 from samcls.encode.options import TIMM_PREFIX, ExtractOptions
 from samcls.encode.pipeline import Pipeline
 from samcls.encode.precision import choose_precision
-from samcls.errors import ConfigError
+from samcls.encode.specs import encoder_spec, parse_levels
+from samcls.errors import ConfigError, StoreError
 from samcls.store.feature_store import FeatureStore, RowBatch, RowTable
 from samcls.store.lock import Claim, writer_lock
 from samcls.store.rewrite import finish_rewrite, rewrite_store
@@ -61,6 +63,10 @@ class ExtractSummary:
         bytes: of the whole store where it lies.
         failures: (id, reason) for each failed row.
         leaks: groups and pictures in several splits, as `data.leaks` finds them among done rows.
+        checkpoint: the file that the weights came from, and whether it is official; empty where there
+            is none.
+        coarse_channels: of each level, how many channels keep fewer than 64 rounding steps of the
+            storage type a standard deviation.
     """
 
     store: str
@@ -74,6 +80,8 @@ class ExtractSummary:
     bytes: int
     failures: tuple[tuple[str, str], ...]
     leaks: Leaks
+    checkpoint: Mapping[str, str | None] = field(default_factory=dict)
+    coarse_channels: Mapping[str, int] = field(default_factory=dict)
 
 
 def extract(
@@ -125,7 +133,7 @@ def _extract(
 ) -> ExtractSummary:
     begun = time.monotonic()
     finish_rewrite(path)
-    encoder = open_encoder(options, path)
+    encoder = open_encoder(options, path, log)
     store = _open_or_create(manifest, path, encoder, options, log, claim)
     manifest = in_store_order(manifest, store)
     if options.changed != "ignore":
@@ -153,10 +161,25 @@ def _extract(
     if not len(todo):
         pass
     elif options.workers > 1 or options.dask:
-        _run_on_cluster(manifest, store, todo, settled, count, claim)
+        _run_on_cluster(manifest, store, todo, settled, count, claim, log)
     else:
         _run_here(manifest, store, todo, encoder, settled, count, log)
-    return _summary(store, before, begun, first_batch)
+    summary = _summary(store, before, begun, first_batch)
+    return replace(summary, coarse_channels=_coarse(store, log))
+
+
+def _coarse(store: FeatureStore, log: Log) -> dict[str, int]:
+    """Count the channels that storage rounds too coarsely, and say so."""
+    try:
+        levels = coarse_levels(store)
+    except StoreError as error:  # damage to rows that were done before is not this extract's
+        log(f"whether storage rounds channels too coarsely cannot be judged: {error}")
+        return {}
+    made = store.fingerprint
+    for level in levels:
+        if level.coarse:
+            log(f"warning: {level.sentence(made.storage, made.keep_bits)}")
+    return {level.level: level.coarse for level in levels}
 
 
 def _run_here(
@@ -168,9 +191,10 @@ def _run_here(
     count: Callable[[RowBatch], None],
     log: Log,
 ) -> None:
-    pipeline = Pipeline(manifest.rows, encoder, options, log)
+    finished = _finished(store)
+    pipeline = Pipeline(manifest.rows, encoder, options, log, proven=bool(finished))
     with ShardWriter(store, options.flush_seconds) as writer:
-        for batch in pipeline.run(todo, _finished(store), writer.features):
+        for batch in pipeline.run(todo, finished, writer.features):
             writer.add(batch)
             count(batch)
 
@@ -182,20 +206,24 @@ def _run_on_cluster(
     options: ExtractOptions,
     count: Callable[[RowBatch], None],
     claim: Claim,
+    log: Log,
 ) -> None:
     from samcls.encode.distributed import client_for, encode_shards
 
     threads = 0 if options.dask else max(1, torch.get_num_threads() // options.workers)
-    with client_for(options.workers, options.dask) as client:
+    with client_for(options.workers, options.dask, log) as client:
         encode_shards(client, manifest, store, todo, options, threads, count, claim)
 
 
-def open_encoder(options: ExtractOptions, store_path: str | None = None) -> Encoder:
+def open_encoder(
+    options: ExtractOptions, store_path: str | None = None, log: Log = lambda _: None
+) -> Encoder:
     """Build the encoder that the options ask for, on its device and in its precision.
 
     Args:
         options: of the extract.
         store_path: a store that may be there; `auto` precision then takes what it was made with.
+        log: called with a sentence on a checkpoint that is not the official one, or is interpolated.
     """
     device = choose_device(options.device)
     precision = options.precision
@@ -213,6 +241,8 @@ def open_encoder(options: ExtractOptions, store_path: str | None = None) -> Enco
             random_weights=options.random_weights,
             seed=options.seed,
             precision=precision,
+            checkpoint=options.checkpoint,
+            log=log,
         ).to(device)
     return load_encoder(
         options.encoder,
@@ -222,6 +252,7 @@ def open_encoder(options: ExtractOptions, store_path: str | None = None) -> Enco
         seed=options.seed,
         precision=precision,
         random_weights=options.random_weights,
+        log=log,
     ).to(device)
 
 
@@ -313,6 +344,7 @@ def _open_or_create(
         partition=partition,
         claim=claim,
         pixels=options.keep_pixels or 0,
+        checkpoint=encoder.source,
     )
 
 
@@ -365,4 +397,5 @@ def _summary(
         bytes=store.stored_bytes,
         failures=tuple((ids[r], errors[r]) for r in np.flatnonzero(status == FAILED)),
         leaks=leaks_in(store),
+        checkpoint=store.checkpoint,
     )

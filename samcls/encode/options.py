@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from samcls.data.images import Resize
-from samcls.encode.encoder import check_size, encoder_spec, parse_levels
 from samcls.encode.precision import PRECISIONS
+from samcls.encode.specs import check_size, encoder_spec, parse_levels
 from samcls.errors import ConfigError
 from samcls.views import view_names
 
@@ -20,7 +20,8 @@ class ExtractOptions:
 
     Attributes:
         encoder: `vit_t`, `vit_b`, `vit_l`, `vit_h`, or `timm:` and a model that timm knows.
-        checkpoint: official SAM checkpoint, by default the one fetched; none for the others.
+        checkpoint: file that holds the encoder's weights; by default the official one that was
+            fetched, or timm's own. None for `vit_t`.
         levels: comma-separated names, or `all` for the five.
         window: side of the pooling window, in map cells; 1 keeps the whole map.
         views: `none`, `flip` (as it is, and mirrored) or `d4` (all eight symmetries).
@@ -77,9 +78,10 @@ class ExtractOptions:
         view_names(self.views)
         if not self.encoder.startswith(TIMM_PREFIX):
             self._check_sam()
-        elif self.checkpoint:
+        elif self.checkpoint and self.random_weights:
             raise ConfigError(
-                f"{self.encoder} gets its weights from timm; leave --checkpoint {self.checkpoint} out"
+                f"--random-weights draws the weights of {self.encoder}, and --checkpoint "
+                f"{self.checkpoint} brings some; leave one of them out"
             )
         choices = {
             "resize": ("longest", "stretch"),

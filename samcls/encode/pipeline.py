@@ -19,6 +19,7 @@ from torch import Tensor
 from samcls.data.images import Frame, make_frame, pixel_digest, read_image
 from samcls.data.manifest import Row
 from samcls.encode.base import Encoder
+from samcls.encode.finite import FiniteGuard, largest_stored, not_finite
 from samcls.encode.options import ExtractOptions
 from samcls.encode.pooling import pool_valid, valid_cells
 from samcls.errors import ImageError, RunError
@@ -52,6 +53,7 @@ class _Launched:
     decoded: list[_Decoded]
     twins: list[int | None]
     features: dict[str, Tensor]
+    peaks: dict[str, Tensor]
     ready: torch.cuda.Event | None
 
 
@@ -63,6 +65,7 @@ class Pipeline:
         encoder: on its device.
         options: of the extract, the batch settled.
         log: called with a sentence when the device ran out of memory and less is tried.
+        proven: whether these options gave finite features before.
     """
 
     def __init__(
@@ -71,6 +74,7 @@ class Pipeline:
         encoder: Encoder,
         options: ExtractOptions,
         log: Callable[[str], None],
+        proven: bool = False,
     ) -> None:
         self._rows = rows
         self._encoder = encoder
@@ -82,6 +86,8 @@ class Pipeline:
         self._batch = options.batch or 1
         self._chunk = self._batch  # images the device takes at once; halved when memory runs out
         self._log = log
+        self._limit = largest_stored(options.storage, options.keep_bits)
+        self._guard = FiniteGuard(proven, self._noise_is_finite)
 
     def run(
         self, todo: Int[np.ndarray, " image"], finished: dict[bytes, int], recall: Recall
@@ -92,6 +98,9 @@ class Pipeline:
             todo: row numbers, ascending.
             finished: row of each pixel hash that is done; rows done here are added.
             recall: gives a finished row's features.
+
+        Raises:
+            NotFiniteError: the first images' features are not finite, nor would any be.
         """
         ahead: deque[tuple[np.ndarray, list[Future[_Decoded]]]] = deque()
         launched: _Launched | None = None
@@ -148,35 +157,44 @@ class Pipeline:
                 slots.append(int(row) % self._batch)
                 frames.append([frame.pixels for frame in one.frames])
                 extents.append([frame.valid for frame in one.frames])
-        features = self._encode(slots, frames, extents) if slots else {}
+        features, peaks = self._encode(slots, frames, extents) if slots else ({}, {})
         ready = None
         if self._encoder.device.type == "cuda":
             ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
             ready.record()
-        return _Launched(rows, decoded, twins, features, ready)
+        return _Launched(rows, decoded, twins, features, peaks, ready)
 
     def _encode(
         self,
         slots: list[int],
         frames: list[list[UInt8[np.ndarray, "size size 3"]]],
         extents: list[list[tuple[int, int]]],
-    ) -> dict[str, Tensor]:
-        """Encode every view; return (image, view, channel, row, col) for each level, by slot."""
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Encode every view.
+
+        Returns:
+            By slot, for each level, (image, view, channel, row, col); and its largest magnitude before
+            it was stored, (image, view).
+        """
         by_view = []
         for view in range(len(self._views)):
             pixels = [image[view] for image in frames]
             by_view.append(self._encode_view(slots, pixels, [extent[view] for extent in extents]))
-        return {
-            level: _to_host(torch.stack([features[level] for features in by_view], dim=1))
-            for level in self._encoder.levels
-        }
+        features, peaks = (
+            {
+                level: _to_host(torch.stack([found[what][level] for found in by_view], dim=1))
+                for level in self._encoder.levels
+            }
+            for what in (0, 1)
+        )
+        return features, peaks
 
     def _encode_view(
         self,
         slots: list[int],
         pixels: list[UInt8[np.ndarray, "size size 3"]],
         extents: list[tuple[int, int]],
-    ) -> dict[str, Tensor]:
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Encode a batch of fixed shape: what is absent from it is an empty frame."""
         device = self._encoder.device
         side = self._encoder.input_size
@@ -186,7 +204,7 @@ class Pipeline:
         for slot, image, extent in zip(slots, pixels, extents, strict=True):
             batch[slot] = torch.from_numpy(image)
             valid[slot] = extent
-        parts: list[dict[str, Tensor]] = []
+        parts: list[tuple[dict[str, Tensor], dict[str, Tensor]]] = []
         start = 0
         while start < self._batch:
             stop = min(start + self._chunk, self._batch)
@@ -198,21 +216,24 @@ class Pipeline:
                 continue
             start = stop
         kept = torch.tensor(slots, device=device)
-        return {
-            level: torch.cat([part[level] for part in parts])[kept]
-            for level in self._encoder.levels
-        }
+        features, peaks = (
+            {level: torch.cat([part[what][level] for part in parts])[kept] for level in parts[0][0]}
+            for what in (0, 1)
+        )
+        return features, peaks
 
     def _pooled(
         self, frames: UInt8[Tensor, "image size size 3"], valid: Sequence[tuple[int, int]]
-    ) -> dict[str, Tensor]:
-        """Encode, and pool where the maps are."""
-        pooled = {}
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Encode, and pool where the maps are; say how large each level became."""
+        pooled, peaks = {}, {}
         for level, values in self._encoder(frames, valid).items():
             shape = self._encoder.shape(level)
             cells = valid_cells(valid, (shape.rows, shape.cols), shape.patch)
-            pooled[level] = pool_valid(values, cells, self._window).to(self._dtype)
-        return pooled
+            means = pool_valid(values, cells, self._window)
+            peaks[level] = means.abs().amax((1, 2, 3)).float()
+            pooled[level] = means.to(self._dtype)
+        return pooled, peaks
 
     def _halve(self, error: BaseException) -> None:
         """Try fewer images at once after the device ran out of memory."""
@@ -232,12 +253,7 @@ class Pipeline:
             launched.ready.synchronize()
         rows, decoded = launched.rows, launched.decoded
         features = self._gather(launched, recall)
-        finite = np.all([np.isfinite(x).all((1, 2, 3, 4)) for x in features.values()], axis=0)
-        storage = str(self._dtype).removeprefix("torch.")
-        reasons = [
-            one.reason or ("" if good else _overflow(storage))
-            for one, good in zip(decoded, finite, strict=True)
-        ]
+        reasons = self._reasons(launched)
         failed = np.array([bool(reason) for reason in reasons])
         if self._keep:
             features[PIXELS] = self._pixels(decoded)
@@ -256,6 +272,35 @@ class Pipeline:
             status=np.where(failed, FAILED, DONE).astype(np.uint8),
             error=reasons,
         )
+
+    def _reasons(self, launched: _Launched) -> list[str]:
+        """Say of each image why it fails; stop the run where the fault is not the images'."""
+        encoded: list[str] = []
+        peaks = {level: x.numpy().max(axis=1) for level, x in launched.peaks.items()}
+        storage = str(self._dtype).removeprefix("torch.")
+        for number in range(len(next(iter(peaks.values()), ()))):
+            own = {level: float(found[number]) for level, found in peaks.items()}
+            good = all(peak < self._limit for peak in own.values())
+            precision = self._encoder.precision
+            encoded.append("" if good else not_finite(own, storage, precision, self._limit))
+        bad = [reason for reason in encoded if reason]
+        self._guard.saw(len(encoded) - len(bad), bad)
+        reasons = [one.reason for one in launched.decoded]
+        places = {int(row): i for i, row in enumerate(launched.rows)}
+        fresh = iter(encoded)
+        for i, (one, twin) in enumerate(zip(launched.decoded, launched.twins, strict=True)):
+            if one.frames and twin is None:
+                reasons[i] = next(fresh)
+            elif twin in places:  # a twin of an earlier batch is finite
+                reasons[i] = reasons[places[twin]]
+        return reasons
+
+    def _noise_is_finite(self) -> bool:
+        """Encode a frame of noise, to tell one image's fault from that of the weights."""
+        side = self._encoder.input_size
+        noise = np.random.default_rng(0).integers(0, 256, (side, side, 3), dtype=np.uint8)
+        _, peaks = self._encode_view([0], [noise], [(side, side)])
+        return all(bool((peak < self._limit).all()) for peak in peaks.values())
 
     def _pixels(self, decoded: Sequence[_Decoded]) -> UInt8[np.ndarray, "image size size 3"]:
         """Bring the images that are kept into one array; failed ones are zeros."""
@@ -309,10 +354,3 @@ def _twins(
         if one.frames and twin is None:
             here[one.sha256] = int(row)
     return twins
-
-
-def _overflow(storage: str) -> str:
-    return (
-        f"a feature of this image is not finite in {storage}; extract with --storage float32 to see "
-        "whether the encoder itself overflows"
-    )

@@ -6,7 +6,8 @@ features matter can be asked: DINOv2 instead of SAM, or any model with random we
     encoder = load_timm("timm:vit_small_patch14_dinov2", levels=("early", "neck"))
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -15,6 +16,8 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from samcls.encode.base import LEVELS, Encoder, MapShape, state_sha256
+from samcls.encode.timm_weights import load_file, pretrained_overlay
+from samcls.encode.weights import file_sha256, need_file
 from samcls.errors import ConfigError, WeightsError
 
 __all__ = ["TimmEncoder", "depths", "load_timm"]
@@ -40,12 +43,13 @@ class TimmEncoder(Encoder):
         input_size: int,
         precision: str,
         trained: bool,
+        weights_sha256: str | None = None,
     ) -> None:
         config: dict[str, Any] = body.pretrained_cfg  # type: ignore[assignment]
         super().__init__(
             name,
             levels,
-            state_sha256(body.state_dict()),
+            weights_sha256 or state_sha256(body.state_dict()),
             input_size,
             [255 * value for value in config["mean"]],
             [255 * value for value in config["std"]],
@@ -161,6 +165,8 @@ def load_timm(
     random_weights: bool = False,
     seed: int = 0,
     precision: str = "float32",
+    checkpoint: str | Path | None = None,
+    log: Callable[[str], None] = lambda _: None,
 ) -> TimmEncoder:
     """Build a timm model, with its pretrained weights or seeded random ones.
 
@@ -171,26 +177,41 @@ def load_timm(
         random_weights: draw the weights instead of fetching them.
         seed: of random weights.
         precision: `float32`, `bfloat16` or `float16`.
+        checkpoint: file with the model's weights, instead of those that timm fetches.
+        log: called with a sentence on what such a file holds.
 
     Raises:
         ConfigError: unknown model, level or size.
-        WeightsError: pretrained weights cannot be had.
+        WeightsError: pretrained weights cannot be had, or the file does not hold the model's.
     """
     model = name.removeprefix(_PREFIX)
     if not timm.is_model(model.split(".")[0]):
         near = ", ".join(timm.list_models(f"*{model.split('_')[0]}*")[:5]) or "none like it"
         raise ConfigError(f"timm knows no model {model!r}; it knows {near}")
-    body = _create(model, input_size, random_weights, seed)
+    file = None if checkpoint is None else Path(checkpoint)
+    if file is not None:
+        need_file(file)
+    body = _create(model, input_size, not random_weights and file is None, seed)
+    held = "" if file is None else load_file(body, model, file)
     known = depths(body)
     named = [level for level in LEVELS if level in known]
     asked = named if levels == "all" else [part.strip() for part in levels.split(",")]
     config: Any = body.pretrained_cfg
     size = input_size or config["input_size"][1]
-    return TimmEncoder(body, name, tuple(asked), size, precision, trained=not random_weights)
+    digest = None if file is None else file_sha256(file)
+    trained = not random_weights
+    encoder = TimmEncoder(body, name, tuple(asked), size, precision, trained, digest)
+    if file is not None:
+        encoder.source = {"file": file.name, "official": None, "holds": held}
+        log(f"{file.name} is not an official checkpoint: sha256 {digest}; it holds {held}")
+    return encoder
 
 
-def _create(model: str, size: int | None, random_weights: bool, seed: int) -> nn.Module:
-    options: dict[str, Any] = {"pretrained": not random_weights, "num_classes": 0}
+def _create(model: str, size: int | None, pretrained: bool, seed: int) -> nn.Module:
+    options: dict[str, Any] = {"pretrained": pretrained, "num_classes": 0}
+    if pretrained:
+        overlay = pretrained_overlay(model, timm.get_pretrained_cfg(model))
+        options |= {"pretrained_cfg_overlay": overlay} if overlay else {}
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:

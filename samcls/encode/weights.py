@@ -1,43 +1,36 @@
-"""The official SAM checkpoints: where they come from, and whether a file is one.
+"""The official SAM checkpoints: what they are, where they lie, and whether a file is one.
 
-Fetching resumes where it stopped (a `.part` file beside the target), and a file gets its final name
-only after its size and SHA-256 agree. Measured: hashing 1.2 GB/s, so 2.1 s for ViT-H.
-Listing and fetching need the standard library alone.
-Run: `samcls weights list`, `samcls weights fetch vit_b`, `samcls weights verify vit_b FILE`.
+Measured: hashing 1.2 GB/s, so 2.1 s for ViT-H. The standard library alone is needed.
+Run: `samcls weights list`, `samcls weights verify vit_b FILE`.
 """
 
-import contextlib
 import hashlib
-import http.client
 import os
-import shutil
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import IO, Any, Literal
+from typing import Literal
 
-from samcls.errors import DownloadError, WeightsError
+from samcls.errors import WeightsError
 
 __all__ = [
     "CHECKPOINTS",
     "Checkpoint",
+    "CheckpointFile",
     "Listed",
     "cache_dir",
-    "fetch",
+    "checkpoint_file",
+    "difference",
     "file_sha256",
     "find",
     "listing",
     "need_file",
+    "official_name",
     "verify",
 ]
 
 _SITE = "https://dl.fbaipublicfiles.com/segment_anything/"
-_BLOCK = 1 << 20
-
-Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -139,14 +132,14 @@ def verify(name: str | Checkpoint, path: Path) -> None:
     """
     record = find(name)
     need_file(path)
-    if difference := _difference(record, path):
+    if found := difference(record, path):
         raise WeightsError(
-            f"{path} is not the {record.name} checkpoint: {difference}. "
+            f"{path} is not the {record.name} checkpoint: {found}. "
             f"Remove it and run `samcls weights fetch {record.name}`."
         )
 
 
-def _difference(record: Checkpoint, path: Path) -> str:
+def difference(record: Checkpoint, path: Path) -> str:
     """Say how a file differs from what was published; nothing if it does not."""
     size = path.stat().st_size
     if size != record.bytes:
@@ -171,145 +164,6 @@ def _listed(record: Checkpoint, path: Path) -> Listed:
     return Listed(record, path, "present" if size == record.bytes else "wrong size", size)
 
 
-def fetch(
-    name: str | Checkpoint, directory: Path | None = None, progress: Progress | None = None
-) -> Path:
-    """Download a checkpoint, unless it is there already, and return its path.
-
-    A stopped download is continued from its `.part` file. As long as each connection brings new
-    bytes, a broken one is taken up again; one that brings none ends the attempt.
-
-    Args:
-        name: a known checkpoint's name, or a record.
-        directory: the folder to put it in; the cache folder by default. Made if need be.
-        progress: called with (bytes so far, bytes in all) after each piece.
-
-    Raises:
-        DownloadError: the source cannot be reached, sent something else, or the disk is full; what
-            has arrived so far is kept, unless it is wrong.
-        WeightsError: a file of this name is there already and is another.
-    """
-    record = find(name)
-    target = (cache_dir() if directory is None else directory) / record.file_name
-    if target.exists():
-        verify(record, target)
-        return target
-    part = target.with_name(target.name + ".part")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        _download(record, part, progress or _silent)
-        _accept(record, part)
-        part.replace(target)
-    except OSError as error:
-        raise DownloadError(
-            f"cannot write {part}: {error}. Name another folder with SAMCLS_WEIGHTS."
-        ) from error
-    return target
-
-
-def _silent(done: int, total: int) -> None:
-    """Report nothing."""
-
-
-def _download(record: Checkpoint, part: Path, progress: Progress) -> None:
-    if part.exists() and part.stat().st_size > record.bytes:
-        part.unlink()
-    while (before := _size(part)) < record.bytes:
-        _need_space(record, part, before)
-        cause = _connect_once(record, part, progress)
-        if _size(part) <= before:
-            raise DownloadError(_by_hand(record, part, cause))
-
-
-def _need_space(record: Checkpoint, part: Path, before: int) -> None:
-    free, missing = shutil.disk_usage(part.parent).free, record.bytes - before
-    if free < missing:
-        raise DownloadError(
-            f"{part.parent} has {free:,} bytes free, the {record.name} checkpoint needs "
-            f"{missing:,} more. Free some space, or name another folder with SAMCLS_WEIGHTS."
-        )
-
-
-def _connect_once(record: Checkpoint, part: Path, progress: Progress) -> str:
-    """Open one connection and append what it brings; return why it brought no more."""
-    start = _size(part)
-    headers = {"User-Agent": "samcls"} | ({"Range": f"bytes={start}-"} if start else {})
-    request = urllib.request.Request(record.url, headers=headers)  # noqa: S310 our own records
-    try:
-        response = urllib.request.urlopen(request, timeout=60)  # noqa: S310 our own records
-    except urllib.error.HTTPError as error:
-        with error:
-            if error.code == http.HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE and start:
-                part.unlink()
-                return _connect_once(record, part, progress)
-            return f"the server answered {error.code} {error.reason}"
-    except (
-        urllib.error.URLError,
-        http.client.HTTPException,
-        TimeoutError,
-        ConnectionError,
-    ) as error:
-        return str(getattr(error, "reason", error)) or type(error).__name__
-    with response:
-        return _append(record, part, response, start, progress)
-
-
-def _append(record: Checkpoint, part: Path, response: Any, start: int, progress: Progress) -> str:
-    continued = _starts_at(response, start)
-    done = start if continued else 0
-    with part.open("ab" if continued else "wb") as stream:
-        while piece := _read(response):
-            stream.write(piece)
-            done += len(piece)
-            progress(done, record.bytes)
-            if done > record.bytes:
-                break
-        _flush(stream)
-    return f"the connection ended after {done:,} of {record.bytes:,} bytes"
-
-
-def _starts_at(response: Any, start: int) -> bool:
-    """Whether the answer continues at byte `start`: a server may ignore the range asked for."""
-    if response.status != http.HTTPStatus.PARTIAL_CONTENT:
-        return False
-    return bool(response.headers.get("Content-Range", "").startswith(f"bytes {start}-"))
-
-
-def _read(response: Any) -> bytes:
-    # A connection that breaks is an end like any other: the size says whether it was too early.
-    with contextlib.suppress(http.client.HTTPException, TimeoutError, ConnectionError):
-        return bytes(response.read(_BLOCK))
-    return b""
-
-
-def _flush(stream: IO[bytes]) -> None:
-    # The final name must not outlive a power cut that the bytes did not.
-    stream.flush()
-    os.fsync(stream.fileno())
-
-
-def _accept(record: Checkpoint, part: Path) -> None:
-    if difference := _difference(record, part):
-        part.unlink()
-        raise DownloadError(
-            f"{record.url} did not send the {record.name} checkpoint: {difference}. What it sent "
-            "was removed. Run the command again; if it stays so, the file there has changed."
-        )
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-def _by_hand(record: Checkpoint, part: Path, cause: str) -> str:
-    kept = f" The {_size(part):,} bytes in {part} are kept and used." if _size(part) else ""
-    return (
-        f"cannot fetch the {record.name} checkpoint from {record.url}: {cause}.{kept} "
-        f"Run the command again, or download the file elsewhere and put it at "
-        f"{part.with_suffix('')} ({record.bytes:,} bytes, SHA-256 {record.sha256})."
-    )
-
-
 def need_file(path: Path) -> None:
     """Raise a WeightsError where there is no file at `path`."""
     if not path.is_file():
@@ -317,3 +171,58 @@ def need_file(path: Path) -> None:
         raise WeightsError(
             f"the checkpoint {path} {kind}. Name a file, or run `samcls weights fetch`."
         )
+
+
+@dataclass(frozen=True)
+class CheckpointFile:
+    """A checkpoint file as it lies on the disk.
+
+    Attributes:
+        path: where it lies.
+        sha256: of its bytes.
+        official: name of the official checkpoint that it is; None where it is another file.
+    """
+
+    path: Path
+    sha256: str
+    official: str | None
+
+
+def checkpoint_file(name: str, path: Path | None = None) -> CheckpointFile:
+    """Find the file that an encoder's weights are read from.
+
+    Args:
+        name: of the encoder.
+        path: the file that was asked for; by default the official one that was fetched before.
+
+    Raises:
+        WeightsError: there is none, or a file in the official one's place or of its name is another.
+    """
+    record = CHECKPOINTS[name]
+    if path is None:
+        path = cache_dir() / record.file_name
+        if not path.exists():
+            raise WeightsError(
+                f"{name} needs a checkpoint and there is none at {path}; give --checkpoint FILE, or "
+                f"fetch the official one with: samcls weights fetch {name}"
+            )
+        verify(record, path)
+        return CheckpointFile(path, record.sha256, name)
+    need_file(path)
+    for known in CHECKPOINTS.values():
+        if path.name != known.file_name:
+            continue
+        if found := difference(known, path):
+            raise WeightsError(
+                f"{path} bears the name of the official {known.name} checkpoint and is another file: "
+                f"{found}. It may be damaged: run `samcls weights fetch {known.name}`. If it is meant, "
+                "rename it"
+            )
+        return CheckpointFile(path, known.sha256, known.name)
+    sha256 = file_sha256(path)
+    return CheckpointFile(path, sha256, official_name(sha256))
+
+
+def official_name(sha256: str) -> str | None:
+    """Name the official checkpoint that has this SHA-256, if one has."""
+    return next((name for name, one in CHECKPOINTS.items() if one.sha256 == sha256), None)

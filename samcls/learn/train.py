@@ -11,7 +11,7 @@ one CPU core from process start to result, imports and six tables of 1,000 resam
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +181,8 @@ def train(
     clock.lap("score")
     tried = fitted.tried + sum(answer.tried for _, answer in answers)
     result = _result(run_dir, model, fitted, features, clock, tried, tables, scored, facts)
+    if store.provenance:
+        result = replace(result, notes=(*result.notes, store.provenance))
     if run_dir is not None:
         # The folder is not told its own name: it may be moved.
         metrics = {k: v for k, v in result.to_dict().items() if k != "run"}

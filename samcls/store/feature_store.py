@@ -37,6 +37,7 @@ from samcls.store.opening import MARK, open_group, refuse_other_contents, writin
 from samcls.store.reader import Rows, StoreReader
 from samcls.store.rows import RowBatch, RowTable
 from samcls.store.schema import (
+    CHECKPOINT,
     DONE,
     FORMAT_VERSION,
     PENDING,
@@ -98,6 +99,7 @@ class FeatureStore(StoreReader):
         partition: Partition | None = None,
         claim: Claim | None = None,
         pixels: int = 0,
+        checkpoint: Mapping[str, str | None] | None = None,
     ) -> "FeatureStore":
         """Make an empty store, every row pending.
 
@@ -112,6 +114,7 @@ class FeatureStore(StoreReader):
             partition: rows in a chunk and in a shard; sized in bytes by default.
             claim: of the writer's lock, checked before each write from here on.
             pixels: side of the images that are kept beside the features; 0 keeps none.
+            checkpoint: what the encoder says of the file that its weights came from, if any.
 
         Raises:
             OverwriteRefused: something other than an unfinished creation is there.
@@ -134,6 +137,7 @@ class FeatureStore(StoreReader):
             "format_version": FORMAT_VERSION,
             **_of_table(table),
             **({PIXELS: pixels} if pixels else {}),
+            **({CHECKPOINT: dict(checkpoint)} if checkpoint else {}),
         }
         with writing(path, claim), configured():
             group = zarr.open_group(

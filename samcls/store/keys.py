@@ -22,6 +22,8 @@ from zarr.abc.store import Store, SuffixByteRequest
 from zarr.core.buffer import Buffer, default_buffer_prototype
 from zarr.core.sync import sync
 
+from samcls.store.remote import RemoteStore
+
 __all__ = [
     "Keys",
     "SyncedStore",
@@ -144,8 +146,7 @@ class Keys:
         """Reach the store at a path or URL, without looking whether anything is there."""
         root = local_path(path)
         if root is None:
-            store = zarr.storage.FsspecStore.from_url(str(path), read_only=read_only)
-            return cls(store)
+            return cls(RemoteStore.at(str(path), read_only))
         kind: Callable[..., Any] = zarr.storage.LocalStore if read_only else SyncedStore
         return cls(kind(root, read_only=read_only))
 

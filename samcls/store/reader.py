@@ -20,6 +20,7 @@ from samcls.store.keys import Keys
 from samcls.store.layout import array_paths, codec_of
 from samcls.store.lazy import dataset, lazy_level
 from samcls.store.schema import (
+    CHECKPOINT,
     DONE,
     PIXELS,
     TRANSPOSED,
@@ -69,6 +70,22 @@ class StoreReader(ColumnReader):
     def pixel_size(self) -> int:
         """Side of the images that are kept beside the features; 0 where none are."""
         return int(self._attributes.get(PIXELS, 0))
+
+    @property
+    def checkpoint(self) -> dict[str, str | None]:
+        """What is known of the file that the weights came from; empty where there was none."""
+        return dict(self._attributes.get(CHECKPOINT, {}))
+
+    @property
+    def provenance(self) -> str:
+        """A sentence for every table of figures where the weights are no official ones; or nothing."""
+        known = self.checkpoint
+        if not known or known["official"]:
+            return ""
+        return (
+            f"the features come from {known['file']}, not an official checkpoint: sha256 "
+            f"{self.fingerprint.checkpoint_sha256}"
+        )
 
     @property
     def payloads(self) -> tuple[str, ...]:

@@ -71,6 +71,7 @@ def rewrite_store(
                 partition=store.partition,
                 claim=claim,
                 pixels=store.pixel_size,
+                checkpoint=store.checkpoint,
             )
             _copy(store, new, places)
         except BaseException:  # Ctrl-C too: the disk may have no room for a second store

@@ -13,6 +13,7 @@ from typing import Any
 from samcls.errors import StoreError
 
 __all__ = [
+    "CHECKPOINT",
     "DONE",
     "FAILED",
     "FORMAT_VERSION",
@@ -30,6 +31,9 @@ __all__ = [
 FORMAT_VERSION = 1
 PENDING, DONE, FAILED = 0, 1, 2  # values of the `status` array
 REMOVED = 3  # not in the manifest any more; whatever was encoded is kept, and no stage uses it
+CHECKPOINT = (
+    "checkpoint"  # attribute: the file that the weights came from, and whether it is official
+)
 PIXELS = "pixels"  # the array of images; no level has that name
 TRANSPOSED = frozenset({"rot90", "rot270", "transpose", "antitranspose"})  # views: sides swapped
 

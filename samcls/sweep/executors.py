@@ -16,6 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
+from samcls.cluster import cancel, connected, result_of
 from samcls.errors import RunError
 
 __all__ = ["Executor", "executor_for"]
@@ -24,7 +25,6 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 DEATHS = 3  # of processes with an item before it is given up
-PATIENCE = "15s"  # for a scheduler to answer
 
 
 class Executor(ABC):
@@ -57,18 +57,11 @@ def executor_for(workers: int = 1, dask: str | None = None) -> Iterator[Executor
         dask: Address of a running Dask scheduler, which wins over `workers`.
 
     Raises:
-        RunError: where no scheduler answers.
+        ConfigError: where the address is none.
+        RunError: where no scheduler answers, it goes away, or its workers cannot run this samcls.
     """
     if dask:
-        from distributed import Client
-
-        try:
-            client = Client(dask, timeout=PATIENCE)
-        except OSError as error:
-            raise RunError(
-                f"no Dask scheduler answers at {dask}: {error}. Start one with: dask scheduler"
-            ) from error
-        with client:
+        with connected(dask) as client:
             yield _OnDask(client)
         return
     yield _Here() if workers <= 1 else _Processes(workers)
@@ -147,10 +140,10 @@ class _OnDask(Executor):
         numbers = {future.key: number for number, future in enumerate(futures)}
         try:
             for future in as_completed(futures):
-                found = future.result() if future.status == "finished" else future.exception()
+                found = future.exception() if future.status == "error" else result_of(future, "")
                 yield items[numbers[future.key]], found
         finally:
-            self._client.cancel(futures, force=True)
+            cancel(self._client, futures)
 
 
 def _attempt(work: Callable[[T], R], item: T) -> R | Exception:

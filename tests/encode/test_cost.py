@@ -11,10 +11,10 @@ from PIL import Image
 from samcls.data.manifest import read_manifest
 from samcls.encode.check import check_precision
 from samcls.encode.cost import encoder_macs, matmul_rate, peak_memory
-from samcls.encode.encoder import ENCODERS
 from samcls.encode.extract import ExtractOptions, extract
 from samcls.encode.plan import plan
 from samcls.encode.precision import choose_precision
+from samcls.encode.specs import ENCODERS
 from samcls.errors import ConfigError
 
 CPU = torch.device("cpu")

@@ -1,6 +1,5 @@
 """The encoder gives what segment_anything gives, at every depth."""
 
-import importlib
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +15,9 @@ from segment_anything.utils.transforms import ResizeLongestSide
 from samcls.data.images import make_frame
 from samcls.encode import encoder as module
 from samcls.encode.base import LEVELS
-from samcls.encode.encoder import ENCODERS, load_encoder, parse_levels, resolve_level
+from samcls.encode.encoder import load_encoder
 from samcls.encode.pooling import pool_valid, valid_cells
+from samcls.encode.specs import ENCODERS, parse_levels, resolve_level
 from samcls.errors import ConfigError, WeightsError
 
 
@@ -71,19 +71,6 @@ def test_preprocessing_equals_sams_own(shape: tuple[int, int]) -> None:
     sam = Sam(encoder.body, torch.nn.Identity(), torch.nn.Identity())
     theirs = sam.preprocess(torch.from_numpy(resized).permute(2, 0, 1))
     assert torch.equal(ours[0], theirs)
-
-
-@pytest.fixture
-def shallow(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Shrink the official builders in depth, not in any other shape, to fit a laptop's memory."""
-    # the package exports a function of the module's own name, so the attribute is not the module
-    builders = importlib.import_module("segment_anything.build_sam")
-    whole = builders._build_sam
-
-    def two_blocks(**kwargs: object) -> Sam:
-        return whole(**{**kwargs, "encoder_depth": 2, "encoder_global_attn_indexes": [1]})
-
-    monkeypatch.setattr(builders, "_build_sam", two_blocks)
 
 
 @pytest.mark.parametrize("name", ["vit_b", "vit_l", "vit_h"])

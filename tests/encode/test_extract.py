@@ -341,7 +341,10 @@ def test_options_are_refused_before_anything_is_touched() -> None:
         ({"encoder": "vit_g"}, "unknown encoder 'vit_g'"),
         ({"precision": "int4"}, "auto or float32 or bfloat16"),
         ({"views": "all"}, "none, flip, d4"),
-        ({"encoder": "timm:resnet18", "checkpoint": "x.pth"}, "leave --checkpoint x.pth out"),
+        (
+            {"encoder": "timm:resnet18", "checkpoint": "x.pth", "random_weights": True},
+            "x.pth brings some; leave one of them out",
+        ),
     ):
         with pytest.raises(ConfigError, match=words):
             ExtractOptions(**options)

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from samcls.errors import RunError
-from samcls.sweep import executors
 from samcls.sweep.executors import executor_for
 
 
@@ -61,7 +60,7 @@ def test_an_item_that_keeps_killing_processes_is_given_up() -> None:
 
 def test_no_scheduler_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
     """With how to start one."""
-    monkeypatch.setattr(executors, "PATIENCE", "1s")
+    monkeypatch.setattr("samcls.cluster.PATIENCE", "1s")
     with (
         pytest.raises(RunError, match="Start one with: dask scheduler"),
         executor_for(dask="tcp://127.0.0.1:1"),

@@ -1,8 +1,7 @@
-"""Checkpoints are fetched, verified and read, or refused with words that help."""
+"""Official checkpoints are fetched and verified, or refused with words that help."""
 
 import hashlib
 import http.server
-import os
 import re
 import socket
 import subprocess
@@ -12,13 +11,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
 from samcls.encode import weights
-from samcls.encode.state import check_keys, load_state_dict
-from samcls.encode.weights import Checkpoint, fetch, verify
+from samcls.encode.fetching import fetch
+from samcls.encode.weights import Checkpoint, checkpoint_file, verify
 from samcls.errors import DownloadError, WeightsError
 
 CONTENT = bytes(range(256)) * 4099  # over one megabyte, and no multiple of any read size
@@ -284,13 +281,38 @@ def test_verify_accepts_the_right_file_and_names_the_difference(tmp_path: Path) 
         verify(record, path)
 
 
-@pytest.mark.parametrize("act", [load_state_dict, lambda path: verify("vit_b", path)])
+@pytest.mark.parametrize(
+    "act", [lambda p: checkpoint_file("vit_b", p), lambda p: verify("vit_b", p)]
+)
 def test_a_missing_checkpoint_is_named(act: Callable[[Path], object], tmp_path: Path) -> None:
     """A path without a file, or to a folder, is refused with the path."""
     with pytest.raises(WeightsError, match=r"none.pth does not exist.*samcls weights fetch"):
         act(tmp_path / "none.pth")
     with pytest.raises(WeightsError, match="is a folder"):
         act(tmp_path)
+
+
+def test_the_fetched_file_is_verified_before_it_is_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file in the official one's place, or of its name, that is another is refused with both hashes."""
+    name = weights.CHECKPOINTS["vit_b"].file_name
+    monkeypatch.setenv("SAMCLS_WEIGHTS", str(tmp_path))
+    with pytest.raises(WeightsError, match="fetch the official one with: samcls weights fetch"):
+        checkpoint_file("vit_b")
+    (tmp_path / name).write_bytes(b"cut off")
+    with pytest.raises(WeightsError, match=r"it has 7 bytes, expected 375,042,383. Remove it"):
+        checkpoint_file("vit_b")
+    with pytest.raises(WeightsError, match=r"bears the name of the official vit_b.* rename it"):
+        checkpoint_file("vit_l", tmp_path / name)
+
+
+def test_another_file_is_known_by_its_hash(tmp_path: Path) -> None:
+    """A file of one's own has its SHA-256 and is no official checkpoint."""
+    (tmp_path / "own.pth").write_bytes(CONTENT)
+    found = checkpoint_file("vit_b", tmp_path / "own.pth")
+    assert (found.official, found.sha256) == (None, hashlib.sha256(CONTENT).hexdigest())
+    assert weights.official_name(weights.CHECKPOINTS["vit_h"].sha256) == "vit_h"
 
 
 def test_listing_tells_present_absent_and_wrong_size(tmp_path: Path) -> None:
@@ -308,115 +330,7 @@ def test_listing_tells_present_absent_and_wrong_size(tmp_path: Path) -> None:
     assert [row.checkpoint.name for row in weights.listing(tmp_path)] == ["vit_b", "vit_l", "vit_h"]
 
 
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-def test_a_checkpoint_is_read_in_both_formats(zipped: bool, tmp_path: Path) -> None:
-    """Tensors come back as saved, from PyTorch's present and its former file format."""
-    state = {"a": torch.arange(6.0).reshape(2, 3), "b.c": torch.ones(2, dtype=torch.int64)}
-    torch.save(state, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
-    found = load_state_dict(tmp_path / "x.pth")
-    assert list(found) == ["a", "b.c"]
-    assert all(torch.equal(found[key], state[key]) for key in state)
-
-
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.999])
-def test_a_truncated_checkpoint_is_refused(zipped: bool, share: float, tmp_path: Path) -> None:
-    """A checkpoint cut anywhere is refused with its size, never half read."""
-    path = tmp_path / "x.pth"
-    torch.save({"a": torch.zeros(1000)}, path, _use_new_zipfile_serialization=zipped)
-    data = path.read_bytes()
-    path.write_bytes(data[: int(len(data) * share)])
-    with pytest.raises(WeightsError, match=r"cannot be read as a PyTorch checkpoint.*truncated"):
-        load_state_dict(path)
-
-
-@pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
-def test_random_damage_never_escapes_as_another_error(zipped: bool, tmp_path: Path) -> None:
-    """Flipped bytes give the saved names or a WeightsError, whatever the reader stumbles over."""
-    path = tmp_path / "x.pth"
-    torch.save({"a": torch.zeros(50)}, path, _use_new_zipfile_serialization=zipped)
-    data, random = path.read_bytes(), np.random.default_rng(0)
-    refused = 0
-    for _ in range(60):
-        damaged = np.frombuffer(data, np.uint8).copy()
-        damaged[random.integers(len(data), size=3)] ^= random.integers(1, 256, 3, np.uint8)
-        path.write_bytes(damaged.tobytes())
-        try:
-            load_state_dict(path)
-        except WeightsError:
-            refused += 1
-    assert refused > 0
-
-
-def test_a_checkpoint_that_runs_code_is_refused(tmp_path: Path) -> None:
-    """Reading a checkpoint never calls what is pickled in it."""
-
-    class Evil:
-        def __reduce__(self) -> tuple[Callable[[str], None], tuple[str]]:
-            return os.mkdir, (str(tmp_path / "ran"),)
-
-    torch.save({"a": Evil()}, tmp_path / "x.pth")
-    with pytest.raises(WeightsError, match="checkpoint of plain tensors"):
-        load_state_dict(tmp_path / "x.pth")
-    assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize(
-    ("saved", "words"),
-    [
-        (torch.zeros(2), "holds a Tensor, expected a table of named tensors"),
-        ({}, "holds nothing; expected"),
-        ({"epoch": 3, "a": torch.zeros(1)}, "holds 'epoch': int; expected"),
-        ({"model": {"a": torch.zeros(1)}}, "Perhaps 'model' is the table meant"),
-    ],
-    ids=["tensor", "empty", "number", "nested"],
-)
-def test_a_file_without_a_table_of_tensors_is_refused(
-    saved: object, words: str, tmp_path: Path
-) -> None:
-    """What a file holds instead of named tensors is said, and where they may be."""
-    torch.save(saved, tmp_path / "x.pth")
-    with pytest.raises(WeightsError, match=words):
-        load_state_dict(tmp_path / "x.pth")
-
-
-def state_of(dim: int, depth: int = 1) -> dict[str, torch.Tensor]:
-    blocks = {f"image_encoder.blocks.{i}.norm1.weight": torch.empty(dim) for i in range(depth)}
-    return {"image_encoder.patch_embed.proj.bias": torch.empty(dim)} | blocks
-
-
-def test_fitting_keys_pass() -> None:
-    """The same names and shapes are accepted."""
-    check_keys(state_of(768), state_of(768), Path("x.pth"))
-
-
-def test_keys_of_another_encoder_are_counted_and_named() -> None:
-    """Missing, unexpected and wrongly shaped keys are counted, and the encoder guessed."""
-    found = state_of(1024) | {"extra": torch.empty(1)}
-    with pytest.raises(WeightsError) as caught:
-        check_keys(state_of(768, depth=6), found, Path("x.pth"))
-    message = str(caught.value)
-    assert "x.pth does not fit" in message
-    assert "5 missing (image_encoder.blocks.1.norm1.weight, " in message
-    assert "blocks.4" not in message
-    assert "1 unexpected (extra)" in message
-    assert (
-        "2 wrongly shaped (image_encoder.patch_embed.proj.bias (1024,) instead of (768,),"
-        in message
-    )
-    assert "it is vit_l: ask for that encoder" in message
-
-
-def test_keys_that_fit_nothing_give_no_guess() -> None:
-    """A file that is no SAM checkpoint is refused without naming an encoder."""
-    with pytest.raises(
-        WeightsError, match=r"missing .* 1 unexpected \(a\)\. Either ask for"
-    ) as caught:
-        check_keys(state_of(768), {"a": torch.empty(1)}, Path("x.pth"))
-    assert "vit_" not in str(caught.value)
-
-
 def test_listing_and_fetching_need_no_torch() -> None:
     """The light verbs start without importing torch."""
-    code = "import sys, samcls.encode.weights as w; w.listing(); sys.exit('torch' in sys.modules)"
+    code = "import sys, samcls.encode.fetching, samcls.encode.weights as w; w.listing(); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
