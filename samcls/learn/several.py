@@ -25,13 +25,11 @@ from samcls.errors import OverwriteRefused
 from samcls.learn.inputs import check
 from samcls.learn.metrics import majority_class, mean_intervals, score
 from samcls.learn.predictions import read_predictions
-from samcls.learn.runs import MARK, load_run
+from samcls.learn.runs import MARK, SUMMARY, load_run
 from samcls.learn.train import train
 from samcls.store.feature_store import FeatureStore
 
 __all__ = ["train_several"]
-
-SUMMARY = "summary.json"
 
 Log = Callable[[str], None]
 
