@@ -191,8 +191,11 @@ class _Judge:
         }
         if len(drawn) < 2 or np.isnan(both[0]) or self._withheld(name):
             return result
-        # A resample of so many groups varies a little less than a new sample of them.
-        error = drawn.std(ddof=1) * np.sqrt(self.groups / self.freedom)
+        error = drawn.std(ddof=1)
+        if name in OF_ALL_IMAGES:
+            # A resample's mean over so many groups varies a little less than a new sample's. What
+            # is no mean varies more in resamples, and stays below its level without this.
+            error *= np.sqrt(self.groups / self.freedom)
         margin = t.ppf(0.975, self.freedom) * error
         result["difference_interval"] = [float(both[0] - margin), float(both[0] + margin)]
         if abs(both[0]) <= ALIKE:

@@ -1,10 +1,6 @@
-"""What a run says of every image, as tables: its own, and MedMNIST's.
+"""What a run says of every image, as a table.
 
-    id,split,group,task,label,p_benign,p_malignant     a row for each image and task, of every split
-    0,0.25,0.75                                        MedMNIST: row of the split, score of each class
-
-A MedMNIST file is named `{flag}_{split}_[AUC]{auc:.3f}_[ACC]{acc:.3f}@{run}.csv`, the flag being
-`breastmnist` or `breastmnist_64`; `medmnist.Evaluator.parse_and_evaluate` takes it as it is.
+id,split,group,task,label,p_benign,p_malignant     a row for each image and task, of every split
 """
 
 import csv
@@ -12,7 +8,6 @@ import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -23,7 +18,6 @@ from samcls.learn.features import Features
 __all__ = [
     "Predictions",
     "csv_bytes",
-    "medmnist_files",
     "prediction_table",
     "predictions_csv",
     "read_predictions",
@@ -111,46 +105,6 @@ def read_predictions(
     ids = tuple(groups)
     columns = np.array(labels, dtype=np.int64).T.reshape(len(ids), -1)
     return Predictions(ids, columns, probabilities, tuple(groups.values()))
-
-
-def medmnist_files(
-    flag: str,
-    run: str,
-    features: Features,
-    probabilities: Probabilities,
-    tables: Mapping[str, Mapping[str, Any]],
-) -> dict[str, bytes]:
-    """Prediction files of the validation and test split as MedMNIST's evaluator reads them.
-
-    Args:
-        flag: Data set, with `_64` and the like for other sizes than 28 px.
-        run: What the file calls the run; no dots.
-        features: Of all images of the data set: a failed one would shift the others' rows.
-        probabilities: Of every image, by task.
-        tables: Figures by split, `val` and `test`.
-
-    Returns:
-        Contents by file name.
-
-    Raises:
-        InputError: where images are missing.
-    """
-    if features.failed:
-        raise InputError(
-            f"MedMNIST's format needs every image, and {features.failed} could not be encoded; "
-            "extract them first"
-        )
-    # Several binary tasks are MedMNIST's multi-label: the score of each label.
-    parts = [p if len(probabilities) == 1 else p[:, -1:] for p in probabilities.values()]
-    scores = np.concatenate(parts, axis=1)
-    files = {}
-    for split, table in tables.items():
-        chosen = scores[features.rows(split).numpy()]
-        rows = [[str(i), *(f"{value:.9g}" for value in row)] for i, row in enumerate(chosen)]
-        auc, accuracy = table["auc"] or 0.0, table["accuracy"]
-        name = f"{flag}_{split}_[AUC]{auc:.3f}_[ACC]{accuracy:.3f}@{run}.csv"
-        files[name] = csv_bytes(rows[0], rows[1:])
-    return files
 
 
 def csv_bytes(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:

@@ -23,6 +23,7 @@ import numpy as np
 from samcls.config import TrainConfig, digest
 from samcls.errors import OverwriteRefused
 from samcls.learn.inputs import check
+from samcls.learn.medmnist import check_medmnist
 from samcls.learn.metrics import majority_class, mean_intervals, score
 from samcls.learn.predictions import read_predictions
 from samcls.learn.runs import MARK, SUMMARY, load_run
@@ -69,7 +70,9 @@ def train_several(
     plan = _plan(config, seeds, folds)
     _refuse_strangers(folder, plan)
     for one in plan.values():
-        check(store, one)
+        targets = check(store, one)
+        if options.get("medmnist") is not None:
+            check_medmnist(options["medmnist"], store, one, targets)
     found = {}
     for number, (name, one) in enumerate(plan.items(), 1):
         log(f"run {number} of {len(plan)}: {name}")

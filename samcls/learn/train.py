@@ -28,9 +28,9 @@ from samcls.learn.epochs import Fitted
 from samcls.learn.features import Features, Standardiser
 from samcls.learn.inputs import SPLITS, check, features_for
 from samcls.learn.loop import fit, steady_threads
+from samcls.learn.medmnist import check_medmnist, medmnist_files
 from samcls.learn.metrics import score
 from samcls.learn.model import Model, predict_logits, shape_of, to_probabilities
-from samcls.learn.predictions import medmnist_files
 from samcls.learn.runs import CHECKPOINT, begin_run, run_files, write_run
 from samcls.store.feature_store import FeatureStore
 
@@ -125,7 +125,8 @@ def train(
         log: Called with a line of progress now and then.
         every_baseline: Whether to train the other controls too, as `baselines.baselines` says.
         memory: Bytes that the features may take; above it they are streamed from a scratch file.
-        medmnist: Data set's flag, such as `breastmnist_64`: keep predictions in MedMNIST's format.
+        medmnist: Data set's flag, such as `breastmnist_64`: keep predictions in MedMNIST's format,
+            which needs its own images, splits and labels.
         device: `auto` (the GPU where there is one), `cpu` or `cuda`. It is no part of the config:
             it changes nothing but the rounding.
 
@@ -137,6 +138,8 @@ def train(
     """
     clock = _Clock()
     targets = check(store, config, run_dir)
+    if medmnist is not None:
+        check_medmnist(medmnist, store, config, targets)
     where = choose_device(device)
     raw = features_for(store, config, targets, memory)
     standardiser = Standardiser.fit(raw, raw.rows("train"))

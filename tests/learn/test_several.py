@@ -1,4 +1,4 @@
-"""Several seeds, folds, baselines, streaming and MedMNIST's files: whole runs again."""
+"""Several seeds, folds, baselines and streaming: whole runs again."""
 
 import csv
 import json
@@ -21,7 +21,6 @@ from samcls.store.feature_store import FeatureStore
 
 MakeStore = Callable[..., FeatureStore]
 CONFIG = TrainConfig(epochs=6, batch_size=16, learning_rate=1e-2, reduction=2, bootstrap=20)
-DATA = Path(__file__).parents[2].parent / "shared" / "data" / "medmnist"
 
 
 def test_seeds_give_mean_and_spread(make_store: MakeStore, tmp_path: Path) -> None:
@@ -131,31 +130,3 @@ def test_bilinear_upsampling_needs_whole_maps(make_store: MakeStore) -> None:
     assert whole.test["auc"] is not None
     with pytest.raises(ConfigError, match="pooled over window 2; extract with --window 1, or take"):
         train(make_store(60, name="pooled.zarr"), config)
-
-
-@pytest.mark.parametrize(("flag", "classes"), [("breastmnist", 2), ("retinamnist", 5)])
-def test_medmnists_evaluator_reads_the_predictions(
-    flag: str, classes: int, make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its figures from our file are ours, and the name is the one it would give."""
-    if not (DATA / f"{flag}.npz").exists():
-        pytest.skip(f"needs {flag}.npz in {DATA}")
-    import medmnist.evaluator
-
-    arrays = np.load(DATA / f"{flag}.npz")
-    splits = ("train", "val", "test")
-    labels = np.concatenate([arrays[f"{split}_labels"] for split in splits])
-    names = [split for split in splits for _ in arrays[f"{split}_labels"]]
-    tasks = {"label": tuple(str(c) for c in range(classes))}
-    store = make_store(len(labels), tasks=tasks, labels=labels, splits=names, strength=1.0)
-    result = train(store, replace(CONFIG, epochs=2), tmp_path / "run", medmnist=flag)
-    files = sorted(path.name for path in (tmp_path / "run").glob(f"{flag}_*"))
-    assert files[0].startswith(f"{flag}_test_[AUC]{result.test['auc']:.3f}_[ACC]")
-    assert files[0].endswith("@0.csv")
-    monkeypatch.setattr(medmnist.evaluator.Evaluator.__init__, "__defaults__", (None, str(DATA)))
-    for name, table in zip(files, (result.test, result.validation), strict=True):
-        path = str(tmp_path / "run" / name)
-        area, accuracy = medmnist.evaluator.Evaluator.parse_and_evaluate(path)
-        assert area == pytest.approx(table["auc"], abs=1e-6)
-        assert accuracy == pytest.approx(table["accuracy"], abs=1e-12)
-    assert load_run(tmp_path / "run").config.epochs == 2
