@@ -213,21 +213,28 @@ def _settings(path: Path | None, given: dict[str, Any]) -> Any:
 
 
 def _compare(
-    run_a: Annotated[Path, typer.Argument(help="Folder of a finished run, or of several seeds.")],
-    run_b: Annotated[Path, typer.Argument(help="Folder of another, on the same images.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN_A RUN_B [RUN_C]...",
+            help="Runs, folders of seeds or of folds, or sweeps, on the same images; the first is "
+            "compared with every other.",
+        ),
+    ],
     split: Annotated[str, typer.Option(help="test or val.")] = "test",
     resamples: Annotated[int, typer.Option(min=100, help="Paired resamples.")] = 1000,
     seed: Annotated[int, typer.Option(min=0, help="Of the resamples.")] = 0,
 ) -> Outcome:
-    """Differences of two runs, or two folders of seeds: paired bootstrap; DeLong's test of AUCs."""
+    """Differences of runs on the same images, groups drawn whole: bootstrap, DeLong's test of AUCs."""
     if split not in {"test", "val"}:
         raise ConfigError(f"--split is {split!r}; expected test or val")
-    from samcls.learn.compare import compare_runs, compare_seeds
+    if not 2 <= len(runs) <= 26:
+        raise ConfigError(
+            f"got {len(runs)} to compare; expected 2 to 26: samcls compare RUN_A RUN_B"
+        )
+    from samcls.learn.compare import compare_runs
     from samcls.learn.runs import load_runs
 
-    first, second = load_runs(run_a), load_runs(run_b)
-    if len(first) == len(second) == 1:
-        values = compare_runs(first[0], second[0], split, resamples, seed)
-    else:
-        values = compare_seeds(first, second, split, resamples, seed)
+    arms = [load_runs(path) for path in runs]
+    values = compare_runs(*arms, split=split, resamples=resamples, seed=seed)
     return Outcome(values, lambda: show_comparison(values))

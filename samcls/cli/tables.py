@@ -1,5 +1,6 @@
 """How figures are shown: one table for each task, baselines beside the head."""
 
+import string
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,6 +17,7 @@ _MEANINGS = {
     "se": "one global window (se)",
     "slca, shuffled": "slca, shuffled images",
 }
+_EXTRA_P = {"p_holm": "p Holm", "seeds_p": "p seeds", "seeds_p_holm": "p seeds Holm"}
 _COMPARED = ("auc", "average_precision", "accuracy", "balanced_accuracy", "f1", "kappa", "brier")
 
 
@@ -59,28 +61,54 @@ def _show_tables(result: Mapping[str, Any]) -> None:
 
 
 def show_comparison(result: Mapping[str, Any]) -> None:
-    """Print two runs' figures with their differences, for each task."""
-    first, second = result["runs"]
-    typer.echo(f"A: {first}\nB: {second}\n{result['images']} images of split {result['split']}")
-    seeds = result.get("seeds", [])
-    columns = ["figure", "A", "B", "A - B", "95 % interval", "p"]
-    if seeds:
-        typer.echo(f"means over {len(seeds)} seeds; p seeds: paired t-test over them")
-        columns.append("p seeds")
-    for task, figures in result["tasks"].items():
-        typer.echo(f"\n{task}")
-        rows = [
-            [name.replace("_", " "), *_compared(figures[name])][: len(columns)]
-            for name in _COMPARED
-            if figures[name]["difference"] is not None
-        ]
-        show_table(columns, rows)
-        if figures.get("delong", {}).get("p") is not None:
-            test = figures["delong"]
-            typer.echo(
-                f"DeLong's test of the AUCs: z {test['z']:.3f}, p {test['p']:.4f}, "
-                f"95 % interval {_pair(test['difference_interval'])}"
-            )
+    """Print runs' figures with the first's differences from the others', for each task, and notes."""
+    letters = string.ascii_uppercase
+    for letter, run in zip(letters, result["runs"], strict=False):
+        typer.echo(f"{letter}: {run}")
+    if result.get("seeds"):
+        typer.echo(f"means over {len(result['seeds'])} seeds; p seeds: paired t-test over them")
+    one = [{"tasks": result["tasks"]}] if "tasks" in result else []
+    for letter, pair in zip(letters[1:], one or result["comparisons"], strict=False):
+        for task, figures in pair["tasks"].items():
+            title = task if one else f"{task}: A and {letter}"
+            typer.echo(f"\n{title}, {_counted(figures)} of split {result['split']}")
+            _show_differences(figures, letter)
+    for note in result.get("notes", []):
+        typer.echo(note)
+
+
+def _show_differences(figures: Mapping[str, Any], letter: str) -> None:
+    found = [(name, figures[name]) for name in _COMPARED]
+    found = [(name, figure) for name, figure in found if figure["difference"] is not None]
+    extra = [
+        (key, title)
+        for key, title in _EXTRA_P.items()
+        if any(figure.get(key) is not None for _, figure in found)
+    ]
+    columns = ["figure", "A", letter, f"A - {letter}", "95 % interval", "p"]
+    rows = [
+        [name.replace("_", " "), *_compared(figure), *(number(figure.get(key)) for key, _ in extra)]
+        for name, figure in found
+    ]
+    show_table([*columns, *(title for _, title in extra)], rows)
+    test = figures.get("delong", {})
+    if test.get("p") is not None:
+        corrected = f", p Holm {_chance(test['p_holm'])}" if "p_holm" in test else ""
+        typer.echo(
+            f"DeLong's test of the AUCs: z {test['z']:.3f}, p {_chance(test['p'])}{corrected}, "
+            f"95 % interval {_pair(test['difference_interval'])}"
+        )
+    if figures["withheld"]:
+        typer.echo(figures["withheld"])
+
+
+def _chance(p: float) -> str:
+    return "below 0.0001" if p < 0.0001 else f"{p:.4f}"
+
+
+def _counted(figures: Mapping[str, Any]) -> str:
+    images, groups = figures["images"], figures["groups"]
+    return f"{images} images" + (f" of {groups} groups" if groups < images else "")
 
 
 def _compared(figure: Mapping[str, Any]) -> list[str]:
@@ -90,7 +118,6 @@ def _compared(figure: Mapping[str, Any]) -> list[str]:
         number(figure["difference"]),
         _pair(figure["difference_interval"]),
         number(figure["p"]),
-        number(figure.get("seeds_p")),
     ]
 
 

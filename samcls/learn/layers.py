@@ -67,8 +67,14 @@ class CumulativeLink(nn.Module):
         return torch.cat([self.first, functional.softplus(self.steps)]).cumsum(0)
 
     def forward(self, score: Float[Tensor, "image 1"]) -> Float[Tensor, "image class"]:
-        """Logarithms of the classes' probabilities, which softmax leaves as they are."""
-        above = torch.sigmoid(score - self.thresholds())
-        ones, zeros = torch.ones_like(score), torch.zeros_like(score)
-        shares = torch.cat([ones, above], 1) - torch.cat([above, zeros], 1)
-        return shares.clamp(min=SMALLEST).log()
+        """Logarithms of the classes' probabilities, which softmax leaves as they are.
+
+        Their gradients do not vanish, however far a score is on the wrong side.
+        """
+        apart = score - self.thresholds()
+        # sigmoid(a) - sigmoid(b) = sigmoid(a) sigmoid(-b) (1 - exp(b - a)), and between neighbouring
+        # thresholds 1 - exp(b - a) is the sigmoid of their step: no logarithm of a small number.
+        within = functional.pad(functional.logsigmoid(self.steps), (1, 1))
+        above = functional.pad(functional.logsigmoid(apart), (1, 0))
+        below = functional.pad(functional.logsigmoid(-apart), (0, 1))
+        return above + below + within

@@ -106,12 +106,16 @@ class Criterion:
         if self.gamma:
             known = labels.clamp(min=0)[:, None]
             chances = logits.log_softmax(1)
-            factor = (1 - chances.exp().gather(1, known)).clamp(min=0) ** self.gamma
+            # 1 - p as the other classes' sum: exact near p = 1, where a power of 1 - p below the
+            # first has no gradient that a number could hold.
+            own = torch.zeros_like(chances, dtype=torch.bool).scatter(1, known, value=True)
+            rest = chances.masked_fill(own, -torch.inf).logsumexp(1)
+            factor = (self.gamma * rest).exp()
             each = functional.nll_loss(chances, labels, weights, ignore_index=-1, reduction="none")
             if self.smoothing:
                 even = -(chances * weights).mean(1) * (labels >= 0)
                 each = (1 - self.smoothing) * each + self.smoothing * even
-            each = factor[:, 0] * each
+            each = factor * each
         else:
             each = functional.cross_entropy(
                 logits,

@@ -52,6 +52,7 @@ __all__ = [
 ]
 
 MARK = "COMPLETE"
+SUMMARY = "summary.json"  # of a folder of several runs, written after the last of them
 CHECKPOINT = "checkpoint.pt"  # of a long training that is not finished; gone with the mark
 FILES = (
     "config.toml",
@@ -200,15 +201,28 @@ def run_files(
 
 
 def load_runs(path: str | Path) -> list[Run]:
-    """Read a finished run back, or every seed's of a folder that `samcls train --seeds` made.
+    """Read a finished run back, or all of a folder of seeds or folds, or those of a sweep's winner.
+
+    Args:
+        path: What `samcls train` or `samcls sweep` made, or a sweep's folder `winner`.
 
     Raises:
-        InputError: as `load_run`, for any of them.
+        InputError: as `load_run`, for any of them; or not all seeds or folds are finished.
     """
     path = Path(path)
+    for inside in (path / "winner" / "run", path / "run"):
+        # A sweep's folder holds no run of its own, and its winner's holds only that one.
+        if inside.is_dir() and not (path / "config.toml").exists():
+            path = inside
+            break
     if (path / MARK).exists() or (path / "config.toml").exists():
         return [load_run(path)]
     folders = sorted(one.parent for one in path.glob("seed-*/config.toml"))
+    if folders and not (path / SUMMARY).exists():
+        raise InputError(
+            f"{path} is unfinished: it has no {SUMMARY}, which is written after its last seed and "
+            "fold; run the same samcls train again to finish it"
+        )
     return [load_run(folder) for folder in folders] if folders else [load_run(path)]
 
 

@@ -23,16 +23,15 @@ import numpy as np
 from samcls.config import TrainConfig, digest
 from samcls.errors import OverwriteRefused
 from samcls.learn.inputs import check, settled
+from samcls.learn.medmnist import check_medmnist
 from samcls.learn.metrics import majority_class, mean_intervals, score
 from samcls.learn.notes import leaks_of, refuse_leaks
 from samcls.learn.predictions import read_predictions
-from samcls.learn.runs import MARK, load_run
+from samcls.learn.runs import MARK, SUMMARY, load_run
 from samcls.learn.train import train
 from samcls.store.feature_store import FeatureStore
 
 __all__ = ["train_several"]
-
-SUMMARY = "summary.json"
 
 Log = Callable[[str], None]
 
@@ -77,6 +76,8 @@ def train_several(
     _refuse_strangers(folder, plan)
     for name, one in plan.items():
         targets = check(store, one)
+        if options.get("medmnist") is not None:
+            check_medmnist(options["medmnist"], store, one, targets)
         plan[name] = settled(one, targets)
         refuse_leaks(leaks_of(store, one, targets), allow_leak=allow_leak, strict=strict)
     options |= {"allow_leak": allow_leak, "strict": strict}

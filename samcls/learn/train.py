@@ -29,10 +29,10 @@ from samcls.learn.epochs import Fitted
 from samcls.learn.features import Features, Standardiser
 from samcls.learn.inputs import SPLITS, check, features_for, settled
 from samcls.learn.loop import fit, steady_threads
+from samcls.learn.medmnist import check_medmnist, medmnist_files
 from samcls.learn.metrics import score
 from samcls.learn.model import Model, predict_logits, shape_of, to_probabilities
 from samcls.learn.notes import Facts, facts_of
-from samcls.learn.predictions import medmnist_files
 from samcls.learn.runs import CHECKPOINT, begin_run, run_files, write_run
 from samcls.store.feature_store import FeatureStore
 
@@ -131,7 +131,8 @@ def train(
         log: Called with a line of progress now and then.
         every_baseline: Whether to train the other controls too, as `baselines.baselines` says.
         memory: Bytes that the features may take; above it they are streamed from a scratch file.
-        medmnist: Data set's flag, such as `breastmnist_64`: keep predictions in MedMNIST's format.
+        medmnist: Data set's flag, such as `breastmnist_64`: keep predictions in MedMNIST's format,
+            which needs its own images, splits and labels.
         device: `auto` (the GPU where there is one), `cpu` or `cuda`. It is no part of the config:
             it changes nothing but the rounding.
         allow_leak: Whether groups may lie in several splits; the notes then say so.
@@ -147,7 +148,7 @@ def train(
     clock = _Clock()
     targets = check(store, config, run_dir)
     if medmnist is not None:
-        _refuse_other_order(targets.tasks)
+        check_medmnist(medmnist, store, config, targets)
     config = settled(config, targets)
     facts = facts_of(store, config, targets, allow_leak=allow_leak, strict=strict)
     for line in (*targets.remarks, *facts.warnings):
@@ -193,16 +194,6 @@ def train(
             files |= medmnist_files(medmnist, run, features, probabilities, both)
         write_run(run_dir, files)
     return result
-
-
-def _refuse_other_order(tasks: Mapping[str, tuple[str, ...]]) -> None:
-    """MedMNIST's evaluator takes scores in the order of its own numbers."""
-    for task, classes in tasks.items():
-        if class_order(classes) != classes:
-            raise ConfigError(
-                f"task {task} has its classes in the order {', '.join(classes)}, and MedMNIST's format "
-                f"wants {', '.join(class_order(classes))}: leave --positive or --medmnist out"
-            )
 
 
 def _result(

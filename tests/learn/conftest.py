@@ -61,6 +61,7 @@ def make_store(tmp_path: Path) -> MakeStore:
         labels: np.ndarray | None = None,
         splits: list[str] | None = None,
         groups: list[str] | None = None,
+        ids: list[str] | None = None,
         status: np.ndarray | None = None,
         levels: dict[str, LevelShape] | None = None,
         features: dict[str, np.ndarray] | None = None,
@@ -82,7 +83,7 @@ def make_store(tmp_path: Path) -> MakeStore:
             made,
             levels,
             RowTable(
-                ids=[f"image-{i}" for i in range(images)],
+                ids=ids or [f"image-{i}" for i in range(images)],
                 splits=splits,
                 groups=groups or pairs(splits),
                 tasks=tasks,

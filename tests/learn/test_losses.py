@@ -69,6 +69,86 @@ def test_the_cumulative_link_is_proportional_odds() -> None:
     assert (chances.argmax(1).diff() >= 0).all()
 
 
+def wrong_side(
+    classes: int, score: float, dtype: torch.dtype
+) -> tuple[CumulativeLink, torch.Tensor]:
+    """A link with uneven thresholds, and one score."""
+    link = CumulativeLink(classes).to(dtype)
+    with torch.no_grad():
+        link.steps += 0.3 * torch.arange(classes - 2, dtype=dtype)
+    return link, torch.tensor([[score]], dtype=dtype, requires_grad=True)
+
+
+@pytest.mark.parametrize("score", [-30.0, 30.0, -90.0, 90.0])
+@pytest.mark.parametrize("label", [0, 1, 3])
+def test_a_confidently_wrong_score_keeps_its_gradient(score: float, label: int) -> None:
+    """Far from the class's thresholds t the loss is the distance to them, and its slope is 1.
+
+    Beyond both thresholds of a middle class, s > t' > t, its probability tends to
+    exp(-s) (exp(t') - exp(t)); on the other side, to exp(s) (exp(-t) - exp(-t')).
+    """
+    link, given = wrong_side(4, score, torch.float32)
+    loss = functional.cross_entropy(link(given), torch.tensor([label]))
+    loss.backward()  # type: ignore[no-untyped-call]
+    edges = np.r_[-np.inf, link.thresholds().detach().double().numpy(), np.inf]
+    side = np.sign(score)
+    ends = np.sort(side * edges[label : label + 2])
+    right = np.isinf(ends[1])  # the score lies in the outermost class, which is the label
+    with np.errstate(over="ignore"):
+        expected = 0.0 if right else abs(score) - np.log(np.exp(ends[1]) - np.exp(ends[0]))
+    assert loss.item() == pytest.approx(expected, rel=1e-5, abs=1e-6)
+    assert given.grad is not None
+    assert given.grad.item() == pytest.approx(0.0 if right else side, rel=1e-5, abs=1e-6)
+
+
+@pytest.mark.parametrize("classes", [2, 3, 5])
+@pytest.mark.parametrize("loss", ["cross_entropy", "focal"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_gradients_of_ordered_classes_are_finite_differences(
+    classes: int, loss: str, smoothing: float
+) -> None:
+    """Of scores from -30 to 30 and of the thresholds, whatever the loss made of the link."""
+    config = TrainConfig(loss=loss, label_smoothing=smoothing)  # type: ignore[arg-type]
+    link, _ = wrong_side(classes, 0.0, torch.float64)
+    scores = torch.tensor([-30.0, -3.0, 0.1, 4.0, 30.0], dtype=torch.float64)
+    scores = scores.repeat_interleave(classes)[:, None].requires_grad_()
+    labels = torch.arange(classes).repeat(5)[:, None]
+    criterion = Criterion.of(labels, [classes], config)
+    criterion.weights = tuple(weight.double() for weight in criterion.weights)
+
+    def value(scores: torch.Tensor, first: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+        given = {"first": first, "steps": steps}
+        return criterion(torch.func.functional_call(link, given, (scores,)), labels)
+
+    assert torch.autograd.gradcheck(value, (scores, link.first, link.steps))
+
+
+def test_steps_that_have_closed_leave_finite_losses() -> None:
+    """Thresholds that have run together give a middle class a small probability, and no NaN."""
+    link = CumulativeLink(3)
+    with torch.no_grad():
+        link.steps.fill_(-200.0)
+    loss = functional.cross_entropy(link(torch.tensor([[0.0]])), torch.tensor([1]))
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert loss.item() == pytest.approx(200 + 0.3133 * 2 + 1, abs=0.1)
+    assert link.steps.grad is not None
+    assert link.steps.grad.item() == pytest.approx(-1.0)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
+@pytest.mark.parametrize("scale", [30.0, 1000.0])
+def test_focal_gradients_are_finite_at_both_ends(gamma: float, scale: float) -> None:
+    """An image that is surely right adds nothing, one that is surely wrong what cross-entropy does."""
+    criterion = Criterion([torch.ones(3)], gamma=gamma)
+    for label, expected in ((0, [0.0, 0.0, 0.0]), (1, [1.0, -1.0, 0.0])):
+        logits = torch.tensor([[scale, 0.0, 0.0]], requires_grad=True)
+        loss = criterion(logits, torch.tensor([[label]]))
+        loss.backward()  # type: ignore[no-untyped-call]
+        assert loss.item() == pytest.approx(label * scale, abs=1e-5)
+        assert logits.grad is not None
+        assert_close(logits.grad[0], torch.tensor(expected), atol=1e-5, rtol=0)
+
+
 def test_a_link_of_two_classes_is_a_sigmoid() -> None:
     """Two ordered classes are a binary task."""
     link: nn.Module = CumulativeLink(2)

@@ -1,4 +1,4 @@
-"""Several seeds, folds, baselines, streaming and MedMNIST's files: whole runs again."""
+"""Several seeds, folds, baselines and streaming: whole runs again."""
 
 import csv
 import json
@@ -11,18 +11,16 @@ import pytest
 import torch
 
 from samcls.config import TrainConfig
-from samcls.errors import ConfigError, InputError, OverwriteRefused
-from samcls.learn.compare import compare_runs, compare_seeds
+from samcls.errors import ConfigError, OverwriteRefused
 from samcls.learn.features import load_features
 from samcls.learn.heads import HEADS
-from samcls.learn.runs import load_run, load_runs
+from samcls.learn.runs import load_run
 from samcls.learn.several import train_several
 from samcls.learn.train import train
 from samcls.store.feature_store import FeatureStore
 
 MakeStore = Callable[..., FeatureStore]
 CONFIG = TrainConfig(epochs=6, batch_size=16, learning_rate=1e-2, reduction=2, bootstrap=20)
-DATA = Path(__file__).parents[2].parent / "shared" / "data" / "medmnist"
 
 
 def test_seeds_give_mean_and_spread(make_store: MakeStore, tmp_path: Path) -> None:
@@ -132,72 +130,3 @@ def test_bilinear_upsampling_needs_whole_maps(make_store: MakeStore) -> None:
     assert whole.test["auc"] is not None
     with pytest.raises(ConfigError, match="pooled over window 2; extract with --window 1, or take"):
         train(make_store(60, name="pooled.zarr"), config)
-
-
-def test_runs_are_compared_on_the_same_images(make_store: MakeStore, tmp_path: Path) -> None:
-    """Two heads of one store are compared image by image; other images are refused."""
-    store = make_store(200, strength=6.0)
-    train(store, CONFIG, tmp_path / "slca")
-    train(store, replace(CONFIG, head="linear"), tmp_path / "linear")
-    train(store, replace(CONFIG, folds=2), tmp_path / "fold")
-    slca, linear, fold = (load_run(tmp_path / name) for name in ("slca", "linear", "fold"))
-    result = compare_runs(slca, linear)
-    auc = result["tasks"]["malignancy"]["auc"]
-    assert auc["first"] == pytest.approx(slca.metrics["test"]["auc"], abs=1e-9)
-    assert auc["second"] == pytest.approx(linear.metrics["test"]["auc"], abs=1e-9)
-    assert auc["difference"] == pytest.approx(auc["first"] - auc["second"])
-    assert result["images"] == 40
-    with pytest.raises(InputError, match="were not scored on the same test images and labels"):
-        compare_runs(slca, fold)
-
-
-def test_folders_of_seeds_are_compared_seed_by_seed(make_store: MakeStore, tmp_path: Path) -> None:
-    """The means are those of each folder's summary; other seeds, or folds, have no partners."""
-    store = make_store(100, strength=4.0)
-    config = replace(CONFIG, epochs=2)
-    means = {}
-    for head in ("slca", "linear"):
-        result = train_several(store, replace(config, head=head), tmp_path / head, seeds=2)
-        means[head] = result["test"]["auc"]
-    slca, linear = load_runs(tmp_path / "slca"), load_runs(tmp_path / "linear")
-    result = compare_seeds(slca, linear[::-1])
-    assert result["seeds"] == [0, 1]
-    assert result["runs"] == [str(tmp_path / "slca"), str(tmp_path / "linear")]
-    auc = result["tasks"]["malignancy"]["auc"]
-    assert auc["first"] == pytest.approx(means["slca"])
-    assert auc["second"] == pytest.approx(means["linear"])
-    with pytest.raises(InputError, match="got runs of the seeds 0, 1 and of 0; expected the same"):
-        compare_seeds(slca, linear[:1])
-    train_several(store, config, tmp_path / "cv", seeds=1, folds=2)
-    with pytest.raises(InputError, match="one run each and no folds"):
-        compare_seeds(load_runs(tmp_path / "cv"), load_runs(tmp_path / "cv"))
-    with pytest.raises(InputError, match="is not a run folder"):
-        load_runs(tmp_path)
-
-
-@pytest.mark.parametrize(("flag", "classes"), [("breastmnist", 2), ("retinamnist", 5)])
-def test_medmnists_evaluator_reads_the_predictions(
-    flag: str, classes: int, make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Its figures from our file are ours, and the name is the one it would give."""
-    if not (DATA / f"{flag}.npz").exists():
-        pytest.skip(f"needs {flag}.npz in {DATA}")
-    import medmnist.evaluator
-
-    arrays = np.load(DATA / f"{flag}.npz")
-    splits = ("train", "val", "test")
-    labels = np.concatenate([arrays[f"{split}_labels"] for split in splits])
-    names = [split for split in splits for _ in arrays[f"{split}_labels"]]
-    tasks = {"label": tuple(str(c) for c in range(classes))}
-    store = make_store(len(labels), tasks=tasks, labels=labels, splits=names, strength=1.0)
-    result = train(store, replace(CONFIG, epochs=2), tmp_path / "run", medmnist=flag)
-    files = sorted(path.name for path in (tmp_path / "run").glob(f"{flag}_*"))
-    assert files[0].startswith(f"{flag}_test_[AUC]{result.test['auc']:.3f}_[ACC]")
-    assert files[0].endswith("@0.csv")
-    monkeypatch.setattr(medmnist.evaluator.Evaluator.__init__, "__defaults__", (None, str(DATA)))
-    for name, table in zip(files, (result.test, result.validation), strict=True):
-        path = str(tmp_path / "run" / name)
-        area, accuracy = medmnist.evaluator.Evaluator.parse_and_evaluate(path)
-        assert area == pytest.approx(table["auc"], abs=1e-6)
-        assert accuracy == pytest.approx(table["accuracy"], abs=1e-12)
-    assert load_run(tmp_path / "run").config.epochs == 2
