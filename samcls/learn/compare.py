@@ -300,7 +300,10 @@ def _aligned(said: Predictions, ids: tuple[str, ...]) -> Predictions | None:
         return None
     order = [places[one] for one in ids]
     return Predictions(
-        ids, said.labels[order], {task: p[order] for task, p in said.probabilities.items()}
+        ids,
+        said.labels[order],
+        {task: p[order] for task, p in said.probabilities.items()},
+        tuple(said.groups[i] for i in order),
     )
 
 

@@ -1,7 +1,7 @@
 """What a run says of every image, as tables: its own, and MedMNIST's.
 
-    id,split,task,label,p_benign,p_malignant     one row for each image and task, of every split
-    0,0.25,0.75                                  MedMNIST: row of the split, score of each class
+    id,split,group,task,label,p_benign,p_malignant     a row for each image and task, of every split
+    0,0.25,0.75                                        MedMNIST: row of the split, score of each class
 
 A MedMNIST file is named `{flag}_{split}_[AUC]{auc:.3f}_[ACC]{acc:.3f}@{run}.csv`, the flag being
 `breastmnist` or `breastmnist_64`; `medmnist.Evaluator.parse_and_evaluate` takes it as it is.
@@ -20,7 +20,14 @@ from jaxtyping import Float, Int
 from samcls.errors import InputError
 from samcls.learn.features import Features
 
-__all__ = ["Predictions", "csv_bytes", "medmnist_files", "prediction_table", "read_predictions"]
+__all__ = [
+    "Predictions",
+    "csv_bytes",
+    "medmnist_files",
+    "prediction_table",
+    "predictions_csv",
+    "read_predictions",
+]
 
 Probabilities = Mapping[str, Float[np.ndarray, "image _class"]]
 
@@ -33,33 +40,52 @@ class Predictions:
         ids: Identifier of each image.
         labels: Class indices; -1 where a label is missing.
         probabilities: By task, "image class".
+        groups: Patient or lesion of each image, "" where it has none; none given means that no
+            image has one.
     """
 
     ids: tuple[str, ...]
     labels: Int[np.ndarray, "image task"]
     probabilities: Probabilities
+    groups: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.groups:
+            object.__setattr__(self, "groups", ("",) * len(self.ids))
 
 
 def prediction_table(features: Features, probabilities: Probabilities) -> bytes:
+    """What was said of every image of a store, as `predictions_csv` writes it."""
+    labels = features.labels.cpu().numpy()
+    said = Predictions(features.ids, labels, probabilities, features.groups)
+    return predictions_csv(said, features.splits, features.tasks)
+
+
+def predictions_csv(
+    said: Predictions, splits: Sequence[str], tasks: Mapping[str, tuple[str, ...]]
+) -> bytes:
     """A row for each image and task; a column for each class name, empty where not of the task."""
-    names = list(dict.fromkeys(name for classes in features.tasks.values() for name in classes))
+    names = list(dict.fromkeys(name for classes in tasks.values() for name in classes))
     rows: list[list[str]] = []
-    for i, (image, split) in enumerate(zip(features.ids, features.splits, strict=True)):
-        for column, (task, classes) in enumerate(features.tasks.items()):
-            label = int(features.labels[i, column])
-            values = dict(zip(classes, probabilities[task][i], strict=True))
+    for i, (image, split, group) in enumerate(zip(said.ids, splits, said.groups, strict=True)):
+        for column, (task, classes) in enumerate(tasks.items()):
+            label = int(said.labels[i, column])
+            values = dict(zip(classes, said.probabilities[task][i].tolist(), strict=True))
             rows.append(
-                [image, split, task, classes[label] if label >= 0 else ""]
+                [image, split, group, task, classes[label] if label >= 0 else ""]
                 # Nine digits tell every float32 from its neighbours.
                 + [f"{values[name]:.9g}" if name in values else "" for name in names]
             )
-    return csv_bytes(["id", "split", "task", "label", *(f"p_{name}" for name in names)], rows)
+    header = ["id", "split", "group", "task", "label", *(f"p_{name}" for name in names)]
+    return csv_bytes(header, rows)
 
 
 def read_predictions(
     path: str | Path, tasks: Mapping[str, tuple[str, ...]], split: str
 ) -> Predictions:
-    """Read back what `prediction_table` wrote, for one split.
+    """Read back what `predictions_csv` wrote, for one split.
+
+    A table of an earlier version has no column `group`: its images have none.
 
     Args:
         path: The table.
@@ -81,8 +107,10 @@ def read_predictions(
             probabilities[task] = np.array(values, np.float32).reshape(len(own), len(classes))
     except (OSError, KeyError, ValueError, csv.Error) as error:
         raise InputError(f"cannot read the predictions in {path}: {error}") from error
-    ids = tuple(dict.fromkeys(row["id"] for row in rows))
-    return Predictions(ids, np.array(labels, dtype=np.int64).T.reshape(len(ids), -1), probabilities)
+    groups = {row["id"]: row.get("group", "") for row in rows}
+    ids = tuple(groups)
+    columns = np.array(labels, dtype=np.int64).T.reshape(len(ids), -1)
+    return Predictions(ids, columns, probabilities, tuple(groups.values()))
 
 
 def medmnist_files(

@@ -37,7 +37,7 @@ from samcls.learn.epochs import Epoch, Fitted
 from samcls.learn.features import Features
 from samcls.learn.metrics import score
 from samcls.learn.model import Model, model_files
-from samcls.learn.predictions import Predictions, csv_bytes, read_predictions
+from samcls.learn.predictions import Predictions, csv_bytes, predictions_csv, read_predictions
 
 __all__ = [
     "RunFailure",
@@ -146,7 +146,10 @@ def record_of(
         tasks=dict(features.tasks),
         validation=table | {"loss": fitted.best.val_loss},
         predictions=Predictions(
-            tuple(features.ids[i] for i in rows.tolist()), labels, probabilities
+            tuple(features.ids[i] for i in rows.tolist()),
+            labels,
+            probabilities,
+            tuple(features.groups[i] for i in rows.tolist()),
         ),
         history=fitted.history,
         best_epoch=fitted.best.epoch,
@@ -159,11 +162,12 @@ def record_of(
 
 def write_record(folder: str | Path, record: RunRecord) -> None:
     """Write a run's folder, in place of what an unfinished or failed run left there."""
+    said = record.predictions
     files = {
         "config.toml": to_toml(record.config).encode(),
         "result.json": _json(_result(record)),
         "history.csv": _history(record.history),
-        "predictions.csv": _predictions(record),
+        "predictions.csv": predictions_csv(said, ["val"] * len(said.ids), record.tasks),
         **record.model,
     }
     checksums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
@@ -292,23 +296,6 @@ def _read_history(path: Path) -> tuple[Epoch, ...]:
             )
             for row in csv.DictReader(file)
         )
-
-
-def _predictions(record: RunRecord) -> bytes:
-    """The table of `predictions.prediction_table`, of the validation images."""
-    said = record.predictions
-    names = list(dict.fromkeys(name for classes in record.tasks.values() for name in classes))
-    rows: list[list[str]] = []
-    for i, image in enumerate(said.ids):
-        for column, (task, classes) in enumerate(record.tasks.items()):
-            label = int(said.labels[i, column])
-            values = dict(zip(classes, said.probabilities[task][i].tolist(), strict=True))
-            rows.append(
-                [image, "val", task, classes[label] if label >= 0 else ""]
-                # Nine digits tell every float32 from its neighbours.
-                + [f"{values[name]:.9g}" if name in values else "" for name in names]
-            )
-    return csv_bytes(["id", "split", "task", "label", *(f"p_{name}" for name in names)], rows)
 
 
 def _json(value: Any) -> bytes:

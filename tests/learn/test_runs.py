@@ -73,7 +73,7 @@ def test_predictions_have_a_row_for_each_image_and_task(run: Path, features: Fea
     with (run / "predictions.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert list(rows[0]) == [
-        "id", "split", "task", "label", "p_benign", "p_malignant", "p_low", "p_mid, or so",
+        "id", "split", "group", "task", "label", "p_benign", "p_malignant", "p_low", "p_mid, or so",
     ]  # fmt: skip
     assert len(rows) == 24
     expected = untrained(features).probabilities(features.tokens, features.counts)
