@@ -4,14 +4,14 @@
     result.test["auc"], result.baselines["logistic"]["test"]["auc"]
 
 BreastMNIST (780 images, five levels of 16 tokens from the miniature encoder, 100 epochs): 14.6 s of
-one CPU core from process start to result, imports and six tables of 1,000 resamples included. From a shell:
+one CPU core from process start to result, imports and six tables with intervals included. From a shell:
 `samcls train STORE RUN`.
 """
 
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,7 @@ from samcls.learn.device import choose_device, choose_precision, placed
 from samcls.learn.epochs import Fitted
 from samcls.learn.features import Features, Standardiser
 from samcls.learn.inputs import SPLITS, check, features_for
+from samcls.learn.intervals import interval_notes
 from samcls.learn.loop import fit, steady_threads
 from samcls.learn.metrics import score
 from samcls.learn.model import Model, predict_logits, shape_of, to_probabilities
@@ -54,7 +55,7 @@ class RunResult:
         seconds_by_stage: `load`, `train`, `baselines` and `score`.
         parameters: Trained values of the head.
         images: Number of images in `train`, `val` and `test`, and how many `failed` and were left
-        out.
+            out.
         models_tried: Models between which validation chose: the head's, and each baseline's.
         chosen: For a head that is solved (`logistic`, `knn`), the number chosen for each task.
         validation: Table of figures, as `metrics.score` gives it.
@@ -64,6 +65,7 @@ class RunResult:
         device: Where it was trained.
         precision: Of training's matrix products.
         notes: Sentences that belong under every table of these figures.
+        labelled: Of each task, how many images of `train`, `val` and `test` have a label.
     """
 
     run: str | None
@@ -82,6 +84,7 @@ class RunResult:
     device: str = "cpu"
     precision: str = "float32"
     notes: tuple[str, ...] = ()
+    labelled: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON knows them."""
@@ -204,6 +207,8 @@ def _result(
         baselines=scored,
         device=features.device.type,
         precision=str(choose_precision(model.config.precision, features.device)).split(".")[1],
+        notes=interval_notes(tables["test"]),
+        labelled=_labelled(features),
     )
 
 
@@ -225,8 +230,8 @@ def _tables(
             {task: values[rows] for task, values in probabilities.items()},
             features.tasks,
             majority,
-            config.bootstrap,
-            config.seed,
+            config.intervals,
+            [features.groups[row] for row in rows.tolist()],
             temperatures,
         )
     return tables
@@ -234,6 +239,14 @@ def _tables(
 
 def _images(features: Features) -> dict[str, int]:
     return {split: features.splits.count(split) for split in SPLITS} | {"failed": features.failed}
+
+
+def _labelled(features: Features) -> dict[str, dict[str, int]]:
+    known = (features.labels >= 0).cpu()
+    return {
+        task: {split: int(known[features.rows(split), column].sum()) for split in SPLITS}
+        for column, task in enumerate(features.tasks)
+    }
 
 
 def _described(features: Features) -> str:

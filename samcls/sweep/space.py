@@ -54,7 +54,7 @@ EQUAL = {
     "seed": "the file's own key seeds runs every configuration with several",
     "labels": "configurations that learn other labels cannot be ranked; make a sweep for each",
     "tasks": "configurations that learn other tasks cannot be ranked; make a sweep for each",
-    "bootstrap": "intervals change no head; set it under [fixed]",
+    "intervals": "they change no head; set it under [fixed]",
 }
 
 
