@@ -57,6 +57,7 @@ def option(
     above: Limit = None,
     below: Limit = None,
     distinct: bool = False,
+    former: str | None = None,
 ) -> T:
     """A field of a `Config` with the range of its values.
 
@@ -68,9 +69,12 @@ def option(
         above: Every value must exceed this.
         below: Every value must stay under this.
         distinct: For a list: no entry may stand in it twice.
+        former: The key's name in files of earlier versions, which are still read.
     """
     limits = {"at least": at_least, "at most": at_most, "above": above, "below": below}
-    chosen: T = field(default=default, metadata={"limits": limits, "distinct": distinct})
+    chosen: T = field(
+        default=default, metadata={"limits": limits, "distinct": distinct, "former": former}
+    )
     return chosen
 
 
@@ -153,8 +157,9 @@ class TrainConfig(Config):
         channels_last: Whether the network's maps lie in memory with their channels innermost.
         compile: Whether the network is compiled, which costs a minute before the first step.
         jitter: Most by which brightness and contrast of training images are changed, in [0, 1).
-        bootstrap: Resamples behind each interval; 0 means no intervals.
-        seed: Of initial weights, order of images, dropout, the training share and resamples.
+        intervals: Most parts of the images (groups, where there are not more of them) that are left
+            out in turn for the intervals; 0 means no intervals.
+        seed: Of initial weights, order of images, dropout and the training share.
     """
 
     head: str = "slca"
@@ -196,7 +201,7 @@ class TrainConfig(Config):
     channels_last: bool = False
     compile: bool = False
     jitter: float = option(0.0, at_least=0.0, below=1.0)
-    bootstrap: int = option(1000, at_least=0)
+    intervals: int = option(1000, at_least=0, former="bootstrap")
     seed: int = option(0, at_least=0, at_most=2**63 - 1)
 
 
@@ -265,9 +270,11 @@ def _examine(cls: type[Config], values: Mapping[str, Any]) -> tuple[dict[str, An
     """The values converted to their fields' types, and a sentence for each that cannot be."""
     hints = get_type_hints(cls)
     known = {f.name: f.metadata for f in _fields(cls)}
+    former = {rules["former"]: name for name, rules in known.items() if rules.get("former")}
     parsed: dict[str, Any] = {}
     problems: list[str] = []
-    for name, value in values.items():
+    for given, value in values.items():
+        name = former.get(given, given)
         if name not in known:
             problems.append(_unknown(name, list(known)))
             continue

@@ -47,7 +47,7 @@ def test_every_field_changes_the_digest() -> None:
     other = TrainConfig(
         head="linear", levels=("neck",), tasks=("grade",), window=8, reduction=4, gate="residual",
         hidden=8, dropout=0.5, epochs=3, patience=2, batch_size=8, learning_rate=0.1, warmup=0.5,
-        weight_decay=0.5, class_weights="balanced", bootstrap=10, seed=1, labels="other.csv",
+        weight_decay=0.5, class_weights="balanced", intervals=10, seed=1, labels="other.csv",
         ordinal=("grade",), missing=("nan",), positive=("1",), folds=5, fold=1, upsampling="bilinear", gate_bias=False,
         gate_channels=1, loss="focal", focal_gamma=1.0, label_smoothing=0.1, train_fraction=0.5,
         precision="bfloat16", stages=("stage4",), guided_gate="multiply", guided_control="se",

@@ -43,7 +43,7 @@ runs = {runs}
 [fixed]
 epochs = {epochs}
 patience = 0
-bootstrap = 0
+intervals = 0
 [space]
 reduction = [8, 16]
 gate = ["multiply", "residual"]

@@ -149,10 +149,14 @@ def _show_winner(values: Mapping[str, Any]) -> None:
     )
     show_figures(best["figures"])
     opened = best["test_opened"]
-    times = "once" if opened == 1 else f"for {opened} winners, which a reader should be told"
+    times = (
+        "for the winner" if opened == 1 else f"for {opened} winners, which a reader should be told"
+    )
+    if values["efficiency"]:
+        times += ", and by the heads of the training shares, between which it chose nothing"
     speed = values["runs_a_minute"]
     typer.echo(
-        f"the test split was scored {times}; the winner is {best['run']}\n"
+        f"this sweep scored the test split {times}; the winner is {best['run']}\n"
         f"{values['finished']} runs, {values['failed']} failed, {values['made']} made now"
         + ("" if speed is None else f" in {_duration(values['seconds'])}, {speed:.0f} a minute")
     )

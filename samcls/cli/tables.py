@@ -47,17 +47,40 @@ def _show_tables(result: Mapping[str, Any]) -> None:
                 f"{result['head']} head, mean AUC of the {len(result['runs'])} runs on other test "
                 f"images: 95 % interval {_pair(test['auc_interval'])}"
             )
-    if several:
-        typer.echo(f"\nmean of {len(result['runs'])} runs; models tried: {result['models_tried']}")
-        for pooled in result.get("pooled", []):
-            around = _around(pooled, "auc")
-            typer.echo(f"all folds' images together: AUC {number(pooled['auc'])}, {around}")
-        return
-    images = result["images"]
-    typer.echo(
-        f"\ntrained on {images['train']} images, chosen on {images['val']}, tested once on "
-        f"{images['test']}; models tried: {result['models_tried']}"
+    typer.echo("")
+    for line in _used(result):
+        typer.echo(line)
+    for pooled in result.get("pooled", []):
+        around = _around(pooled, "auc")
+        typer.echo(f"all folds' images together: AUC {number(pooled['auc'])}, {around}")
+
+
+def _used(result: Mapping[str, Any]) -> list[str]:
+    """How many labelled images there were, and how often the test split was scored: what is known."""
+    tried = f"models tried: {result['models_tried']}"
+    runs = len(result.get("runs", []))
+    if "pooled" in result:
+        images, seeds = result["pooled"][0]["images"], len(result["pooled"])
+        times = "once" if seeds == 1 else f"once for each of {seeds} seeds"
+        return [
+            f"mean of {runs} runs; {tried}",
+            f"each of {images} images was tested {times}, by a run that had not seen it",
+        ]
+    counts = {
+        task: f"trained on {of['train']} labelled images, chosen on {of['val']}, tested on {of['test']}"
+        for task, of in (result.get("labelled") or {"": result["images"]}).items()
+    }
+    alike = len(set(counts.values())) == 1
+    lines = (
+        list(dict.fromkeys(counts.values()))
+        if alike
+        else [f"{task}: {line}" for task, line in counts.items()]
     )
+    if runs:
+        times = f"each of these {runs} runs scored the test split once; figures are their means"
+    else:
+        times = "this run scored the test split once"
+    return [*lines, f"{times}; {tried}"]
 
 
 def show_comparison(result: Mapping[str, Any]) -> None:

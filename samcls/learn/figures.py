@@ -10,7 +10,7 @@ tables), everything of the ranking from one sort a class.
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-__all__ = ["FIGURES", "SPECIFICITY", "area", "figures", "mean_defined", "predicted"]
+__all__ = ["FIGURES", "SPECIFICITY", "area", "bounds", "figures", "mean_defined", "predicted"]
 
 FIGURES = (
     "auc",
@@ -77,6 +77,13 @@ def figures(
             _calibration_error(weights, labels, probabilities),
         ]
     )
+
+
+def bounds(classes: int) -> Float[np.ndarray, "2 figure"]:
+    """The least and the most that each of `FIGURES` can be."""
+    least = dict.fromkeys(FIGURES, 0.0) | {"kappa": -1.0}
+    most = dict.fromkeys(FIGURES, 1.0) | {"brier": 1.0 if classes == 2 else 2.0}
+    return np.array([[ends[name] for name in FIGURES] for ends in (least, most)])
 
 
 def predicted(probabilities: Probabilities) -> Labels:

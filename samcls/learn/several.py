@@ -23,6 +23,7 @@ import numpy as np
 from samcls.config import TrainConfig, digest
 from samcls.errors import OverwriteRefused
 from samcls.learn.inputs import check, settled
+from samcls.learn.intervals import interval_notes
 from samcls.learn.medmnist import check_medmnist
 from samcls.learn.metrics import majority_class, mean_intervals, score
 from samcls.learn.notes import leaks_of, refuse_leaks
@@ -90,7 +91,8 @@ def train_several(
         result["pooled"] = [
             _pooled(config, [folder / name for name in names]) for names in _by_seed(plan).values()
         ]
-    elif config.bootstrap:
+        result["notes"] += interval_notes(result["pooled"][0])
+    elif config.intervals:
         _add(result["test"], _of_mean(config, [folder / name for name in plan]))
     part = folder / f"{SUMMARY}.part"
     part.write_text(json.dumps(result, indent=2, allow_nan=False), encoding="utf-8")
@@ -158,7 +160,8 @@ def _summary(
         "images": results[0]["images"],
         "models_tried": sum(one["models_tried"] for one in results),
         "leaks": results[0].get("leaks", {}),
-        "notes": list(dict.fromkeys(note for one in results for note in one.get("notes", []))),
+        "notes": _notes(found),
+        "labelled": results[0].get("labelled", {}),
         **{name: _spread([one[name] for one in results]) for name in tables},
         "baselines": {
             baseline: {
@@ -179,6 +182,14 @@ def _summary(
     }
 
 
+def _notes(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """The runs' notes, each once; of folds, whose intervals are not shown, none of intervals."""
+    folds = any("-fold-" in name for name in found)
+    dropped = {n for one in found.values() for n in interval_notes(one["test"])} if folds else set()
+    notes = dict.fromkeys(note for one in found.values() for note in one.get("notes", []))
+    return [note for note in notes if note not in dropped]
+
+
 def _spread(tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Mean and standard deviation of every figure that all tables define."""
     spread: dict[str, Any] = {}
@@ -190,6 +201,8 @@ def _spread(tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             }
         elif name == "images":
             spread[name] = first
+        elif name.endswith("_interval"):
+            continue
         elif first is None or isinstance(first, float):
             defined = [value for value in values if value is not None]
             spread[name] = float(np.mean(defined)) if defined else None
@@ -202,7 +215,7 @@ def _of_mean(config: TrainConfig, folders: Sequence[Path]) -> dict[str, Any]:
     tasks = load_run(folders[0]).tasks
     said = [read_predictions(folder / "predictions.csv", tasks, "test") for folder in folders]
     answers = [one.probabilities for one in said]
-    return mean_intervals(said[0].labels, answers, tasks, config.bootstrap, config.seed)
+    return mean_intervals(said[0].labels, answers, tasks, config.intervals, said[0].groups)
 
 
 def _add(table: dict[str, Any], more: Mapping[str, Any]) -> None:
@@ -225,4 +238,5 @@ def _pooled(config: TrainConfig, folders: Sequence[Path]) -> dict[str, Any]:
     probabilities = {
         task: np.concatenate([one.probabilities[task] for one in said]) for task in tasks
     }
-    return score(labels, probabilities, tasks, majority, config.bootstrap, config.seed)
+    groups = [group for one in said for group in one.groups]
+    return score(labels, probabilities, tasks, majority, config.intervals, groups)

@@ -4,7 +4,7 @@
     result.test["auc"], result.baselines["logistic"]["test"]["auc"]
 
 BreastMNIST (780 images, five levels of 16 tokens from the miniature encoder, 100 epochs): 14.6 s of
-one CPU core from process start to result, imports and six tables of 1,000 resamples included. From a shell:
+one CPU core from process start to result, imports and six tables with intervals included. From a shell:
 `samcls train STORE RUN`.
 """
 
@@ -20,14 +20,14 @@ import torch
 from jaxtyping import Float
 
 from samcls.config import TrainConfig
-from samcls.data.labels import class_order
-from samcls.errors import ConfigError, RunError
+from samcls.errors import RunError
 from samcls.learn.baselines import baselines, majority_classes
 from samcls.learn.calibration import fit_temperature
 from samcls.learn.device import choose_device, choose_precision, placed
 from samcls.learn.epochs import Fitted
 from samcls.learn.features import Features, Standardiser
 from samcls.learn.inputs import SPLITS, check, features_for, settled
+from samcls.learn.intervals import interval_notes
 from samcls.learn.loop import fit, steady_threads
 from samcls.learn.medmnist import check_medmnist, medmnist_files
 from samcls.learn.metrics import score
@@ -56,7 +56,7 @@ class RunResult:
         seconds_by_stage: `load`, `train`, `baselines` and `score`.
         parameters: Trained values of the head.
         images: Number of images in `train`, `val` and `test`, and how many `failed` and were left
-        out.
+            out.
         models_tried: Models between which validation chose: the head's, and each baseline's.
         chosen: For a head that is solved (`logistic`, `knn`), the number chosen for each task.
         validation: Table of figures, as `metrics.score` gives it.
@@ -67,6 +67,7 @@ class RunResult:
         precision: Of training's matrix products.
         notes: Sentences that belong under every table of these figures.
         leaks: Groups and pictures in several splits, with counts and ids, as `data.leaks` finds them.
+        labelled: Of each task, how many images of `train`, `val` and `test` have a label.
     """
 
     run: str | None
@@ -86,6 +87,7 @@ class RunResult:
     precision: str = "float32"
     notes: tuple[str, ...] = ()
     leaks: dict[str, Any] = field(default_factory=dict)
+    labelled: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON knows them."""
@@ -223,8 +225,9 @@ def _result(
         baselines=scored,
         device=features.device.type,
         precision=str(choose_precision(model.config.precision, features.device)).split(".")[1],
-        notes=facts.notes,
+        notes=(*facts.notes, *interval_notes(tables["test"])),
         leaks=facts.leaks,
+        labelled=_labelled(features),
     )
 
 
@@ -246,8 +249,8 @@ def _tables(
             {task: values[rows] for task, values in probabilities.items()},
             features.tasks,
             majority,
-            config.bootstrap,
-            config.seed,
+            config.intervals,
+            [features.groups[row] for row in rows.tolist()],
             temperatures,
         )
     return tables
@@ -255,6 +258,14 @@ def _tables(
 
 def _images(features: Features) -> dict[str, int]:
     return {split: features.splits.count(split) for split in SPLITS} | {"failed": features.failed}
+
+
+def _labelled(features: Features) -> dict[str, dict[str, int]]:
+    known = (features.labels >= 0).cpu()
+    return {
+        task: {split: int(known[features.rows(split), column].sum()) for split in SPLITS}
+        for column, task in enumerate(features.tasks)
+    }
 
 
 def _described(features: Features) -> str:

@@ -56,7 +56,7 @@ EQUAL = {
     "tasks": "configurations that learn other tasks cannot be ranked; make a sweep for each",
     "missing": "configurations that learn other labels cannot be ranked; make a sweep for each",
     "positive": "figures of another class cannot be ranked together; set it under [fixed]",
-    "bootstrap": "intervals change no head; set it under [fixed]",
+    "intervals": "they change no head; set it under [fixed]",
 }
 
 

@@ -20,7 +20,7 @@ from samcls.learn.stacked import Members, stack_of
 from samcls.store.feature_store import FeatureStore
 
 MakeStore = Callable[..., FeatureStore]
-CONFIG = TrainConfig(epochs=6, batch_size=16, learning_rate=1e-2, reduction=2, bootstrap=0)
+CONFIG = TrainConfig(epochs=6, batch_size=16, learning_rate=1e-2, reduction=2, intervals=0)
 CPU = torch.device("cpu")
 DESCENDED = sorted(name for name, head in HEADS.items() if not issubclass(head, ClosedHead))
 

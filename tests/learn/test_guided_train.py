@@ -35,7 +35,7 @@ from samcls.store.schema import LevelShape
 MakeStore = Callable[..., FeatureStore]
 
 CONFIG = TrainConfig(
-    head="guided:test_resnet", pretrained=False, epochs=2, batch_size=16, bootstrap=0
+    head="guided:test_resnet", pretrained=False, epochs=2, batch_size=16, intervals=0
 )
 
 

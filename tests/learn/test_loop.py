@@ -19,7 +19,7 @@ from samcls.learn.model import predict_logits, to_probabilities
 from samcls.store.feature_store import FeatureStore
 
 MakeStore = Callable[..., FeatureStore]
-CONFIG = TrainConfig(epochs=8, batch_size=16, learning_rate=1e-2, reduction=2, bootstrap=0)
+CONFIG = TrainConfig(epochs=8, batch_size=16, learning_rate=1e-2, reduction=2, intervals=0)
 BALANCED = TrainConfig(class_weights="balanced")
 
 

@@ -10,11 +10,7 @@ TABLE
 """
 
 import numpy as np
-import pytest
 
-from samcls.learn.delong import delong
-from samcls.learn.metrics import resample
-from samcls.learn.figures import area
 from samcls.learn.paired import compare
 
 SIZES = (58, 156, 400)
@@ -54,4 +50,7 @@ def rejected(
         for name, p in values.items():
             found.setdefault(name, []).append(p)
     kept = {name: [p for p in ps if p is not None] for name, ps in found.items()}
-    return {name: (float(np.mean(np.array(p) < 0.05)) if p else np.nan, len(p)) for name, p in kept.items()}
+    return {
+        name: (float(np.mean(np.array(p) < 0.05)) if p else np.nan, len(p))
+        for name, p in kept.items()
+    }

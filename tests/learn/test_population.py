@@ -17,7 +17,7 @@ from samcls.learn.losses import Criterion
 from samcls.learn.population import fit_together, mean_features
 from samcls.learn.stacked import can_stack, stack_of
 
-BASE = TrainConfig(epochs=3, patience=0, batch_size=16, reduction=4, bootstrap=0)
+BASE = TrainConfig(epochs=3, patience=0, batch_size=16, reduction=4, intervals=0)
 
 
 def drawn(images: int = 60, views: int = 1, cells: int = 4, seed: int = 0) -> Features:

@@ -20,7 +20,7 @@ from samcls.learn.train import train
 from samcls.store.feature_store import FeatureStore
 
 MakeStore = Callable[..., FeatureStore]
-CONFIG = TrainConfig(epochs=6, batch_size=16, learning_rate=1e-2, reduction=2, bootstrap=20)
+CONFIG = TrainConfig(epochs=6, batch_size=16, learning_rate=1e-2, reduction=2, intervals=20)
 
 
 def test_seeds_give_mean_and_spread(make_store: MakeStore, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, FAILED, PENDING
 
 MakeStore = Callable[..., FeatureStore]
-CONFIG = TrainConfig(epochs=12, batch_size=16, learning_rate=1e-2, reduction=2, bootstrap=50)
+CONFIG = TrainConfig(epochs=12, batch_size=16, learning_rate=1e-2, reduction=2, intervals=50)
 TWO_TASKS = {"melanoma": ("no", "yes"), "grade": ("low", "mid", "high")}
 
 
@@ -120,7 +120,7 @@ def test_several_tasks_have_a_table_each(make_store: MakeStore, tmp_path: Path) 
 def test_one_task_of_several_can_be_learned_alone(make_store: MakeStore) -> None:
     """Naming one task gives that task's figures, without a table of tasks."""
     store = make_store(100, tasks=TWO_TASKS)
-    config = TrainConfig(tasks=("grade",), epochs=1, bootstrap=0)
+    config = TrainConfig(tasks=("grade",), epochs=1, intervals=0)
     result = train(store, config)
     assert "tasks" not in result.test
     assert "auc_interval" not in result.test
@@ -208,7 +208,7 @@ def test_larger_windows_train_from_the_same_store(make_store: MakeStore) -> None
     """One store serves every multiple of its window, down to one window over the whole map."""
     store = make_store(60)
     for window in (2, 4, 8):
-        result = train(store, TrainConfig(window=window, epochs=2, bootstrap=0))
+        result = train(store, TrainConfig(window=window, epochs=2, intervals=0))
         assert result.test["auc"] is not None
 
 

@@ -29,7 +29,7 @@ head = "guided:test_resnet"
 pretrained = false
 epochs = 1
 batch_size = 16
-bootstrap = 0
+intervals = 0
 patience = 0
 [space]
 guided_control = ["none", "plain", "shuffled", "se"]
@@ -97,7 +97,7 @@ def test_a_guided_run_of_a_sweep_is_what_train_makes_of_its_config(
         assert point["auc"] == single.test["auc"]
 
 
-LONG = TrainConfig(head="guided:test_resnet", pretrained=False, epochs=3, bootstrap=0)
+LONG = TrainConfig(head="guided:test_resnet", pretrained=False, epochs=3, intervals=0)
 
 
 def site_of(store: FeatureStore, folder: Path) -> tuple[Site, Path]:

@@ -37,7 +37,7 @@ search = "grid"
 [fixed]
 epochs = 3
 batch_size = 16
-bootstrap = 0
+intervals = 0
 patience = 0
 [space]
 head = ["slca", "linear", "logistic"]
