@@ -108,7 +108,7 @@ def test_what_is_not_official_is_named_in_output_store_and_run(
     assert summary.checkpoint == store.checkpoint
     assert (store.checkpoint["file"], store.checkpoint["official"]) == ("tuned.pth", None)
     assert store.fingerprint.checkpoint_sha256 == digest
-    result = train(store, TrainConfig(epochs=1, bootstrap=10), tmp_path / "run")
+    result = train(store, TrainConfig(epochs=1, intervals=10), tmp_path / "run")
     assert f"the features come from tuned.pth, not an official checkpoint: sha256 {digest}" in (
         result.notes
     )
