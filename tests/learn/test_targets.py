@@ -37,7 +37,35 @@ def test_labels_come_from_another_file_by_id(make_store: MakeStore, tmp_path: Pa
     assert list(one.tasks) == ["malignancy"]
 
 
+def test_labels_of_a_file_follow_the_manifests_rules(make_store: MakeStore, tmp_path: Path) -> None:
+    """Equal numbers are one class, options stand in the header, meta columns are not learned."""
+    path = tmp_path / "labels.csv"
+    header = "id,split,label:grade[ordinal],label:bad[positive=0],meta:age"
+    rows = [
+        "image-0,test,1.0,0,40",
+        "image-1,val,1,1,41",
+        "image-2,train,00,1.0,",
+        "image-3,train,nan,,",
+    ]
+    path.write_text("\n".join([header, *rows]))
+    store = make_store(6)
+    targets = targets_of(store, TrainConfig(labels=str(path), missing=("nan",)))
+    assert targets.tasks == {"grade": ("0", "1"), "bad": ("1", "0")}
+    assert targets.labels[:4].tolist() == [[1, 1], [1, 0], [0, 0], [-1, -1]]
+    assert list(targets.splits) == store.splits
+    assert targets.ordinal == ("grade",)
+    assert len(targets.remarks) == 2
+    assert all("equal numbers" in remark for remark in targets.remarks)
+    told = targets_of(store, TrainConfig(labels=str(path)))
+    assert any("'nan' (1 image) is taken for a class" in remark for remark in told.remarks)
+    with pytest.raises(ConfigError, match="missing says what means a missing label in the CSV"):
+        targets_of(store, TrainConfig(missing=("nan",)))
+
+
 BAD = {
+    "several": ("id,grade,age\nimage-0,1,40\n", "line 1: columns 'grade', 'age' are neither"),
+    "positive": ("id,label:g[positive=5]\nimage-0,1\nimage-1,2\n", "no class '5' to be positive"),
+    "short": ("id,grade\nimage-0\n", "line 2: 1 cells, expected 2"),
     "column": ("name,grade\na,1\n", "expected id and one for each task"),
     "tasks": ("id,split\nimage-0,train\n", "expected id and one for each task"),
     "twice": ("id,grade\nimage-0,1\nimage-0,2\n", "names an id twice"),
