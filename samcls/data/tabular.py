@@ -197,7 +197,8 @@ def _table(
         for name, count in Counter(header).items()
         if count > 1 and name
     ]
-    refuse(source, problems)
+    shown = ", ".join(name or "(no name)" for name in header)
+    refuse(source, problems, f"The first {what} that is not blank names the columns: {shown}.")
     numbers = tuple(line for line, _ in lines[1:])
     return Table(source, tuple(header), tuple(rows), numbers, tuple(notes))
 

@@ -39,7 +39,7 @@ def test_class_folders_are_split_within_each_class(tmp_path: Path) -> None:
         "val": {"a": 5, "b": 2, "c": 1},
         "test": {"a": 10, "b": 4, "c": 1},
     }
-    assert summary.notes == ("the splits were drawn: classes even and groups whole, seed 3",)
+    assert summary.notes == ("the splits were drawn: classes even, each image by itself, seed 3",)
     folder_manifest(root, tmp_path / "again.csv", seed=3)
     folder_manifest(root, tmp_path / "other.csv", seed=4)
     first = (tmp_path / "m.csv").read_text()
@@ -69,6 +69,8 @@ def test_split_folders_are_known_in_any_spelling(tmp_path: Path) -> None:
     assert summary.splits == {"train": 8, "val": 2, "test": 2}
     assert summary.notes == ("label: no image of class 'b' in test",)
     assert read_manifest(tmp_path / "m.csv").rows[0].id == "Training/a/0.png"
+    with pytest.raises(ConfigError, match=r"--split 0.6,0.2,0.2 has nothing to draw: the folders"):
+        folder_manifest(root, tmp_path / "n.csv", split="0.6,0.2,0.2")
 
 
 def test_a_missing_val_is_drawn_from_train(tmp_path: Path) -> None:
@@ -79,7 +81,7 @@ def test_a_missing_val_is_drawn_from_train(tmp_path: Path) -> None:
     summary = folder_manifest(root, tmp_path / "m.csv")
     assert summary.splits == {"train": 28, "val": 4, "test": 10}
     assert summary.notes == (
-        "there is no val: it was drawn from train, classes even and groups whole, seed 0",
+        "there is no val: it was drawn from train, classes even, each image by itself, seed 0",
     )
     manifest = read_manifest(tmp_path / "m.csv")
     assert {row.split for row in manifest.rows if row.id.startswith("test/")} == {"test"}

@@ -38,7 +38,7 @@ def folder_manifest(
         "Patient of an image, from its path below its class: a regular expression whose first "
         "bracket is the patient, such as '^(P[0-9]+)_', or `folder` for the first folder there.",
     ] = "",
-    split: Split = SHARES,
+    split: Split = "",
     positive: Positive = (),
     ordinal: Ordinal = (),
     frames: Frames = "all",
@@ -74,7 +74,7 @@ def folder_manifest(
     """
     out = Path(out)
     refuse_existing(out, overwrite=overwrite)
-    shares = shares_of(split)
+    shares = shares_of(split or SHARES)
     rule = FrameRule(frames)
     group_of = _group_rule(group)
     tree = walk(existing_folder(directory))
@@ -84,8 +84,13 @@ def folder_manifest(
     rows = [
         row for image in images for row in _rows(tree, image, patients.get(image.file, ""), rule)
     ]
-    drawn = not any(image.split for image in images)
-    _check_sizes(tree, rows, 3 if drawn else 2 if not any(r.split == "val" for r in rows) else 1)
+    given = {row.split for row in rows}
+    if split and "val" in given:
+        raise ConfigError(
+            f"--split {split} has nothing to draw: the folders of {tree.root} give train and val; "
+            "leave the option out"
+        )
+    _check_sizes(tree, rows, 3 if given == {""} else 1 if "val" in given else 2)
     rows, notes = draw_missing_splits(rows, shares, seed)
     left = tree.left_out
     return finish(

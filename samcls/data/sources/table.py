@@ -23,7 +23,7 @@ from samcls.data.locate import Locator
 from samcls.data.manifest import SPLIT_SPELLINGS, Row
 from samcls.data.manifest_file import refuse_existing
 from samcls.data.pictures import FrameRule
-from samcls.data.sources.options import Frames, Ordinal, Out, Overwrite, Positive, Seed
+from samcls.data.sources.options import Frames, Ordinal, Out, Overwrite, Positive, Seed, Split
 from samcls.data.splits import SHARES, draw_missing_splits, shares_of
 from samcls.data.summary import Summary, finish
 from samcls.data.tabular import Table, read_table, refuse
@@ -44,7 +44,7 @@ def table_manifest(
     ] = (),
     id_column: Annotated[str, "--id", "Column of unique names; by default the files' names."] = "",
     group: Annotated[str, "Column of the patient or lesion, whose images stay in one split."] = "",
-    split: Annotated[str, f"Shares of train, val and test, to be drawn; {SHARES} by default."] = "",
+    split: Split = "",
     split_column: Annotated[str, "Column that holds train, val and test, in place of a draw."] = "",
     meta: Annotated[
         Sequence[str],
