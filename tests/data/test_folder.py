@@ -224,6 +224,16 @@ def test_no_link_leads_out_of_the_folder(tmp_path: Path) -> None:
     assert "left out, links that lead out of the folder: c, a/out.png" in summary.notes
 
 
+def test_a_split_behind_a_link_is_named_in_the_error(tmp_path: Path) -> None:
+    """Where what is missing was left out, the message says so and gives the remedy."""
+    root = two_classes(tmp_path / "root" / "train").parent
+    (root / "val").symlink_to(two_classes(tmp_path / "val"), target_is_directory=True)
+    with pytest.raises(
+        ManifestError, match=r"(?s)holds train: expected.*out of the folder: val.*cp"
+    ):
+        folder_manifest(root, tmp_path / "m.csv")
+
+
 def test_a_link_is_a_picture_where_nothing_else_leads_to_it(tmp_path: Path) -> None:
     """git-annex keeps the bytes in a hidden folder of the data set, and links as the files."""
     root = tmp_path / "root"

@@ -147,12 +147,13 @@ def _split_folders(tree: Tree) -> dict[str, str]:
             raise ManifestError(
                 f"{tree.root} holds {', '.join(folders)}: expected split folders alone (train, "
                 "val, test, of which train and one more are needed) or class folders alone"
+                f"{_more(tree)}"
             )
         return {}
     if len(set(named)) < len(named) or "train" not in named:
         raise ManifestError(
             f"{tree.root} holds {', '.join(folders)}: expected one folder for each split, train "
-            "among them"
+            f"among them{_more(tree)}"
         )
     return dict(zip(folders, named, strict=True))
 
@@ -169,12 +170,17 @@ def _refuse_names(tree: Tree, depth: int) -> None:
             )
 
 
+def _more(tree: Tree) -> str:
+    """What was left out and may be why something is not there."""
+    return "".join(f"\n  {note}" for note in tree.left_out.notes())
+
+
 def _check_classes(tree: Tree, images: Sequence[_Image]) -> None:
     """Refuse a root without two classes, or with a class that holds no image at all."""
     home = tree.root
     depth = 2 if _split_folders(tree) else 1
     classes = dict.fromkeys(folder.rpartition("/")[2] for folder in _folders(tree, depth))
-    more = "".join(f"\n  {note}" for note in tree.left_out.notes())
+    more = _more(tree)
     if not classes:
         raise ManifestError(
             f"{home} holds no class folders: expected {home.name}/<class>/<image> or "

@@ -197,6 +197,8 @@ def _columns(
         for column in tasks.values()
         if column in kept.values()
     ]
+    used = {column for _, column in options}
+    problems += [fault for column, fault in table.faults if column in used - {""}]
     shown = ", ".join(column or "(no name)" for column in table.columns)
     refuse(table.source, problems, f"Columns found: {shown}.")
     return _Columns(path, id_column, group, split_column, tasks, kept)
