@@ -29,8 +29,9 @@ class Summary:
         manifest: The CSV written.
         images: Number of rows.
         splits: Images in each split, in the order train, val, test.
-        group_count: Groups in all, such as patients.
-        groups: Groups in each split, such as patients; empty where no image has one.
+        group_count: Groups in all, such as patients; an image without one is its own. 0 where no
+            image has one.
+        groups: Likewise in each split; empty where no image has one.
         tasks: Class names of each task, the positive one of two last.
         ordinal: Tasks whose classes are steps of one scale.
         meta: Columns that are kept and never learned.
@@ -101,14 +102,15 @@ def finish(
         task: {split: Counter(row.labels[i] for row in by_split[split]) for split in used}
         for i, task in enumerate(tasks)
     }
-    names = {split: {row.group for row in by_split[split]} - {""} for split in used}
-    group_count = len(set().union(*names.values()))
+    names = {s: {(row.group, row.group or row.id) for row in by_split[s]} for s in used}
+    grouped = any(row.group for row in rows)
+    group_count = len(set().union(*names.values())) if grouped else 0
     return Summary(
         manifest=out,
         images=len(rows),
         splits={split: len(by_split[split]) for split in used},
         group_count=group_count,
-        groups={split: len(names[split]) for split in used} if group_count else {},
+        groups={split: len(names[split]) for split in used} if grouped else {},
         tasks=classes,
         ordinal=tuple(column.name for column in columns if column.ordinal),
         meta=tuple(meta),

@@ -328,7 +328,7 @@ def test_each_frame_of_a_file_is_a_row_and_all_stay_together(tmp_path: Path) -> 
     assert "4 file(s) hold several frames, as a row each: 12 rows" in summary.notes
     rows = [row for row in read_manifest(tmp_path / "m.csv").rows if row.group]
     assert len(rows) == 12
-    assert summary.images == 18
+    assert (summary.images, summary.group_count) == (18, 4 + 6)
     for group in ("a/scan.dcm", "b/scan.dcm", "a/stack.tif", "b/stack.tif"):
         own = [row for row in rows if row.group == group]
         assert [(row.id, row.index) for row in own] == [(f"{group}#{i}", i) for i in range(3)]
