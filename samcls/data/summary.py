@@ -7,7 +7,7 @@ Writing 100,000 rows takes about a second.
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from samcls.data.manifest_file import write_manifest
 from samcls.data.tree import SHOWN
 from samcls.errors import ConfigError
 
-__all__ = ["Summary", "finish"]
+__all__ = ["Summary", "finish", "listed"]
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def finish(
     texts = {task: [row.labels[column] for row in rows] for column, task in enumerate(tasks)}
     read = {task: read_task(TaskColumn(task), cells) for task, cells in texts.items()}
     classes = {task: labels.classes for task, labels in read.items()}
-    columns = _columns(classes, positive, ordinal)
+    columns = _columns(classes, positive, listed(ordinal, classes))
     classes = {one.name: read_task(one, texts[one.name]).classes for one in columns}
     if remarks is None:
         remarks = [remark for labels in read.values() for remark in labels.remarks]
@@ -126,6 +126,16 @@ def finish(
         ignored=dict(sorted((left_out or {}).items())),
         notes=(*notes, *remarks, *_divided_groups(rows), *_absent_classes(counted, classes)),
     )
+
+
+def listed(texts: Sequence[str], whole: Collection[str] = ()) -> list[str]:
+    """Comma-separated names; a name that is known as a whole may hold commas itself."""
+    return [
+        part.strip()
+        for text in texts
+        for part in ([text] if text in whole else text.split(","))
+        if part.strip()
+    ]
 
 
 def _columns(

@@ -361,10 +361,13 @@ def test_a_name_that_is_not_utf8_costs_its_own_row(tmp_path: Path) -> None:
     except OSError:
         pytest.skip("this file system takes UTF-8 names alone")
     touch(root, "b/two\nlines.png")
+    dicom(root / "b" / "IM1 ", flat(1))
     summary = folder_manifest(root, tmp_path / "m.csv")
     assert summary.images == 12
-    assert summary.ignored == {"files whose name is not UTF-8 or holds a line break": 2}
-    assert summary.notes[-1].endswith("a line break: a/caf\\xe9.png, b/two\\nlines.png")
+    (reason,) = summary.ignored
+    assert summary.ignored[reason] == 3
+    assert reason.startswith("files whose name is not UTF-8, holds a line break or ends in white")
+    assert summary.notes[-1].endswith("space: a/caf\\xe9.png, b/IM1 , b/two\\nlines.png")
     touch(root, os.fsdecode(b"caf\xe9") + "/0.png")
     with pytest.raises(ManifestError, match=r"the folder caf\\xe9 in .* is not UTF-8 .* rename it"):
         folder_manifest(root, tmp_path / "n.csv")

@@ -16,7 +16,7 @@ Positive = Annotated[
     "several tasks. May be repeated.",
 ]
 Ordinal = Annotated[
-    Sequence[str], "Task whose classes are steps of one scale, as numbers. May be repeated."
+    Sequence[str], "Tasks whose classes are steps of one scale, as numbers; comma-separated."
 ]
 Seed = Annotated[int, "Of the split, where one is drawn."]
 Split = Annotated[
