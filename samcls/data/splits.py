@@ -48,7 +48,8 @@ def draw_missing_splits(
     Returns:
         The rows in their order, and a sentence on each thing done or lacking.
     """
-    how = f"classes even and groups whole, seed {seed}"
+    whole = "groups whole" if any(row.group for row in rows) else "each image by itself"
+    how = f"classes even, {whole}, seed {seed}"
     there = {row.split for row in rows}
     if there == {""}:
         drawn, notes = dict(shares), [f"the splits were drawn: {how}"]

@@ -7,7 +7,7 @@ Writing 100,000 rows takes about a second.
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from samcls.data.manifest_file import write_manifest
 from samcls.data.tree import SHOWN
 from samcls.errors import ConfigError
 
-__all__ = ["Summary", "finish"]
+__all__ = ["Summary", "finish", "listed"]
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,9 @@ class Summary:
         manifest: The CSV written.
         images: Number of rows.
         splits: Images in each split, in the order train, val, test.
-        group_count: Groups in all, such as patients.
-        groups: Groups in each split, such as patients; empty where no image has one.
+        group_count: Groups in all, such as patients; an image without one is its own. 0 where no
+            image has one.
+        groups: Likewise in each split; empty where no image has one.
         tasks: Class names of each task, the positive one of two last.
         ordinal: Tasks whose classes are steps of one scale.
         meta: Columns that are kept and never learned.
@@ -89,7 +90,7 @@ def finish(
     texts = {task: [row.labels[column] for row in rows] for column, task in enumerate(tasks)}
     read = {task: read_task(TaskColumn(task), cells) for task, cells in texts.items()}
     classes = {task: labels.classes for task, labels in read.items()}
-    columns = _columns(classes, positive, ordinal)
+    columns = _columns(classes, positive, listed(ordinal, classes))
     classes = {one.name: read_task(one, texts[one.name]).classes for one in columns}
     if remarks is None:
         remarks = [remark for labels in read.values() for remark in labels.remarks]
@@ -101,14 +102,15 @@ def finish(
         task: {split: Counter(row.labels[i] for row in by_split[split]) for split in used}
         for i, task in enumerate(tasks)
     }
-    names = {split: {row.group for row in by_split[split]} - {""} for split in used}
-    group_count = len(set().union(*names.values()))
+    names = {s: {(row.group, row.group or row.id) for row in by_split[s]} for s in used}
+    grouped = any(row.group for row in rows)
+    group_count = len(set().union(*names.values())) if grouped else 0
     return Summary(
         manifest=out,
         images=len(rows),
         splits={split: len(by_split[split]) for split in used},
         group_count=group_count,
-        groups={split: len(names[split]) for split in used} if group_count else {},
+        groups={split: len(names[split]) for split in used} if grouped else {},
         tasks=classes,
         ordinal=tuple(column.name for column in columns if column.ordinal),
         meta=tuple(meta),
@@ -124,6 +126,16 @@ def finish(
         ignored=dict(sorted((left_out or {}).items())),
         notes=(*notes, *remarks, *_divided_groups(rows), *_absent_classes(counted, classes)),
     )
+
+
+def listed(texts: Sequence[str], whole: Collection[str] = ()) -> list[str]:
+    """Comma-separated names; a name that is known as a whole may hold commas itself."""
+    return [
+        part.strip()
+        for text in texts
+        for part in ([text] if text in whole else text.split(","))
+        if part.strip()
+    ]
 
 
 def _columns(

@@ -37,6 +37,7 @@ class Table:
         rows: Cells of each row, stripped and without line breaks, as many as there are columns; empty where missing.
         lines: Line, or row of the sheet, of each row.
         notes: Sentences on how the file was read.
+        faults: Pairs of a column and of what is wrong with it, which matters where it is used.
     """
 
     source: Path
@@ -44,6 +45,7 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
     lines: tuple[int, ...]
     notes: tuple[str, ...]
+    faults: tuple[tuple[str, str], ...] = ()
 
     def column(self, name: str) -> list[str]:
         """The cells of a column."""
@@ -174,7 +176,11 @@ def _separator(text: str) -> str:
 
 
 def _table(
-    source: Path, lines: Sequence[tuple[int, tuple[str, ...]]], notes: Sequence[str], what: str
+    source: Path,
+    lines: Sequence[tuple[int, tuple[str, ...]]],
+    notes: Sequence[str],
+    what: str,
+    faults: Sequence[tuple[int, str]] = (),
 ) -> Table:
     """Check that every line is as wide as the header, but for empty cells at its end."""
     if not lines:
@@ -192,14 +198,16 @@ def _table(
         if len(cells) < width or any(cells[width:]):
             problems.append(f"{what} {line}: {len(cells)} cells, expected {width}")
         rows.append(cells[:width])
-    problems += [
-        f"column {name!r} stands there {count} times"
-        for name, count in Counter(header).items()
-        if count > 1 and name
-    ]
-    refuse(source, problems)
+    shown = ", ".join(name or "(no name)" for name in header)
+    refuse(source, problems, f"The first {what} that is not blank names the columns: {shown}.")
     numbers = tuple(line for line, _ in lines[1:])
-    return Table(source, tuple(header), tuple(rows), numbers, tuple(notes))
+    found = [(header[column], fault) for column, fault in faults if column < width]
+    found += [
+        (name, f"column {name!r} stands there {count} times")
+        for name, count in Counter(header).items()
+        if count > 1
+    ]
+    return Table(source, tuple(header), tuple(rows), numbers, tuple(notes), tuple(found))
 
 
 def _clean(text: str) -> str:
@@ -226,12 +234,28 @@ def _read_parquet(source: Path) -> Table:
 
     try:
         found = pq.read_table(source)
-        columns = [[_text(value) for value in column.to_pylist()] for column in found.columns]
+        textual = [
+            not (pa.types.is_nested(one) or _is_binary(pa, one)) for one in found.schema.types
+        ]
+        columns = [
+            [_text(value) for value in column.to_pylist()] if known else [""] * len(found)
+            for column, known in zip(found.columns, textual, strict=True)
+        ]
     except (pa.ArrowException, OSError) as error:
         raise ManifestError(f"the table {source} is a damaged Parquet file: {error}") from error
     # Line 1 is the header, as in the other kinds.
     lines = list(enumerate(zip(*columns, strict=True), start=2))
-    return _table(source, [(1, tuple(map(_clean, found.column_names))), *lines], (), "row")
+    header = tuple(map(_clean, found.column_names))
+    faults = [
+        (place, f"column {name!r} holds {found.schema.types[place]}: expected text or numbers")
+        for place, name in enumerate(header)
+        if not textual[place]
+    ]
+    return _table(source, [(1, header), *lines], (), "row", faults)
+
+
+def _is_binary(pa: Any, kind: Any) -> bool:
+    return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
 
 
 def _read_excel(source: Path, sheet: str | None) -> Table:
@@ -258,29 +282,26 @@ def _read_excel(source: Path, sheet: str | None) -> Table:
     notes = []
     if sheet is None and len(names) > 1:
         notes.append(f"sheet {chosen!r} was read, the first of {', '.join(names)}; see --sheet")
-    cells, problems = _sheet_cells(shown[chosen], formulas[chosen])
-    refuse(source, problems)
+    cells, faults = _sheet_cells(shown[chosen], formulas[chosen])
     if merged := list(shown[chosen].merged_cells.ranges):
         notes.append(f"{len(merged)} merged cell(s) count for every row that they span")
     lines = [(line, row) for line, row in enumerate(cells, start=1) if any(row)]
-    return _table(source, lines, notes, "row")
+    return _table(source, lines, notes, "row", faults)
 
 
-def _sheet_cells(shown: Any, formulas: Any) -> tuple[list[tuple[str, ...]], list[str]]:
-    """The cells of a sheet as text, merged ones filled in, and what cannot be read of it."""
+def _sheet_cells(shown: Any, formulas: Any) -> tuple[list[tuple[str, ...]], list[tuple[int, str]]]:
+    """The cells of a sheet as text, merged ones filled in, and what is wrong with which column."""
     grid = [[_text(cell.value) for cell in row] for row in shown.iter_rows()]
-    problems = []
+    faults = []
     for row, row_of_formulas in zip(shown.iter_rows(), formulas.iter_rows(), strict=True):
-        for cell, formula in zip(row, row_of_formulas, strict=True):
+        for place, (cell, formula) in enumerate(zip(row, row_of_formulas, strict=True)):
             if cell.data_type == "e":
-                problems.append(f"cell {cell.coordinate} holds the error {cell.value}")
+                faults.append((place, f"cell {cell.coordinate} holds the error {cell.value}"))
             elif formula.data_type == "f" and cell.value is None:
-                problems.append(
-                    f"cell {cell.coordinate} holds a formula without its value: open the workbook "
-                    "in a spreadsheet program and save it"
-                )
+                fault = f"cell {cell.coordinate} holds a formula without its value: open the "
+                faults.append((place, f"{fault}workbook in a spreadsheet program and save it"))
     for span in shown.merged_cells.ranges:
         value = grid[span.min_row - 1][span.min_col - 1]
         for line in grid[span.min_row - 1 : span.max_row]:
             line[span.min_col - 1 : span.max_col] = [value] * (span.max_col - span.min_col + 1)
-    return [tuple(row) for row in grid], problems
+    return [tuple(row) for row in grid], faults

@@ -20,7 +20,7 @@ __all__ = ["LeftOut", "Tree", "escaped", "existing_folder", "walk"]
 
 SYSTEM = "system files (._*, .DS_Store, Thumbs.db, desktop.ini, __MACOSX)"
 HIDDEN = "hidden files, or files in hidden folders"
-NAMES = "files whose name is not UTF-8 or holds a line break"
+NAMES = "files whose name is not UTF-8, holds a line break or ends in white space"
 UNREADABLE = "folders that cannot be read"
 OUTWARD = "links that lead out of the folder"
 ABOVE = "links to a folder above them"
@@ -137,15 +137,12 @@ def _below(root: Path, tree: Tree, links: list[str]) -> Iterator[tuple[str, str]
         for entry in entries:
             path = f"{folder}/{entry.name}" if folder else entry.name
             reason = why or _reason_of_name(entry.name)
-            if entry.is_symlink():
-                if reason:
-                    yield reason, path
-                else:
-                    links.append(path)
-            elif entry.is_dir(follow_symlinks=False):
+            if entry.is_dir(follow_symlinks=False):
                 inner.append((path, reason))
-            elif not entry.is_file(follow_symlinks=False):
-                yield OTHER, path
+                continue
+            reason = reason or _reason_of_entry(entry)
+            if entry.is_symlink() and not reason:
+                links.append(path)
             else:
                 yield reason, path
         pending += reversed(inner)
@@ -166,6 +163,13 @@ def _reason_of_name(name: str) -> str:
     if "\n" in name or "\r" in name:
         return NAMES
     return HIDDEN if name.startswith(".") else ""
+
+
+def _reason_of_entry(entry: os.DirEntry[str]) -> str:
+    """Why something that is no folder and whose name is in order cannot be a file of a manifest."""
+    if not (entry.is_file(follow_symlinks=False) or entry.is_symlink()):
+        return OTHER
+    return NAMES if entry.name != entry.name.rstrip() else ""  # a manifest drops white space
 
 
 def _reason_of_link(root: Path, link: str, real: set[str]) -> str:

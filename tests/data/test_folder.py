@@ -39,7 +39,7 @@ def test_class_folders_are_split_within_each_class(tmp_path: Path) -> None:
         "val": {"a": 5, "b": 2, "c": 1},
         "test": {"a": 10, "b": 4, "c": 1},
     }
-    assert summary.notes == ("the splits were drawn: classes even and groups whole, seed 3",)
+    assert summary.notes == ("the splits were drawn: classes even, each image by itself, seed 3",)
     folder_manifest(root, tmp_path / "again.csv", seed=3)
     folder_manifest(root, tmp_path / "other.csv", seed=4)
     first = (tmp_path / "m.csv").read_text()
@@ -69,6 +69,8 @@ def test_split_folders_are_known_in_any_spelling(tmp_path: Path) -> None:
     assert summary.splits == {"train": 8, "val": 2, "test": 2}
     assert summary.notes == ("label: no image of class 'b' in test",)
     assert read_manifest(tmp_path / "m.csv").rows[0].id == "Training/a/0.png"
+    with pytest.raises(ConfigError, match=r"--split 0.6,0.2,0.2 has nothing to draw: the folders"):
+        folder_manifest(root, tmp_path / "n.csv", split="0.6,0.2,0.2")
 
 
 def test_a_missing_val_is_drawn_from_train(tmp_path: Path) -> None:
@@ -79,7 +81,7 @@ def test_a_missing_val_is_drawn_from_train(tmp_path: Path) -> None:
     summary = folder_manifest(root, tmp_path / "m.csv")
     assert summary.splits == {"train": 28, "val": 4, "test": 10}
     assert summary.notes == (
-        "there is no val: it was drawn from train, classes even and groups whole, seed 0",
+        "there is no val: it was drawn from train, classes even, each image by itself, seed 0",
     )
     manifest = read_manifest(tmp_path / "m.csv")
     assert {row.split for row in manifest.rows if row.id.startswith("test/")} == {"test"}
@@ -222,6 +224,16 @@ def test_no_link_leads_out_of_the_folder(tmp_path: Path) -> None:
     assert "left out, links that lead out of the folder: c, a/out.png" in summary.notes
 
 
+def test_a_split_behind_a_link_is_named_in_the_error(tmp_path: Path) -> None:
+    """Where what is missing was left out, the message says so and gives the remedy."""
+    root = two_classes(tmp_path / "root" / "train").parent
+    (root / "val").symlink_to(two_classes(tmp_path / "val"), target_is_directory=True)
+    with pytest.raises(
+        ManifestError, match=r"(?s)holds train: expected.*out of the folder: val.*cp"
+    ):
+        folder_manifest(root, tmp_path / "m.csv")
+
+
 def test_a_link_is_a_picture_where_nothing_else_leads_to_it(tmp_path: Path) -> None:
     """git-annex keeps the bytes in a hidden folder of the data set, and links as the files."""
     root = tmp_path / "root"
@@ -316,7 +328,7 @@ def test_each_frame_of_a_file_is_a_row_and_all_stay_together(tmp_path: Path) -> 
     assert "4 file(s) hold several frames, as a row each: 12 rows" in summary.notes
     rows = [row for row in read_manifest(tmp_path / "m.csv").rows if row.group]
     assert len(rows) == 12
-    assert summary.images == 18
+    assert (summary.images, summary.group_count) == (18, 4 + 6)
     for group in ("a/scan.dcm", "b/scan.dcm", "a/stack.tif", "b/stack.tif"):
         own = [row for row in rows if row.group == group]
         assert [(row.id, row.index) for row in own] == [(f"{group}#{i}", i) for i in range(3)]
@@ -349,10 +361,13 @@ def test_a_name_that_is_not_utf8_costs_its_own_row(tmp_path: Path) -> None:
     except OSError:
         pytest.skip("this file system takes UTF-8 names alone")
     touch(root, "b/two\nlines.png")
+    dicom(root / "b" / "IM1 ", flat(1))
     summary = folder_manifest(root, tmp_path / "m.csv")
     assert summary.images == 12
-    assert summary.ignored == {"files whose name is not UTF-8 or holds a line break": 2}
-    assert summary.notes[-1].endswith("a line break: a/caf\\xe9.png, b/two\\nlines.png")
+    (reason,) = summary.ignored
+    assert summary.ignored[reason] == 3
+    assert reason.startswith("files whose name is not UTF-8, holds a line break or ends in white")
+    assert summary.notes[-1].endswith("space: a/caf\\xe9.png, b/IM1 , b/two\\nlines.png")
     touch(root, os.fsdecode(b"caf\xe9") + "/0.png")
     with pytest.raises(ManifestError, match=r"the folder caf\\xe9 in .* is not UTF-8 .* rename it"):
         folder_manifest(root, tmp_path / "n.csv")

@@ -52,6 +52,21 @@ def test_medmnist_keeps_its_splits_labels_and_pixels(tmp_path: Path) -> None:
             assert row.labels == (str(arrays[f"{row.split}_labels"][row.index][0]),)
 
 
+def test_the_positive_class_of_published_labels_is_a_choice(tmp_path: Path) -> None:
+    """BreastMNIST's 0 is malignant; a task is named where several have the class."""
+    summary = medmnist_manifest(
+        medmnist(tmp_path / "d.npz"), tmp_path / "m.csv", positive=["0"], ordinal=["label"]
+    )
+    assert summary.tasks == {"label": ("1", "0")}
+    manifest = read_manifest(tmp_path / "m.csv")
+    assert (manifest.tasks, manifest.ordinal) == (summary.tasks, ("label",))
+    isic2017_manifest(isic(tmp_path / "isic"), tmp_path / "i.csv", positive=["melanoma=0"])
+    assert read_manifest(tmp_path / "i.csv").tasks == {
+        "melanoma": ("1", "0"),
+        "seborrheic_keratosis": ("0", "1"),
+    }
+
+
 def test_medmnist_takes_rgb_and_flat_labels(tmp_path: Path) -> None:
     """Labels of shape (N,) are one task, as those of shape (N, 1) are."""
     changes: dict[str, object] = {}

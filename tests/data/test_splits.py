@@ -103,7 +103,7 @@ def test_given_splits_are_kept_and_a_missing_val_is_drawn_from_train() -> None:
     assert [row.split for row in drawn[16:]] == ["test"] * 4
     assert Counter(row.split for row in drawn) == {"train": 14, "val": 2, "test": 4}
     assert notes == [
-        "there is no val: it was drawn from train, classes even and groups whole, seed 0"
+        "there is no val: it was drawn from train, classes even, each image by itself, seed 0"
     ]
     whole = rows("train", "train", "val", "val")
     assert draw_missing_splits(whole, SHARES, 0) == (whole, ["there is no test split"])

@@ -131,6 +131,16 @@ def test_the_columns_must_be_named(tmp_path: Path) -> None:
         make(hospital(tmp_path, **{f"diagnosis_{i + 2}": "nevus" for i in range(30)}))
 
 
+def test_a_column_that_stands_there_twice_is_refused_where_it_is_used(tmp_path: Path) -> None:
+    """What is wrong with a column matters where it is asked for."""
+    table = hospital(tmp_path)
+    lines = [line.split(",") for line in table.read_text().splitlines()]
+    write(table, [[*line, line[4]] for line in lines])
+    make(table)
+    with pytest.raises(ManifestError, match="column 'age' stands there 2 times"):
+        make(table, meta=["age"], overwrite=True)
+
+
 def test_a_task_can_have_another_name_than_its_column(tmp_path: Path) -> None:
     """Several tasks, one of them ordered, each under the name given."""
     table = hospital(tmp_path, **{f"age_{i + 2}": str(i % 3) for i in range(30)})

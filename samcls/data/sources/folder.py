@@ -38,7 +38,7 @@ def folder_manifest(
         "Patient of an image, from its path below its class: a regular expression whose first "
         "bracket is the patient, such as '^(P[0-9]+)_', or `folder` for the first folder there.",
     ] = "",
-    split: Split = SHARES,
+    split: Split = "",
     positive: Positive = (),
     ordinal: Ordinal = (),
     frames: Frames = "all",
@@ -74,7 +74,7 @@ def folder_manifest(
     """
     out = Path(out)
     refuse_existing(out, overwrite=overwrite)
-    shares = shares_of(split)
+    shares = shares_of(split or SHARES)
     rule = FrameRule(frames)
     group_of = _group_rule(group)
     tree = walk(existing_folder(directory))
@@ -84,8 +84,13 @@ def folder_manifest(
     rows = [
         row for image in images for row in _rows(tree, image, patients.get(image.file, ""), rule)
     ]
-    drawn = not any(image.split for image in images)
-    _check_sizes(tree, rows, 3 if drawn else 2 if not any(r.split == "val" for r in rows) else 1)
+    given = {row.split for row in rows}
+    if split and "val" in given:
+        raise ConfigError(
+            f"--split {split} has nothing to draw: the folders of {tree.root} give train and val; "
+            "leave the option out"
+        )
+    _check_sizes(tree, rows, 3 if given == {""} else 1 if "val" in given else 2)
     rows, notes = draw_missing_splits(rows, shares, seed)
     left = tree.left_out
     return finish(
@@ -142,12 +147,13 @@ def _split_folders(tree: Tree) -> dict[str, str]:
             raise ManifestError(
                 f"{tree.root} holds {', '.join(folders)}: expected split folders alone (train, "
                 "val, test, of which train and one more are needed) or class folders alone"
+                f"{_more(tree)}"
             )
         return {}
     if len(set(named)) < len(named) or "train" not in named:
         raise ManifestError(
             f"{tree.root} holds {', '.join(folders)}: expected one folder for each split, train "
-            "among them"
+            f"among them{_more(tree)}"
         )
     return dict(zip(folders, named, strict=True))
 
@@ -164,12 +170,17 @@ def _refuse_names(tree: Tree, depth: int) -> None:
             )
 
 
+def _more(tree: Tree) -> str:
+    """What was left out and may be why something is not there."""
+    return "".join(f"\n  {note}" for note in tree.left_out.notes())
+
+
 def _check_classes(tree: Tree, images: Sequence[_Image]) -> None:
     """Refuse a root without two classes, or with a class that holds no image at all."""
     home = tree.root
     depth = 2 if _split_folders(tree) else 1
     classes = dict.fromkeys(folder.rpartition("/")[2] for folder in _folders(tree, depth))
-    more = "".join(f"\n  {note}" for note in tree.left_out.notes())
+    more = _more(tree)
     if not classes:
         raise ManifestError(
             f"{home} holds no class folders: expected {home.name}/<class>/<image> or "

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
+from samcls.data.splits import SHARES
+
 __all__ = ["Frames", "Ordinal", "Out", "Overwrite", "Positive", "Seed", "Split"]
 
 Out = Annotated[str | Path, "Manifest to write."]
@@ -14,8 +16,10 @@ Positive = Annotated[
     "several tasks. May be repeated.",
 ]
 Ordinal = Annotated[
-    Sequence[str], "Task whose classes are steps of one scale, as numbers. May be repeated."
+    Sequence[str], "Tasks whose classes are steps of one scale, as numbers; comma-separated."
 ]
 Seed = Annotated[int, "Of the split, where one is drawn."]
-Split = Annotated[str, "Shares of train, val and test, where the split is drawn."]
+Split = Annotated[
+    str, f"Shares of train, val and test, where the split is drawn; {SHARES} by default."
+]
 Frames = Annotated[str, "Of a file with several: all (a row each, in one split), first or middle."]

@@ -23,9 +23,9 @@ from samcls.data.locate import Locator
 from samcls.data.manifest import SPLIT_SPELLINGS, Row
 from samcls.data.manifest_file import refuse_existing
 from samcls.data.pictures import FrameRule
-from samcls.data.sources.options import Frames, Ordinal, Out, Overwrite, Positive, Seed
+from samcls.data.sources.options import Frames, Ordinal, Out, Overwrite, Positive, Seed, Split
 from samcls.data.splits import SHARES, draw_missing_splits, shares_of
-from samcls.data.summary import Summary, finish
+from samcls.data.summary import Summary, finish, listed
 from samcls.data.tabular import Table, read_table, refuse
 from samcls.data.tree import SHOWN, existing_folder
 from samcls.errors import ConfigError
@@ -40,11 +40,12 @@ def table_manifest(
     path: Annotated[str, "Column of the image files; a name without suffix will do."] = "",
     images: Annotated[str, "Folder of the images; by default the table's own."] = "",
     label: Annotated[
-        Sequence[str], "Column to learn, or TASK=COLUMN. Repeat it for several tasks."
+        Sequence[str],
+        "Columns to learn, comma-separated or repeated, each by its name or as TASK=COLUMN.",
     ] = (),
     id_column: Annotated[str, "--id", "Column of unique names; by default the files' names."] = "",
     group: Annotated[str, "Column of the patient or lesion, whose images stay in one split."] = "",
-    split: Annotated[str, f"Shares of train, val and test, to be drawn; {SHARES} by default."] = "",
+    split: Split = "",
     split_column: Annotated[str, "Column that holds train, val and test, in place of a draw."] = "",
     meta: Annotated[
         Sequence[str],
@@ -104,7 +105,7 @@ def table_manifest(
     table = read_table(source, sheet or None)
     chosen = _columns(table, path, label, id_column, group, split_column, meta)
     locator = Locator(existing_folder(images or source.parent))
-    reader = _Reader(table, chosen, locator, _listed(missing))
+    reader = _Reader(table, chosen, locator, listed(missing))
     records = reader.records()
     rows = [row for record in records for row in _rows(record, rule)]
     rows, notes = draw_missing_splits(rows, shares, seed)
@@ -145,16 +146,6 @@ class _Record:
     meta: tuple[str, ...]
 
 
-def _listed(texts: Sequence[str], whole: Sequence[str] = ()) -> list[str]:
-    """Comma-separated names; a name that is known as a whole may hold commas itself."""
-    return [
-        part.strip()
-        for text in texts
-        for part in ([text] if text in whole else text.split(","))
-        if part.strip()
-    ]
-
-
 def _columns(
     table: Table,
     path: str,
@@ -173,8 +164,8 @@ def _columns(
     tasks: dict[str, str] = {}
     kept: dict[str, str] = {}
     for option, texts, named in (
-        ("--label", list(label), tasks),
-        ("--meta", _listed(meta, table.columns), kept),
+        ("--label", listed(label, table.columns), tasks),
+        ("--meta", listed(meta, table.columns), kept),
     ):
         for text in texts:
             name, mark, column = text.partition("=")
@@ -197,6 +188,8 @@ def _columns(
         for column in tasks.values()
         if column in kept.values()
     ]
+    used = {column for _, column in options}
+    problems += [fault for column, fault in table.faults if column in used - {""}]
     shown = ", ".join(column or "(no name)" for column in table.columns)
     refuse(table.source, problems, f"Columns found: {shown}.")
     return _Columns(path, id_column, group, split_column, tasks, kept)
