@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from samcls.data.arrays import check_size, over_black, to_rgb
-from samcls.data.kinds import Shape
+from samcls.data.kinds import Shape, j2k_depths
 from samcls.errors import ImageError
 
 __all__ = ["decode_jpeg", "pnm_shape", "read_deep"]
@@ -78,7 +78,7 @@ def decode_jpeg(data: bytes, shape: Shape) -> Shaped[np.ndarray, "row col *chann
 def _decode_png(data: bytes, shape: Shape) -> Shaped[np.ndarray, "row col *channel"]:  # noqa: ARG001
     import imagecodecs
 
-    if b"acTL" in data[:HEAD_OF_PNG]:
+    if data.find(b"acTL", 0, max(0, data.find(b"IDAT"))) > 0:
         raise ImageError("an animation of 16 bits is not supported: save its frames as PNG")
     return np.asarray(imagecodecs.png_decode(data))
 
@@ -86,6 +86,10 @@ def _decode_png(data: bytes, shape: Shape) -> Shaped[np.ndarray, "row col *chann
 def _decode_j2k(data: bytes, shape: Shape) -> Shaped[np.ndarray, "row col *channel"]:  # noqa: ARG001
     import imagecodecs
 
+    if len(set(j2k_depths(data))) > 1:
+        raise ImageError(
+            "its channels are of different depths, which is not supported: save it with one depth"
+        )
     start = data.find(b"colr")
     if 0 <= start < data.find(b"\xff\x4f\xff\x51") and data[start + 4] == 1:
         number = int.from_bytes(data[start + 7 : start + 11], "big")
@@ -114,7 +118,6 @@ def _decode_pnm(data: bytes, shape: Shape) -> Shaped[np.ndarray, "row col *chann
     return values.astype(np.uint16).reshape(shape.height, shape.width, shape.channels)
 
 
-HEAD_OF_PNG = 4096  # bytes within which an animation says that it is one
 _DECODERS = {
     "png": _decode_png,
     "jpeg": decode_jpeg,
