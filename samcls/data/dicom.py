@@ -52,6 +52,7 @@ DECODERS = {
     "1.2.840.10008.1.2.5": ("pydicom", "pydicom"),
 }
 LOSSLESS_JPEG = {"1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70"}
+OTHER_SPACES = {"ARGB", "CMYK", "HSV", "XYB", "YBR_PARTIAL_420", "YBR_PARTIAL_422"}
 COLOUR_SPACES = {"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_ICT", "YBR_RCT"}
 
 
@@ -94,7 +95,7 @@ def _checked(header: Header, file: Path) -> int:
     check_size(rows, columns, samples * max(1, bits // 8))
     space = text(dataset, "PhotometricInterpretation")
     if space not in GREY | COLOUR_SPACES or samples != (1 if space in GREY else 3):
-        known = space if re.fullmatch(r"[A-Z0-9_ ]{1,16}", space or "") else "unknown"
+        known = space if space in GREY | COLOUR_SPACES | OTHER_SPACES else "unknown"
         raise ImageError(
             f"its {samples} sample(s) a pixel of photometric interpretation {known} are not "
             f"supported: expected one of {', '.join(sorted(GREY))} with 1 sample, or of "
@@ -109,7 +110,9 @@ def _check_syntax(header: Header) -> None:
     from pydicom.pixels.decoders.base import get_decoder
 
     syntax = header.syntax
-    name = syntax.name if syntax.name != str(syntax) else f"number {syntax}"
+    name = syntax.name
+    if name == str(syntax):
+        name = f"number {syntax}" if re.fullmatch(r"[\d.]{1,64}", name) else "of no known number"
     try:
         decoder = get_decoder(syntax)
     except NotImplementedError:
@@ -121,7 +124,7 @@ def _check_syntax(header: Header) -> None:
         raise ImageError("it is damaged: it is compressed, and its header does not say how")
     if syntax.is_encapsulated:
         plugin, package = DECODERS.get(str(syntax), ("", ""))
-        if plugin not in decoder.available_plugins:
+        if plugin not in decoder.available_plugins and str(syntax) not in LOSSLESS_JPEG:
             raise ImageError(
                 f"its compression, {name}, needs a package that is not installed: "
                 f"pip install {package.replace(' and ', ' ') or 'pydicom'}"
@@ -241,8 +244,13 @@ def _decode_own(
 def _decode_lossless(frame: bytes, shape: Shape, space: str) -> Shaped[np.ndarray, "..."] | None:
     """Through imagecodecs, except where restarts or several scans leave it to gdcm."""
     if b"\xff\xdd" in frame[:2048] or frame.count(b"\xff\xda") > 1:
-        import gdcm  # type: ignore[import-untyped]
-
+        try:
+            import gdcm  # type: ignore[import-untyped]
+        except ImportError:
+            raise ImageError(
+                "its compression, lossless JPEG with restarts, needs a package that is not "
+                "installed: pip install python-gdcm"
+            ) from None
         gdcm.Trace.WarningOff()
         gdcm.Trace.ErrorOff()
         return None
