@@ -15,7 +15,7 @@ from samcls.data.arrays import check_size, over_black, to_rgb
 from samcls.data.kinds import Shape, j2k_depths
 from samcls.errors import ImageError
 
-__all__ = ["decode_jpeg", "pnm_shape", "read_deep"]
+__all__ = ["check_end", "decode_jpeg", "pnm_shape", "read_deep"]
 
 PNM_HEADER = re.compile(rb"P([2356])" + rb"(?:\s|#[^\n]*\n)+(\d+)" * 3 + rb"\s", re.DOTALL)
 
@@ -56,13 +56,20 @@ def read_deep(kind: str, data: bytes, shape: Shape) -> UInt8[np.ndarray, "row co
     return over_black(rgb, values[:, :, -1], 2.0**shape.bits - 1)
 
 
+def check_end(data: bytes) -> None:
+    """Refuse a JPEG or JPEG-LS without its end.
+
+    libjpeg fills what is missing with grey and only mumbles; CharLS may search for it for minutes.
+    """
+    if b"\xff\xd9" not in data[-64:]:
+        raise ImageError("it is damaged or cut short: its JPEG stream has no end")
+
+
 def decode_jpeg(data: bytes, shape: Shape) -> Shaped[np.ndarray, "row col *channel"]:
     """A JPEG of any depth and process, its colours as they are stored where it is lossless."""
     import imagecodecs
 
-    # libjpeg fills what is missing with grey, and says so on standard error at most.
-    if not data.rstrip(b"\0\xff").endswith(b"\xff\xd9") and b"\xff\xd9" not in data[-64:]:
-        raise ImageError("it is damaged or cut short: its JPEG stream has no end")
+    check_end(data)
     if shape.process == 0xF7:
         return np.asarray(imagecodecs.jpegls_decode(data))
     if shape.process == 0xC3:

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from samcls.data.arrays import check_size, choose
-from samcls.data.deep import decode_jpeg
+from samcls.data.deep import check_end, decode_jpeg
 from samcls.data.dicom_display import show_colours, show_grey
 from samcls.data.dicom_file import (
     GREY,
@@ -227,10 +227,13 @@ def _decode_own(
     source.seek(header.start)
     if syntax == "1.2.840.10008.1.2.5":
         return None
-    shape = (j2k_shape if ".4.9" in syntax or ".4.20" in syntax else jpeg_shape)(frame)
+    wavelets = ".4.9" in syntax or ".4.20" in syntax
+    shape = (j2k_shape if wavelets else jpeg_shape)(frame)
     expected = (options["rows"], options["columns"], options["samples_per_pixel"])
     if shape is None or (shape.height, shape.width, shape.channels) != expected:
         raise ImageError("it is damaged: its compressed pixels are not of the size in its header")
+    if not wavelets:
+        check_end(frame)
     space = options["photometric_interpretation"]
     if syntax in LOSSLESS_JPEG:
         return _decode_lossless(frame, shape, space)
