@@ -28,7 +28,7 @@ FREE = {"cli", "__main__", "__init__"}
 
 DOORS = {
     "PIL": {"data/images.py", "data/tiff.py", "data/phantoms.py"},
-    "pydicom": {"data/dicom.py"},
+    "pydicom": {"data/dicom.py", "data/dicom_file.py"},
     "gdcm": {"data/dicom.py"},
     "imagecodecs": {"data/deep.py"},
     "tifffile": {"data/tiff.py"},

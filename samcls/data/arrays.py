@@ -110,15 +110,21 @@ def to_rgb(
         bits = 8 * pixels.dtype.itemsize
     if pixels.dtype.kind != "u" or bits > 8:
         pixels = _scale(pixels, shown)
-    elif bits < 8:
-        top = 2**bits - 1
-        spread = np.rint(np.minimum(np.arange(256), top) * (255 / top)).astype(np.uint8)
-        pixels = spread[pixels]
-    else:
-        pixels = pixels.astype(np.uint8)
+    elif pixels.dtype != np.uint8 or bits < 8:
+        pixels = _spread(pixels, bits)
     if shown is not None:
         pixels = np.where(shown[:, :, None], pixels, np.uint8(0))
     return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+
+
+def _spread(pixels: Shaped[np.ndarray, "..."], bits: int) -> UInt8[np.ndarray, "..."]:
+    """Values of at most 8 bits over 0..255."""
+    top = 2**bits - 1
+    if pixels.max() > top:
+        raise ImageError(f"it is damaged: its values exceed the {bits} bits that it promises")
+    levels = np.rint(np.arange(top + 1) * (255 / top)).astype(np.uint8)
+    spread: np.ndarray = levels[pixels]
+    return spread
 
 
 def over_black(

@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Shaped, UInt8
 
 from samcls.data.arrays import check_size, over_black, to_rgb
-from samcls.data.kinds import Shape
+from samcls.data.kinds import Shape, j2k_depths
 from samcls.errors import ImageError
 
-__all__ = ["decode_jpeg", "pnm_shape", "read_deep"]
+__all__ = ["check_end", "decode_jpeg", "pnm_shape", "read_deep"]
 
 PNM_HEADER = re.compile(rb"P([2356])" + rb"(?:\s|#[^\n]*\n)+(\d+)" * 3 + rb"\s", re.DOTALL)
 
@@ -56,13 +56,20 @@ def read_deep(kind: str, data: bytes, shape: Shape) -> UInt8[np.ndarray, "row co
     return over_black(rgb, values[:, :, -1], 2.0**shape.bits - 1)
 
 
+def check_end(data: bytes) -> None:
+    """Refuse a JPEG or JPEG-LS without its end.
+
+    libjpeg fills what is missing with grey and only mumbles; CharLS may search for it for minutes.
+    """
+    if b"\xff\xd9" not in data[-64:]:
+        raise ImageError("it is damaged or cut short: its JPEG stream has no end")
+
+
 def decode_jpeg(data: bytes, shape: Shape) -> Shaped[np.ndarray, "row col *channel"]:
     """A JPEG of any depth and process, its colours as they are stored where it is lossless."""
     import imagecodecs
 
-    # libjpeg fills what is missing with grey, and says so on standard error at most.
-    if not data.rstrip(b"\0\xff").endswith(b"\xff\xd9") and b"\xff\xd9" not in data[-64:]:
-        raise ImageError("it is damaged or cut short: its JPEG stream has no end")
+    check_end(data)
     if shape.process == 0xF7:
         return np.asarray(imagecodecs.jpegls_decode(data))
     if shape.process == 0xC3:
@@ -78,7 +85,7 @@ def decode_jpeg(data: bytes, shape: Shape) -> Shaped[np.ndarray, "row col *chann
 def _decode_png(data: bytes, shape: Shape) -> Shaped[np.ndarray, "row col *channel"]:  # noqa: ARG001
     import imagecodecs
 
-    if b"acTL" in data[:HEAD_OF_PNG]:
+    if data.find(b"acTL", 0, max(0, data.find(b"IDAT"))) > 0:
         raise ImageError("an animation of 16 bits is not supported: save its frames as PNG")
     return np.asarray(imagecodecs.png_decode(data))
 
@@ -86,6 +93,10 @@ def _decode_png(data: bytes, shape: Shape) -> Shaped[np.ndarray, "row col *chann
 def _decode_j2k(data: bytes, shape: Shape) -> Shaped[np.ndarray, "row col *channel"]:  # noqa: ARG001
     import imagecodecs
 
+    if len(set(j2k_depths(data))) > 1:
+        raise ImageError(
+            "its channels are of different depths, which is not supported: save it with one depth"
+        )
     start = data.find(b"colr")
     if 0 <= start < data.find(b"\xff\x4f\xff\x51") and data[start + 4] == 1:
         number = int.from_bytes(data[start + 7 : start + 11], "big")
@@ -114,7 +125,6 @@ def _decode_pnm(data: bytes, shape: Shape) -> Shaped[np.ndarray, "row col *chann
     return values.astype(np.uint16).reshape(shape.height, shape.width, shape.channels)
 
 
-HEAD_OF_PNG = 4096  # bytes within which an animation says that it is one
 _DECODERS = {
     "png": _decode_png,
     "jpeg": decode_jpeg,

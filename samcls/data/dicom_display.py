@@ -15,22 +15,12 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt8
 
 from samcls.data.arrays import to_rgb
+from samcls.data.dicom_file import number, numbers, present, text
 from samcls.errors import ImageError
 
-__all__ = ["DISPLAY_TAGS", "number", "present", "show_colours", "show_grey", "text"]
+__all__ = ["show_colours", "show_grey"]
 
 COLOURS = ("Red", "Green", "Blue")
-DISPLAY_TAGS = [
-    "RescaleIntercept", "RescaleSlope", "ModalityLUTSequence",
-    "WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape",
-    "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence",
-    "PixelPaddingValue", "PixelPaddingRangeLimit",
-    "FloatPixelPaddingValue", "FloatPixelPaddingRangeLimit",
-    "DoubleFloatPixelPaddingValue", "DoubleFloatPixelPaddingRangeLimit",
-    *(f"{colour}PaletteColorLookupTableDescriptor" for colour in COLOURS),
-    *(f"{colour}PaletteColorLookupTableData" for colour in COLOURS),
-    *(f"Segmented{colour}PaletteColorLookupTableData" for colour in COLOURS),
-]  # fmt: skip
 FUNCTIONS = ("LINEAR", "LINEAR_EXACT", "SIGMOID")
 
 
@@ -53,45 +43,6 @@ class Table:
         places = np.rint(values).astype(np.int64) - self.start
         found: np.ndarray = self.entries[np.clip(places, 0, len(self.entries) - 1)]
         return found
-
-
-def present(dataset: Any, name: str) -> Any:
-    """An element's value; None where it is absent or blank, which mean the same."""
-    if dataset is None or name not in dataset:
-        return None
-    value = dataset[name].value
-    if value is None or (isinstance(value, str) and not value.strip(" \0")):
-        return None
-    if hasattr(value, "__len__") and len(value) == 0:
-        return None
-    return value
-
-
-def text(dataset: Any, name: str) -> str | None:
-    """A word in capitals; None where it is absent or blank."""
-    value = present(dataset, name)
-    if value is not None and not isinstance(value, str) and hasattr(value, "__len__"):
-        value = value[0]
-    return None if value is None else " ".join(str(value).strip(" \0").upper().split()) or None
-
-
-def number(dataset: Any, name: str) -> float | None:
-    """The first number of an element that is not blank; None where there is none."""
-    found = [value for value in _numbers(dataset, name) if value is not None]
-    return found[0] if found else None
-
-
-def _numbers(dataset: Any, name: str) -> list[float | None]:
-    value = present(dataset, name)
-    if value is None:
-        return []
-    several = (
-        value if hasattr(value, "__iter__") and not isinstance(value, str | bytes) else [value]
-    )
-    try:
-        return [None if str(one).strip(" \0") == "" else float(one) for one in several]
-    except (TypeError, ValueError):
-        raise ImageError(f"it is damaged: its element {name} is no number") from None
 
 
 def show_grey(
@@ -201,7 +152,7 @@ def _voi(
         table = _table(place, "VOILUTSequence", little_endian, signed)
         if table is not None:
             return _bytes(table.look_up(values) / (2.0**table.bits - 1))
-        pairs = zip(_numbers(place, "WindowCenter"), _numbers(place, "WindowWidth"), strict=False)
+        pairs = zip(numbers(place, "WindowCenter"), numbers(place, "WindowWidth"), strict=False)
         for centre, width in pairs:
             if centre is not None and width is not None:
                 return _bytes(_window(values, centre, width, text(place, "VOILUTFunction")))
@@ -276,7 +227,7 @@ def _table(dataset: Any, name: str, little_endian: bool, signed: bool) -> Table 
     items = present(dataset, name)
     if items is None:
         return None
-    descriptor, data = _numbers(items[0], "LUTDescriptor"), present(items[0], "LUTData")
+    descriptor, data = numbers(items[0], "LUTDescriptor"), present(items[0], "LUTData")
     if not descriptor or data is None:
         return None
     return _build(descriptor, _words(data, little_endian), signed)
@@ -334,7 +285,7 @@ def _palette(
 def _palette_table(
     dataset: Any, colour: str, values: Shaped[np.ndarray, "row col"], little_endian: bool
 ) -> Table:
-    descriptor = _numbers(dataset, f"{colour}PaletteColorLookupTableDescriptor")
+    descriptor = numbers(dataset, f"{colour}PaletteColorLookupTableDescriptor")
     plain = present(dataset, f"{colour}PaletteColorLookupTableData")
     segmented = present(dataset, f"Segmented{colour}PaletteColorLookupTableData")
     if not descriptor or (plain is None and segmented is None):

@@ -9,7 +9,7 @@ Only headers are read: some 0.2 to 2 ms a file, whatever its size. The frames co
 
 from pathlib import Path
 
-from samcls.data.dicom import count_frames, is_dicom
+from samcls.data.dicom_file import count_frames, is_dicom
 from samcls.data.images import count_animation
 from samcls.data.kinds import HEAD_BYTES, hush, kind_of
 from samcls.data.tiff import count_pages

@@ -1,5 +1,6 @@
-"""Image files to RGB to encoder frames: the only door to Pillow, pydicom and tifffile.
+"""Image files to RGB to encoder frames.
 
+DICOM, TIFF and pictures deeper than 8 bits are read by modules of their own, all else here through Pillow.
 A file that is damaged, cut short, absurdly large or of another kind raises `ImageError` with the
 file's name and the reason; nothing is filled in. What the bytes say counts, not the suffix. Reading
 and framing one 256 x 256 JPEG at 256 pixels takes about 1.5 ms, a 6-megapixel one at 1024 some 150.
@@ -18,7 +19,8 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from samcls.data.arrays import MAX_PIXELS, check_size, choose, read_row, to_rgb, upright
 from samcls.data.deep import pnm_shape, read_deep
-from samcls.data.dicom import is_dicom, read_dicom
+from samcls.data.dicom import read_dicom
+from samcls.data.dicom_file import is_dicom
 from samcls.data.kinds import (
     HEAD_BYTES,
     hush,
@@ -75,11 +77,12 @@ class Frame:
 def read_image(path: str, index: int | None = None) -> UInt8[np.ndarray, "row col 3"]:
     """Read one picture as RGB, 0..255. Safe to call from several threads.
 
-    Grey pictures of 16 or 32 bits or of floats are scaled linearly from their own minimum..maximum
-    to 0..255 (a constant one becomes 0). EXIF orientation is applied, palettes are resolved and
-    transparency is laid over black. DICOM: modality rescale, then the file's own window, or
-    minimum..maximum where it has none; 8-bit values with neither stay as they are, as in a PNG;
-    MONOCHROME1 is inverted.
+    Depth, by one rule in every format (`to_rgb`): unsigned values of 8 bits stay as they are, fewer
+    bits are spread over 0..255, and all others (deeper, signed, floats) are scaled linearly from the
+    picture's own minimum..maximum, all its colours alike and alpha left out; a constant one becomes
+    0. The orientation of EXIF and TIFF is applied, palettes are resolved, transparency is laid over
+    black. DICOM is shown as PS3.3 says (`show_grey`): modality table or rescale, then the file's
+    own VOI table or first window, or the rule of depth where it has none; padding is black.
 
     Args:
         path: A file, or `FILE.npz#array`.
@@ -161,8 +164,8 @@ def _read(path: str, index: int | None) -> UInt8[np.ndarray, "row col 3"]:
     if kind == "dicom":
         return read_dicom(file, index)
     if kind == "tiff":
-        rgb = read_tiff(file, index)
-        return _read_pillow(file, index) if rgb is None else rgb
+        found = read_tiff(file, index)
+        return _read_pillow(file, found) if isinstance(found, int) else found
     if kind != "other":
         rgb = _read_deep(kind, file, index)
         if rgb is not None:

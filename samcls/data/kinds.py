@@ -18,6 +18,7 @@ __all__ = [
     "HEAD_BYTES",
     "Shape",
     "hush",
+    "j2k_depths",
     "j2k_shape",
     "jpeg_shape",
     "kind_of",
@@ -145,13 +146,18 @@ def jpeg_shape(data: bytes) -> Shape | None:
 def j2k_shape(data: bytes) -> Shape | None:
     """Size and depth of a JPEG 2000 by its SIZ marker; None where there is none."""
     start = data.find(b"\xff\x4f\xff\x51")
-    header = data[start + 4 : start + 42] if start >= 0 else b""
-    if len(header) < 38:
+    depths = j2k_depths(data)
+    if not depths:
         return None
-    right, bottom, left, top = struct.unpack(">IIII", header[4:20])
-    channels = struct.unpack(">H", header[36:38])[0]
+    right, bottom, left, top = struct.unpack(">IIII", data[start + 8 : start + 24])
+    bits = max(depth & 0x7F for depth in depths) + 1
+    return Shape(bottom - top, right - left, len(depths), bits, set(depths) == {7})
+
+
+def j2k_depths(data: bytes) -> list[int]:
+    """For each channel of a JPEG 2000 its bits less one, and 128 more where it is signed."""
+    start = data.find(b"\xff\x4f\xff\x51")
+    count = data[start + 40 : start + 42]
+    channels = int.from_bytes(count, "big") if start >= 0 and len(count) == 2 else 0
     parts = data[start + 42 : start + 42 + 3 * channels]
-    depths = [part & 0x7F for part in parts[::3]]
-    if not depths or len(parts) < 3 * channels:
-        return None
-    return Shape(bottom - top, right - left, channels, max(depths) + 1, set(parts[::3]) == {7})
+    return list(parts[::3]) if channels and len(parts) == 3 * channels else []

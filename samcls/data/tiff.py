@@ -1,9 +1,9 @@
 """TIFF pages of any layout, depth and orientation as RGB, through tifffile and imagecodecs.
 
 What Pillow's libtiff alone knows (subsampled YCbCr that is not JPEG, old-style JPEG) is left to the
-caller: `read_tiff` returns None for it. An uncompressed page of 6 megapixels takes about 20 ms.
+caller. An uncompressed page of 6 megapixels takes about 20 ms.
 
-    rgb = read_tiff(Path("slide.tif"), 0)
+    found = read_tiff(Path("slide.tif"), 0)
 """
 
 import logging
@@ -43,8 +43,11 @@ def count_pages(file: Path) -> int:
         return len(_pages(tiff, file))
 
 
-def read_tiff(file: Path, index: int | None) -> UInt8[np.ndarray, "row col 3"] | None:
+def read_tiff(file: Path, index: int | None) -> UInt8[np.ndarray, "row col 3"] | int:
     """Decode one page by the rule of `to_rgb`, upright, alpha laid over black.
+
+    Returns:
+        The picture, or the number of the page where Pillow is to read it.
 
     Raises:
         ImageError: The page is damaged, cut short, too large, or of a kind that cannot be shown.
@@ -63,7 +66,7 @@ def read_tiff(file: Path, index: int | None) -> UInt8[np.ndarray, "row col 3"] |
         photometric = getattr(page.photometric, "name", str(page.photometric))
         if page.compression == 6 or (page.is_subsampled and page.compression not in JPEG):
             check_size(page.imagelength * page.imagedepth, page.imagewidth, page.samplesperpixel)
-            return None
+            return int(page.index)
         _check(page, photometric, file.stat().st_size)
         values = page.asarray(squeeze=False, maxworkers=1)  # (plane, depth, row, col, channel)
         values = values[:, 0]

@@ -218,3 +218,13 @@ def test_a_tiff_cut_short_fails(tmp_path: Path, compression: str | None, kept: f
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * kept)])
     with pytest.raises(ImageError, match=r"damaged|cut short"):
         read_image(str(path), 2)
+
+
+def test_an_imagej_stack_behind_one_page_is_refused(tmp_path: Path) -> None:
+    """Its first image alone would pass for the whole."""
+    stack = noise(1, np.uint16, (20, 30))
+    path = written(
+        tmp_path / "a.tif", stack, description="ImageJ=1.53t\nimages=4\nslices=4\n", metadata=None
+    )
+    with pytest.raises(ImageError, match="ImageJ stack of 4 images behind one page"):
+        read_image(path)
