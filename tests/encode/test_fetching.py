@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -282,7 +283,7 @@ def test_verify_accepts_the_right_file_and_names_the_difference(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    "act", [lambda p: checkpoint_file("vit_b", p), lambda p: verify("vit_b", p)]
+    "act", [partial(checkpoint_file, "vit_b"), partial(verify, "vit_b")], ids=["find", "verify"]
 )
 def test_a_missing_checkpoint_is_named(act: Callable[[Path], object], tmp_path: Path) -> None:
     """A path without a file, or to a folder, is refused with the path."""

@@ -161,7 +161,7 @@ def test_timm_encoders_take_a_checkpoint(tmp_path: Path) -> None:
         ("conv1.0.weight", {}, r"does not hold resnet10t: 1 missing \(conv1.0.weight\)"),
         ("", {"adapter.weight": torch.ones(1)}, r"1 unknown \(adapter.weight\)"),
         ("", {"bn1.weight": torch.ones(3)}, r"bn1.weight \(3,\) instead of"),
-        ("", {"bn1.weight": torch.full((32,), torch.nan)}, r"not finite.*bn1.weight"),
+        ("", {"bn1.weight": torch.full((64,), torch.nan)}, r"not finite.*bn1.weight"),
     ],
     ids=["missing", "unknown", "shape", "nan"],
 )
