@@ -56,7 +56,7 @@ def left_out(units: Units, parts: int) -> Iterator[Float[np.ndarray, "part image
     yield np.ones((1, len(units)))
     count = int(units.max()) + 1 if len(units) else 0
     if count > parts:
-        units = np.random.default_rng(0).permutation(count)[units] % parts
+        units = np.random.default_rng(0).permutation(count)[units] % max(1, parts)
     size = max(1, BLOCK_VALUES // max(1, len(units)))
     for start in range(0, min(count, parts), size):
         numbers = np.arange(start, min(start + size, count, parts))
@@ -85,7 +85,7 @@ def intervals(
     variance, freedom = _error(values[:, 1:] / width[:, None])
     at_bound = (share < EXACT) | (share > 1 - EXACT)
     with np.errstate(invalid="ignore", divide="ignore"):
-        worth = np.where(at_bound, support, share * (1 - share) / variance)
+        worth = np.where(at_bound, np.maximum(support, 1), share * (1 - share) / variance)
         reach = student.ppf(0.975, freedom) ** 2 / worth
     # What no part changes, such as the AUC of scores that are all alike, is certain.
     reach[(variance < EXACT**2) & ~at_bound] = 0.0
