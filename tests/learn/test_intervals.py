@@ -175,6 +175,17 @@ def test_a_rare_third_class_takes_the_mean_over_classes_its_interval_and_not_the
     assert got["accuracy_interval"] is not None
 
 
+def test_images_of_one_class_have_an_interval_of_their_sensitivity_alone() -> None:
+    """What the other class would have added to accuracy and Brier score nobody has seen."""
+    _, p = case(13, 40)
+    got = table(np.ones(40, dtype=np.int64), p)
+    shown = {name for name in FIGURES if got[f"{name}_interval"] is not None}
+    assert shown == {"sensitivity"}
+    assert interval_notes(got)[1:] == (
+        "no interval (-): the labels of the test images are of one class",
+    )
+
+
 def test_the_calibration_error_has_no_interval() -> None:
     """Noise only adds to it: an interval around it would not hold the truth."""
     labels, p = case(8, 300)
