@@ -141,9 +141,14 @@ def _show_leaderboard(values: Mapping[str, Any], space: "Space") -> None:
 def _show_winner(values: Mapping[str, Any]) -> None:
     chosen, best = values["selection"], values["best"]
     low_high = chosen["interval"]
-    around = "" if low_high is None else f" ({low_high[0]:.3f} to {low_high[1]:.3f})"
+    around = " (no interval: too few groups of a class)"
+    if low_high is not None:
+        around = f" (95 % interval {low_high[0]:.3f} to {low_high[1]:.3f})"
+    alone = chosen["groups"] == chosen["images"]
+    of_groups = "" if alone else f" of {chosen['groups']} groups"
     typer.echo(
-        f"\nbest of {chosen['tried']} configurations on {chosen['images']} validation images: AUC "
+        f"\nbest of {chosen['tried']} configurations on {chosen['images']} validation images"
+        f"{of_groups}: AUC "
         f"{number(chosen['auc'])}; corrected for having chosen it: {number(chosen['corrected'])}"
         f"{around}\n"
     )

@@ -56,7 +56,7 @@ def left_out(units: Units, parts: int) -> Iterator[Float[np.ndarray, "part image
     yield np.ones((1, len(units)))
     count = int(units.max()) + 1 if len(units) else 0
     if count > parts:
-        units = np.random.default_rng(0).permutation(count)[units] % parts
+        units = np.random.default_rng(0).permutation(count)[units] % max(1, parts)
     size = max(1, BLOCK_VALUES // max(1, len(units)))
     for start in range(0, min(count, parts), size):
         numbers = np.arange(start, min(start + size, count, parts))
@@ -85,7 +85,7 @@ def intervals(
     variance, freedom = _error(values[:, 1:] / width[:, None])
     at_bound = (share < EXACT) | (share > 1 - EXACT)
     with np.errstate(invalid="ignore", divide="ignore"):
-        worth = np.where(at_bound, support, share * (1 - share) / variance)
+        worth = np.where(at_bound, np.maximum(support, 1), share * (1 - share) / variance)
         reach = student.ppf(0.975, freedom) ** 2 / worth
     # What no part changes, such as the AUC of scores that are all alike, is certain.
     reach[(variance < EXACT**2) & ~at_bound] = 0.0
@@ -118,16 +118,15 @@ def support(
     """How many units have an image of each class, and how many are behind each figure.
 
     A figure of single classes is as sure as the class with the fewest units, of those that the
-    images have at all; an average over images as the lesser of the two commonest classes. Behind the
+    images have at all; an average over images as the lesser of the two commonest classes, so that
+    images of one class have sensitivity or specificity alone to be sure of. Behind the
     expected calibration error is none: it is too high by more than its spread (it cannot be below
     zero, so that noise only adds), and no interval around it held the truth.
     """
     counts = np.array([len(np.unique(units[labels == c])) for c in range(classes)], dtype=np.int64)
-    present = np.sort(counts[counts > 0])
-    if not len(present):
-        return counts, np.zeros(len(FIGURES), dtype=np.int64)
-    behind = dict.fromkeys(FIGURES, present[0])
-    behind |= {"accuracy": present[-2:][0], "brier": present[-2:][0], "ece": 0}
+    second = np.sort(counts)[-2]
+    rarest = counts[counts > 0].min() if second else 0
+    behind = dict.fromkeys(FIGURES, rarest) | {"accuracy": second, "brier": second, "ece": 0}
     if classes == 2:
         behind |= {"specificity": counts[0], "sensitivity": counts[1]}
     return counts, np.array([behind[name] for name in FIGURES], dtype=np.int64)
@@ -149,7 +148,10 @@ def interval_notes(table: Mapping[str, Any]) -> tuple[str, ...]:
             for name, count in one["classes"].items()
             if 0 < count < FEWEST
         ]
-        if few:
+        if sum(count > 0 for count in one["classes"].values()) < 2:
+            note = "no interval (-): the labels of the test images are of one class"
+            notes.append(_of_task(task, note, len(tables) > 1))
+        elif few:
             note = f"no interval (-) where it rests on {' or '.join(few)}: fewer than {FEWEST}"
             notes.append(_of_task(task, note, len(tables) > 1))
     return tuple(dict.fromkeys(notes))

@@ -221,7 +221,7 @@ def _of_mean(config: TrainConfig, folders: Sequence[Path]) -> dict[str, Any]:
 def _add(table: dict[str, Any], more: Mapping[str, Any]) -> None:
     for name, value in more.items():
         if isinstance(value, Mapping):
-            _add(table[name], value)
+            _add(table.setdefault(name, {}), value)
         else:
             table[name] = value
 

@@ -3,7 +3,8 @@
 Of each head the configuration that the leaderboard ranks first is followed down the shares, so that
 the curve is of one set of settings. Its interval is Student's over seeds and folds: each seed draws
 its own nested share, its own weights and order, so it holds what another draw of training images
-would change. Validation images are the same for all, and heads stand beside each other on the same
+would change, a share's groups whole. What other images to be scored on would change it does not hold:
+they are the same for all, and heads stand beside each other on the same
 shares: differences between heads are paired, and surer than the two intervals suggest.
 
     for point in efficiency(leaderboard(records, space), records, space):

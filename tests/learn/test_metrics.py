@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
 
-from samcls.learn.metrics import auc, majority_class, mean_intervals, resample, score
+from samcls.learn.metrics import auc, majority_class, resample, score
 
 DATA = Path(__file__).parents[2].parent / "shared" / "data" / "medmnist"
 
@@ -18,7 +18,7 @@ DATA = Path(__file__).parents[2].parent / "shared" / "data" / "medmnist"
 def table(labels: np.ndarray, probabilities: np.ndarray, **options: Any) -> dict[str, Any]:
     """The table of one task with classes named by letters."""
     classes = tuple("abcdefgh"[: probabilities.shape[1]])
-    options = {"majority": {"task": 0}, "resamples": 0} | options
+    options = {"majority": {"task": 0}, "parts": 0} | options
     return score(labels[:, None], {"task": probabilities}, {"task": classes}, **options)
 
 
@@ -86,7 +86,7 @@ def test_figures_equal_medmnists_formula(seed: int, images: int, classes: int, t
         {name: q for name, (_, q) in zip(names, several, strict=True)},
         dict.fromkeys(names, ("no", "yes")),
         dict.fromkeys(names, 0),
-        resamples=0,
+        parts=0,
     )
     scores = np.stack([q[:, 1] for _, q in several], axis=1)
     task = "multi-label, binary-class"
@@ -160,56 +160,6 @@ def test_figures_equal_medmnists(flag: str, classes: int, split: str) -> None:
     assert got["accuracy"] == pytest.approx(official.ACC, abs=1e-12)
 
 
-@pytest.mark.parametrize("classes", [2, 4])
-def test_intervals_equal_a_loop_over_resamples(classes: int) -> None:
-    """The vectorised resamples give what drawing images one resample at a time gives."""
-    labels, p = case(3, 50, classes, ties=True)
-    got = table(labels, p, resamples=100, seed=5)
-    rows = np.concatenate(list(resample(len(labels), 100, 5)))[1:].astype(int)
-    assert (rows.sum(1) == len(labels)).all()
-    loops = [table(np.repeat(labels, row), np.repeat(p, row, axis=0)) for row in rows]
-    for figure in ("auc", "accuracy", "balanced_accuracy"):
-        ends = np.percentile([t[figure] for t in loops], (2.5, 97.5))
-        np.testing.assert_allclose(got[f"{figure}_interval"], ends, atol=1e-12)
-
-
-def test_the_mean_of_models_has_the_interval_of_a_loop_over_resamples() -> None:
-    """Models are averaged inside each resample; one model's are its own, equal models' too."""
-    generator = np.random.default_rng(4)
-    tasks = {"a": ("no", "yes"), "b": ("0", "1", "2")}
-    labels = np.stack([generator.integers(-1, 2, 50), generator.integers(0, 3, 50)], axis=1)
-    answers = [{t: generator.dirichlet(np.ones(len(c)), 50) for t, c in tasks.items()}
-               for _ in range(3)]  # fmt: skip
-    alone = mean_intervals(labels, answers[:1], tasks, 60, 2)
-    table = score(labels, answers[0], tasks, {"a": 0, "b": 0}, 60, 2)
-    assert alone["auc_interval"] == table["auc_interval"]
-    assert alone["tasks"]["b"]["ece_interval"] == table["tasks"]["b"]["ece_interval"]
-    assert mean_intervals(labels, [answers[0]] * 2, tasks, 60, 2) == alone
-    kept = labels[:, 0] >= 0
-    areas = []
-    for weights in resample(50, 60, 2):
-        for row in weights:
-            given = labels[kept, 0], [one["a"][kept, 1] for one in answers]
-            areas.append(
-                np.mean([roc_auc_score(given[0], p, sample_weight=row[kept]) for p in given[1]])
-            )
-    found = mean_intervals(labels, answers, tasks, 60, 2)["tasks"]["a"]["auc_interval"]
-    np.testing.assert_allclose(found, np.percentile(areas[1:], (2.5, 97.5)))
-
-
-def test_intervals_cover_the_truth_about_as_often_as_they_say() -> None:
-    """Over many samples of a known accuracy, 95 % intervals hold it in about 95 % of them."""
-    generator = np.random.default_rng(0)
-    held = 0
-    for seed in range(200):
-        right = generator.random(150) < 0.7
-        labels = generator.integers(0, 2, 150)
-        p = np.eye(2)[np.where(right, labels, 1 - labels)]
-        low, high = table(labels, p, resamples=300, seed=seed)["accuracy_interval"]
-        held += low <= 0.7 <= high
-    assert 0.89 <= held / 200 <= 0.99
-
-
 def test_draws_do_not_depend_on_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
     """However many resamples are held at once, the same seed draws the same ones."""
     whole = np.concatenate(list(resample(20, 30, 1)))
@@ -223,7 +173,7 @@ def test_a_class_absent_from_the_split_is_left_out_and_named() -> None:
     """The AUC is the mean over the classes present; the absent one is named, and nothing is NaN."""
     labels, p = case(1, 40, 4, ties=False)
     labels[labels == 2] = 3
-    got = table(labels, p, resamples=50)
+    got = table(labels, p, parts=50)
     assert got["absent_classes"] == ["c"]
     expected = np.mean([roc_auc_score(labels == c, p[:, c]) for c in (0, 1, 3)])
     assert got["auc"] == pytest.approx(expected)
@@ -234,7 +184,7 @@ def test_a_class_absent_from_the_split_is_left_out_and_named() -> None:
 def test_a_split_of_one_class_has_no_auc(classes: int) -> None:
     """With one class only, AUC and its interval are null and the accuracies still stand."""
     _, p = case(0, 10, classes, ties=False)
-    got = table(np.zeros(len(p), dtype=np.int64), p, resamples=20)
+    got = table(np.zeros(len(p), dtype=np.int64), p, parts=20)
     assert got["auc"] is None
     assert got["auc_interval"] is None
     assert got["accuracy"] == got["balanced_accuracy"]
@@ -250,7 +200,7 @@ def test_missing_labels_leave_their_image_out_of_their_task_alone() -> None:
     labels[:20, 1] = -1
     p = {name: generator.dirichlet(np.ones(2), 60) for name in ("melanoma", "keratosis")}
     tasks = {"melanoma": ("no", "yes"), "keratosis": ("no", "yes")}
-    got = score(labels, p, tasks, {"melanoma": 0, "keratosis": 1}, resamples=30)
+    got = score(labels, p, tasks, {"melanoma": 0, "keratosis": 1}, parts=30)
     first, second = got["tasks"]["melanoma"], got["tasks"]["keratosis"]
     assert (first["images"], second["images"], got["images"]) == (60, 40, 60)
     kept = labels[:, 1] >= 0
@@ -270,9 +220,10 @@ def test_a_task_without_one_label_in_the_split_is_null() -> None:
     labels, p = case(0, 20, 2, ties=False)
     both = np.stack([labels, np.full(len(labels), -1)], axis=1)
     tasks = {"known": ("a", "b"), "unknown": ("a", "b")}
-    got = score(both, {"known": p, "unknown": p}, tasks, {"known": 0, "unknown": 0}, resamples=10)
+    got = score(both, {"known": p, "unknown": p}, tasks, {"known": 0, "unknown": 0}, parts=10)
     unknown = got["tasks"]["unknown"]
     assert (unknown.pop("images"), unknown.pop("absent_classes")) == (0, ["a", "b"])
+    assert unknown.pop("units")["classes"] == {"a": 0, "b": 0}
     assert set(unknown) >= {"auc", "auc_interval", "majority", "kappa", "ece_interval"}
     assert not any(value is not None for value in unknown.values())
     assert got["auc"] == got["tasks"]["known"]["auc"]

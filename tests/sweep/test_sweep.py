@@ -313,7 +313,8 @@ def test_the_command_lists_runs_and_prints_one_json_object(
     assert {"config", "validation", "test"} <= values["best"].keys()
     shown = samcls("sweep", store.path, folder, "--space", file)
     assert "best of 12 configurations" in shown.stdout
-    assert "the test split was scored once" in shown.stdout
+    assert "this run scored the test split once" in shown.stdout
+    assert "this sweep scored the test split for the winner" in shown.stdout
     missing = samcls("sweep", store.path, folder, "--space", "nowhere.toml")
     assert missing.returncode == 2
     assert "nowhere.toml" in missing.stderr
