@@ -35,7 +35,9 @@ def connected(address: str, log: Callable[[str], None] = lambda _: None) -> Iter
     from distributed import Client
 
     # what goes wrong is said by this module; Dask's own log adds tracebacks to it
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in ("distributed", *logging.root.manager.loggerDict):
+        if name.startswith("distributed"):  # each has a level of its own
+            logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         client = Client(address, timeout=PATIENCE)
     except OSError as error:

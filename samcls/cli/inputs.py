@@ -78,11 +78,30 @@ def _verify(
 ) -> Outcome:
     """Check a checkpoint file's size and SHA-256 against the official ones."""
     from samcls.encode.weights import cache_dir, find, verify
+    from samcls.errors import WeightsError
 
     record = find(name)
     file = path or cache_dir() / record.file_name
-    verify(name, file)
+    try:
+        verify(name, file)
+    except WeightsError as error:
+        if path is None or not path.is_file():
+            raise
+        raise WeightsError(_said_of(name, path, str(error))) from error
     return _verified(record, file)
+
+
+def _said_of(name: str, path: Path, difference: str) -> str:
+    """Say of a file that is not the official one what it is, and whether it can be used all the same."""
+    from samcls.encode.encoder import held_by
+    from samcls.errors import WeightsError
+
+    reason = difference.partition(" Remove it")[0]
+    try:
+        held = held_by(name, path)
+    except WeightsError as error:
+        return f"{reason} {error}"
+    return f"{reason} It holds {held}, and can be used: --encoder {name} --checkpoint {path}"
 
 
 def _verified(record: "Checkpoint", path: Path) -> Outcome:

@@ -61,7 +61,7 @@ def check_end(data: bytes) -> None:
 
     libjpeg fills what is missing with grey and only mumbles; CharLS may search for it for minutes.
     """
-    if b"\xff\xd9" not in data[-64:]:
+    if b"\xff\xd9" not in data.rstrip(b"\0")[-64:]:
         raise ImageError("it is damaged or cut short: its JPEG stream has no end")
 
 

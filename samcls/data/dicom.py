@@ -232,7 +232,7 @@ def _decode_own(
     expected = (options["rows"], options["columns"], options["samples_per_pixel"])
     if shape is None or (shape.height, shape.width, shape.channels) != expected:
         raise ImageError("it is damaged: its compressed pixels are not of the size in its header")
-    if not wavelets:
+    if DECODERS.get(syntax, ("",))[0] == "pyjpegls":
         check_end(frame)
     space = options["photometric_interpretation"]
     if syntax in LOSSLESS_JPEG:

@@ -35,7 +35,7 @@ from samcls.encode.specs import (
 from samcls.encode.weights import CheckpointFile, checkpoint_file
 from samcls.errors import ConfigError
 
-__all__ = ["SamEncoder", "empty_body", "load_encoder"]
+__all__ = ["SamEncoder", "empty_body", "held_by", "load_encoder"]
 
 # segment_anything/modeling/sam.py, Sam.__init__
 PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -191,6 +191,15 @@ def load_encoder(
     encoder = SamEncoder(body, spec, levels, file.sha256, size, precision)
     encoder.source = {"file": file.path.name, "official": file.official, "holds": str(held)}
     return encoder
+
+
+def held_by(name: str, path: Path) -> HeldEncoder:
+    """Return what a checkpoint file holds of an encoder.
+
+    Raises:
+        WeightsError: it cannot be read, or holds none.
+    """
+    return read_image_encoder(path, _wanted(name, empty_body(name)))
 
 
 def _wanted(name: str, body: ImageEncoderViT) -> WantedEncoder:

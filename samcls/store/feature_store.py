@@ -129,8 +129,8 @@ class FeatureStore(StoreReader):
             )
         if not table.ids:
             raise StoreError("a store needs at least one row; the manifest has none")
-        refuse_other_contents(path)
         keys = Keys.of(path, read_only=False)
+        refuse_other_contents(path)
         attributes: dict[str, Any] = {
             "created_by": MARK,
             "fingerprint": fingerprint.to_dict(),
