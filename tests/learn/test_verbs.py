@@ -28,7 +28,7 @@ def test_train_and_compare(make_store: MakeStore, tmp_path: Path) -> None:
     assert {"run", "head", "epochs", "seconds", "parameters", "validation", "test"} <= set(values)
     several = samcls("train", store, tmp_path / "b", *options, "--head", "knn", "--seeds", 2)
     assert several.returncode == 0
-    assert "mean of 2 runs" in several.stdout
+    assert "figures are their means" in several.stdout
     other = tmp_path / "b" / "seed-0"
     compared = json.loads(samcls("compare", tmp_path / "a", other, "--json").stdout)
     assert {"auc", "delong"} <= set(compared["tasks"]["malignancy"])
