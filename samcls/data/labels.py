@@ -157,7 +157,9 @@ def doubtful_classes(task: str, counts: Mapping[str, int], empty: int = 0) -> li
     """
     names = [name for name in counts if name]
     remarks = []
-    doubtful = [name for name in names if re.sub(r"\s", "", name).lower() in _MISSING]
+    doubtful = [
+        name for name in names if re.sub(r"\s", "", name).lower() in _MISSING or not _key(name)
+    ]
     if doubtful:
         words = ",".join(doubtful)
         given = f"'{words}'" if re.search(r"[^\w,./-]", words) else words

@@ -92,7 +92,22 @@ def test_classes_that_differ_are_not_doubted(names: tuple[str, str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "word", ["nan", "NaN", "NA", "N/A", "none", "null", "-", "?", "<NA>", "n.a.", "Missing", "--"]
+    "word",
+    [
+        "nan",
+        "NaN",
+        "NA",
+        "N/A",
+        "none",
+        "null",
+        "-",
+        "?",
+        "<NA>",
+        "n.a.",
+        "Missing",
+        "--",
+        "\u200b",
+    ],
 )
 def test_a_word_for_missing_is_a_class_until_it_is_said(word: str) -> None:
     """The warning gives the option that makes the label missing; with it, there is no such class."""

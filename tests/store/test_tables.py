@@ -12,6 +12,7 @@ from stores import FINGERPRINT, LEVELS, batch, make, table
 
 from samcls.errors import StoreError
 from samcls.store.feature_store import FeatureStore, RowTable
+from samcls.store.repair import prepare_repair
 from samcls.store.schema import DONE, PENDING
 from samcls.store.verify import verify
 
@@ -197,3 +198,16 @@ def test_a_change_of_tasks_says_what_goes_and_what_comes(tmp_path: Path) -> None
     store.update_table(turned)
     assert FeatureStore.open(store.path).tasks == {"label": ("malignant", "benign")}
     assert FeatureStore.open(store.path).labels.tolist() == turned.labels.tolist()
+
+
+def test_columns_beside_the_labels_are_verified_and_repaired(tmp_path: Path) -> None:
+    """A chunk of them that is gone is found, and only the manifest can bring it back."""
+    given = replace(table(6), meta={"age": list("123456")})
+    store = FeatureStore.create(tmp_path / "s.zarr", FINGERPRINT, LEVELS, given)
+    store.write(batch(0, 6))
+    (tmp_path / "s.zarr" / "meta" / "c" / "0" / "0").unlink()
+    report = verify(store.path)
+    assert {problem.level for problem in report.problems} == {"meta"}
+    assert prepare_repair(store.path, report, given).tolist() == []
+    assert FeatureStore.open(store.path).meta == {"age": list("123456")}
+    assert verify(store.path).ok
