@@ -3,7 +3,7 @@
 A patient's images share a part of their score and, unless said otherwise, their label. The slow test
 prints the table that `samcls/learn/intervals.py` quotes:
 
-    pytest -m slow -s tests/learn/test_coverage.py        # about six minutes of one core
+    pytest -m slow -s tests/learn/test_coverage.py        # some twenty minutes of one core
 """
 
 import sys
@@ -147,6 +147,8 @@ def test_intervals_hold_the_truth_at_every_size() -> None:
         sys.stdout.write(f"{setting!s:36}{line}\n")
         sys.stdout.flush()
         for name, (shown, share, *_) in zip(SHOWN, parts, strict=True):
+            if setting.exactly and name == "brier":
+                continue  # with as many ill in each sample, it varies less than it does in truth
             # Three standard errors of a share of the samples that had an interval.
             slack = 3 * np.sqrt(0.05 * 0.95 / max(1, 1000 * shown))
             if shown > 0.1 and not 0.92 - slack <= share <= 0.98 + slack:

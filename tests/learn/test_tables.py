@@ -48,7 +48,19 @@ def test_a_withheld_interval_is_a_dash(capsys: pytest.CaptureFixture[str]) -> No
     """The AUC's is shown, the accuracy's is not there to show."""
     show_figures(RESULT)
     (row,) = [line for line in capsys.readouterr().out.splitlines() if "slca head" in line]
-    assert row.split() == ["slca", "head", "0.800", "0.700", "to", "0.875", "0.750", "-", "0.700", "0.100", "0.800"]
+    assert row.split() == [
+        "slca",
+        "head",
+        "0.800",
+        "0.700",
+        "to",
+        "0.875",
+        "0.750",
+        "-",
+        "0.700",
+        "0.100",
+        "0.800",
+    ]
 
 
 def test_each_task_has_its_own_count_of_labels(capsys: pytest.CaptureFixture[str]) -> None:
