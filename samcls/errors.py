@@ -11,6 +11,7 @@
         ├── StoreError                      a feature store
         │   └── FingerprintMismatch         a store made with other settings
         ├── ConfigError                     options and configuration files
+        │   └── ParameterError              an estimator's parameters; a ValueError too
         └── OverwriteRefused                something finished is already there
 
 A message says what was got, what was expected and what to do. `exit_status` is what the command line
@@ -29,6 +30,7 @@ __all__ = [
     "ManifestError",
     "NotFiniteError",
     "OverwriteRefused",
+    "ParameterError",
     "RunError",
     "SamclsError",
     "StoreError",
@@ -99,6 +101,10 @@ class FingerprintMismatch(StoreError):
 
 class ConfigError(InputError):
     """An option or a configuration file cannot be used."""
+
+
+class ParameterError(ConfigError, ValueError):
+    """A parameter of an estimator cannot be used; a ValueError, as scikit-learn's callers expect."""
 
 
 class OverwriteRefused(InputError):

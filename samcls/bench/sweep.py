@@ -138,7 +138,12 @@ def _grid_rate(path: str, configs: tuple[TrainConfig, ...], jobs: int) -> float:
     held_out = PredefinedSplit(np.where(splits[rows] == "val", 0, -1))
     first = configs[0]
     estimator = SLCAClassifier(
-        store=path, epochs=first.epochs, patience=0, reduction=first.reduction, gate=first.gate
+        store=path,
+        epochs=first.epochs,
+        patience=0,
+        batch_size=first.batch_size,
+        reduction=first.reduction,
+        gate=first.gate,
     )
     grid = {"learning_rate": [config.learning_rate for config in configs]}
     search = GridSearchCV(estimator, grid, cv=held_out, refit=False, n_jobs=jobs)

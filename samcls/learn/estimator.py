@@ -4,51 +4,58 @@
     cross_val_score(SLCAClassifier(window=4), maps, labels, scoring="roc_auc")
 
 `maps` is (image, channel, row, col), as `FeatureStore.read(level)[:, 0]` gives it; a plain table
-(image, channel) is a map of one cell. With a store, X is row numbers of it, and its features are
-loaded once a process:
+(image, channel) is a map of one cell. Several levels are a `LevelArrays`, which folds can cut. With a
+store, X is row numbers of it, and its features are loaded once a process:
 
     rows = numpy.flatnonzero(store.status == 1)
     model = SLCAClassifier(store="features.zarr", levels=("neck", "late"))
     GridSearchCV(model, {"gate": ["multiply", "residual"]}).fit(rows[:, None], store.labels[rows, 0])
 
-A fifth of what `fit` is given chooses the epoch. 546 maps of 256 x 4 x 4 and 60 epochs take 2.3 s on
-one CPU core.
+Batch and rate differ from `TrainConfig`'s: a few hundred images of two channels need twice the steps
+at twice the rate. A fifth of what `fit` is given chooses the epoch. 546 maps of 256 x 4 x 4 and 60
+epochs in batches of 64 take 2.3 s on one CPU core.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import fields, replace
-from numbers import Integral
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.model_selection import StratifiedShuffleSplit
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_random_state, check_X_y, validate_data
 
 from samcls.config import TrainConfig, parse
-from samcls.learn.features import Features, Standardiser
+from samcls.errors import ConfigError, ParameterError, StoreError
+from samcls.learn.arrays import LevelArrays, features_of
+from samcls.learn.features import Features, Standardiser, selection_problems
+from samcls.learn.heads import GUIDED, HEADS
 from samcls.learn.loop import fit
 from samcls.learn.model import Model, shape_of
 from samcls.learn.rows import pick, pick_rows, row_numbers
-from samcls.learn.slca import pool, to_tokens
 from samcls.learn.targets import hold_out
+from samcls.store.feature_store import FeatureStore
 
-__all__ = ["SLCAClassifier"]
+__all__ = ["LevelArrays", "SLCAClassifier"]
 
-LEVEL, TASK = "maps", "class"
+LEVEL, TASK = "X", "class"
 
 
 class SLCAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # scikit-learn is untyped
-    """A head of stage two on one level of feature maps, or on the levels of a store.
+    """A head of stage two on one or several levels of feature maps, or on the levels of a store.
 
     Args:
-        head: Any name of `samcls.learn.heads.HEADS`.
+        head: Any name of `samcls.learn.heads.HEADS`; networks of timm's see images, which X is not.
         store: Path or URL of a feature store; X is then row numbers of it. None means that X is
             maps.
-        levels: Levels of the store that the head sees; empty means all of them.
+        levels: Levels, of the store or of `LevelArrays`, that the head sees; empty means all of
+            them.
         window: Side of SLCA's window, in cells of the maps given, of which None uses every one; with
             a store in cells of the encoder's map, None being the store's window.
         reduction: SLCA's bottleneck: channels / reduction hidden channels.
@@ -69,33 +76,34 @@ class SLCAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
 
     Attributes:
         classes_: Labels, sorted.
-        n_features_in_: Number of channels; with a store 1, the row number.
+        n_features_in_: Number of channels, of all levels together; with a store 1, the row number.
         fingerprint_: What made the store's features; empty for maps.
         model_: Standardiser and head.
         n_iter_: Epochs that ran.
         best_validation_auc_: Of the epoch chosen; None where validation has one class only.
     """
 
+    # Any value is taken until `fit`, which names all that are wrong at once, as scikit-learn asks.
     def __init__(
         self,
-        head: str = "slca",
+        head: Any = "slca",
         *,
         store: Any = None,
-        levels: tuple[str, ...] = (),
-        window: int | None = None,
-        reduction: int = 16,
-        gate: str = "multiply",
-        hidden: int = 0,
-        dropout: float = 0.2,
-        epochs: int = 60,
-        patience: int = 20,
-        batch_size: int = 64,
-        learning_rate: float = 5e-3,
-        weight_decay: float = 0.1,
-        loss: str = "cross_entropy",
-        label_smoothing: float = 0.0,
-        class_weights: str = "none",
-        validation_fraction: float = 0.2,
+        levels: Any = (),
+        window: Any = None,
+        reduction: Any = 16,
+        gate: Any = "multiply",
+        hidden: Any = 0,
+        dropout: Any = 0.2,
+        epochs: Any = 60,
+        patience: Any = 20,
+        batch_size: Any = 32,
+        learning_rate: Any = 1e-2,
+        weight_decay: Any = 0.1,
+        loss: Any = "cross_entropy",
+        label_smoothing: Any = 0.0,
+        class_weights: Any = "none",
+        validation_fraction: Any = 0.2,
         random_state: Any = 0,
     ) -> None:
         self.head = head
@@ -121,27 +129,33 @@ class SLCAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
         """Train on maps and labels.
 
         Args:
-            X: Maps, "image channel row col", or a table, "image channel"; with a store row numbers,
-                "image" or "image 1".
+            X: Maps, "image channel row col", or a table, "image channel"; `LevelArrays`, or a
+                dictionary of such arrays by level; with a store row numbers, "image" or "image 1".
             y: A label for each image, of any type.
 
         Raises:
-            ValueError: where X or y cannot be used.
-            ConfigError: where a parameter is out of its range, or the store lacks a level or window.
+            ValueError: where X or y cannot be used; as `ParameterError`, naming every parameter that
+                is out of its range, or names what the store or X does not have.
         """
-        if self.store is None:
-            X, y = validate_data(self, X, y, dtype=np.float32, allow_nd=True)
-        else:
+        config = self._config(X)
+        if self.store is not None:
             X, y = check_X_y(row_numbers(X)[:, None], y, dtype=np.int64)
             self.n_features_in_ = 1
+        elif _by_level(X):
+            X = _levels(X)
+            _, y = check_X_y(np.arange(len(X))[:, None], y)
+        else:
+            X, y = validate_data(self, X, y, dtype=np.float32, allow_nd=True)
         check_classification_targets(y)
         self.classes_, labels = np.unique(y, return_inverse=True)
         if len(self.classes_) < 2:
             raise ValueError(
                 f"y has one class only, {self.classes_[0]!r}; a classifier needs at least two"
             )
-        config = self._config()
-        features = self._labelled(self._read(X), labels, config.seed)
+        found = self._read(X)
+        if self.store is None:
+            self.n_features_in_ = sum(found.channels.values())
+        features = self._labelled(found, labels, config.seed)
         standardiser = Standardiser.fit(features, features.rows("train"))
         fitted = fit(features.standardised(standardiser), config)
         self.fingerprint_ = dict(features.fingerprint)
@@ -158,21 +172,26 @@ class SLCAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
                 numbers.
         """
         check_is_fitted(self)
-        if self.store is None:
-            X = validate_data(self, X, dtype=np.float32, allow_nd=True, reset=False)
-        else:
+        if self.store is not None:
             X = row_numbers(X)[:, None]
+        elif _by_level(X):
+            X = _levels(X)
+        elif LEVEL not in self.model_.shape.grids:
+            expected = ", ".join(self.model_.shape.grids)
+            raise ValueError(f"X is one array; the classifier was trained on the levels {expected}")
+        else:
+            X = validate_data(self, X, dtype=np.float32, allow_nd=True, reset=False)
         features = self._read(X)
         if features.fingerprint != self.fingerprint_:
             raise ValueError(
                 "these features were made with other settings than those of training; fit again, or "
                 "extract them with the same encoder, weights, window and views"
             )
-        expected = self.model_.shape.grids
-        if features.grids != expected:
+        shape = self.model_.shape
+        if features.channels != shape.channels or features.grids != shape.grids:
             raise ValueError(
-                f"X has maps of {features.grids[LEVEL]} windows; the classifier was trained on "
-                f"{expected[LEVEL]}"
+                f"X has {_described(features.channels, features.grids)}; the classifier was trained "
+                f"on {_described(shape.channels, shape.grids)}"
             )
         given = features.tokens, features.counts, features.views
         probabilities = self.model_.probabilities(*given)[TASK]
@@ -190,24 +209,88 @@ class SLCAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
         answers: np.ndarray = self.classes_[probabilities.argmax(1)]
         return answers
 
-    def _config(self) -> TrainConfig:
+    def _config(self, X: Any) -> TrainConfig:
         """The parameters as a checked config, numpy's numbers being as good as Python's."""
         known = {field.name for field in fields(TrainConfig)}
         given = {
-            name: value.item() if isinstance(value, np.generic) else value
+            name: value.tolist() if isinstance(value, np.generic | np.ndarray) else value
             for name, value in self.get_params(deep=False).items()
             if name in known
         }
+        problems = self._own_problems(X)
         seed = self.random_state
-        if not isinstance(seed, Integral):
+        if not isinstance(seed, int | np.integer) or isinstance(seed, bool):
             seed = check_random_state(seed).randint(2**31)
-        return parse(TrainConfig, {**given, "seed": int(seed)}, type(self).__name__)
+        elif not 0 <= seed < 2**63:
+            problems.append(f"random_state: got {seed}, expected at least 0 and below 2**63")
+            seed = 0
+        try:
+            config = parse(TrainConfig, {**given, "seed": int(seed)}, type(self).__name__)
+        except ConfigError as error:
+            problems += [line.strip() for line in str(error).splitlines()[1:]]
+        if problems:
+            raise ParameterError(
+                f"{type(self).__name__}: parameters that cannot be used\n  " + "\n  ".join(problems)
+            )
+        return config
 
-    def _read(self, X: np.ndarray) -> Features:
+    def _own_problems(self, X: Any) -> list[str]:
+        """A sentence for each parameter of the estimator's own that cannot be used with X."""
+        problems = []
+        if isinstance(self.head, str) and self.head.startswith(GUIDED):
+            problems.append(
+                f"head: got {self.head!r}, a network that looks at images, which X does not hold; "
+                "train it with samcls train"
+            )
+        elif isinstance(self.head, str) and self.head not in HEADS:
+            problems.append(f"head: got {self.head!r}, expected one of {', '.join(HEADS)}")
+        share = self.validation_fraction
+        known = isinstance(share, float | np.floating)  # no whole number lies between
+        if not known or not 0 < share < 1:
+            problems.append(
+                f"validation_fraction: got {share!r}, expected a number between 0 and 1"
+            )
+        if not isinstance(self.levels, list | tuple | np.ndarray):
+            return problems  # to which the config adds this
+        levels = [str(level) for level in self.levels]
+        if self.store is not None:
+            return problems + self._store_problems(levels)
+        if _by_level(X):
+            held = X.arrays if isinstance(X, LevelArrays) else X
+            problems += [
+                f"levels: got {level!r}, expected of {', '.join(held)}, which X holds"
+                for level in levels
+                if level not in held
+            ]
+        elif levels:
+            problems.append(
+                f"levels: got {tuple(levels)!r} for X that is one array; expected (), or a store, or "
+                "X as LevelArrays"
+            )
+        return problems
+
+    def _store_problems(self, levels: list[str]) -> list[str]:
+        if not isinstance(self.store, str | Path):
+            return [f"store: got {self.store!r}, expected a path or a URL"]
+        try:
+            store = FeatureStore.open(str(self.store))
+        except StoreError as error:
+            return [f"store: got {str(self.store)!r}, expected a feature store; {error}"]
+        whole = isinstance(self.window, int | np.integer) and self.window >= 1
+        return selection_problems(store, levels, self.window if whole else None)
+
+    def _read(self, X: Any) -> Features:
         """Features as stage two knows them; labels and splits are not those of `fit`."""
-        if self.store is None:
-            return _of_maps(X, int(self.window or 1))
-        return pick_rows(str(self.store), self.levels, self.window, X)
+        window = None if self.window is None else int(self.window)
+        if self.store is not None:
+            return pick_rows(str(self.store), tuple(self.levels), window, X)
+        if not isinstance(X, LevelArrays):
+            return features_of({LEVEL: X}, window)
+        missing = [level for level in self.levels if level not in X.arrays]
+        if missing:
+            raise ValueError(f"X lacks {', '.join(missing)}; it holds {', '.join(X.arrays)}")
+        chosen = self.levels or X.arrays
+        return features_of({level: X.arrays[level] for level in chosen}, window)
 
     def _labelled(self, found: Features, labels: np.ndarray, seed: int) -> Features:
         """Features with labels and a validation part; if none can be, all images twice over."""
@@ -240,25 +323,18 @@ class SLCAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
         return np.isin(np.arange(images), val)
 
 
-def _of_maps(X: np.ndarray, window: int) -> Features:
-    """Maps pooled over the window."""
-    if X.ndim == 2:
-        X = X[:, :, None, None]
-    if X.ndim != 4:
-        raise ValueError(f"X has {X.ndim} axes; expected image, channel, row, col")
-    maps = torch.from_numpy(np.ascontiguousarray(X))
-    pooled, counts = pool(maps, torch.ones(len(X), *X.shape[2:]), window)
-    return Features(
-        tokens={LEVEL: to_tokens(pooled)},
-        counts={LEVEL: counts.flatten(1)},
-        labels=torch.zeros(len(X), 1, dtype=torch.int64),
-        ids=tuple(str(i) for i in range(len(X))),
-        splits=("test",) * len(X),
-        groups=("",) * len(X),
-        tasks={},
-        window=window,
-        grids={LEVEL: (pooled.shape[2], pooled.shape[3])},
-        views=1,
-        fingerprint={},
-        failed=0,
-    )
+def _by_level(X: Any) -> bool:
+    """Whether X is of several levels; some of SciPy's sparse arrays are dictionaries too."""
+    return isinstance(X, LevelArrays | Mapping) and not issparse(X)
+
+
+def _levels(X: LevelArrays | Mapping[str, Any]) -> LevelArrays:
+    return X if isinstance(X, LevelArrays) else LevelArrays(X)
+
+
+def _described(channels: Mapping[str, int], grids: Mapping[str, tuple[int, int]]) -> str:
+    parts = [
+        f"{'' if level == LEVEL else f'{level} of '}{channels[level]} channels and {grid} windows"
+        for level, grid in grids.items()
+    ]
+    return ", ".join(parts)
