@@ -116,6 +116,7 @@ def _extract(
 ) -> ExtractSummary:
     begun = time.monotonic()
     finish_rewrite(path)
+    FeatureStore.exists(path)  # a damaged store is refused before a checkpoint is loaded
     encoder = open_encoder(options, path)
     store = _open_or_create(manifest, path, encoder, options, log, claim)
     manifest = in_store_order(manifest, store)

@@ -33,15 +33,18 @@ __all__ = [
 ]
 
 _LEFTOVER = "*.partial"  # what zarr-python and SyncedStore call a file that is not yet whole
+_LOCAL = {"file", "local"}  # schemes of URLs that lead to this machine's own files
 _LONGEST_WRITE = 120.0  # seconds; what takes longer hangs, and is not waited for
 
 
 def local_path(path: str | Path) -> Path | None:
-    """Return the folder of a local store, or None for a URL of another kind."""
-    text = str(path)
-    if text.startswith("file://"):
-        return Path(text.removeprefix("file://"))
-    return None if "://" in text else Path(text)
+    """Return the real folder of a local store, or None for a URL of another kind."""
+    scheme, separator, place = str(path).partition("://")
+    if not separator:
+        place = scheme
+    elif scheme.lower() not in _LOCAL:
+        return None
+    return Path(os.path.realpath(place))  # a link and what it leads to are one store, with one lock
 
 
 def swap_path(path: str | Path) -> Path | None:
@@ -170,3 +173,20 @@ class Keys:
         """Remove a key; one that is absent is no error."""
         if sync(self.store.exists(key)):
             sync(self.store.delete(key))
+
+    def under(self, prefix: str) -> list[str]:
+        """Return every key that begins so, in no order."""
+        return sync(_listed(self.store, prefix, None))
+
+    def any(self) -> bool:
+        """Say whether there is any key at all."""
+        return bool(sync(_listed(self.store, "", 1)))
+
+
+async def _listed(store: Store, prefix: str, most: int | None) -> list[str]:
+    found: list[str] = []
+    async for key in store.list_prefix(prefix):
+        found.append(key)
+        if len(found) == most:
+            break
+    return found

@@ -24,6 +24,7 @@ __all__ = [
     "array_paths",
     "codec_of",
     "create_arrays",
+    "row_arrays",
 ]
 
 CODECS: Mapping[str, Mapping[str, Any] | None] = {
@@ -66,7 +67,7 @@ def create_arrays(
     partition: Partition | None = None,
     pixels: int = 0,
 ) -> None:
-    """Make every array of a new store, rows pending; images too where their side is not 0.
+    """Make every array of a new store, still empty; images too where their side is not 0.
 
     Raises:
         StoreError: the codec is unknown.
@@ -129,8 +130,26 @@ def _compressors(codec: str) -> list[Any]:
 
 
 def _create_row_arrays(group: zarr.Group, table: RowTable) -> None:
-    images, tasks = len(table.ids), len(table.tasks)
-    columns: dict[str, tuple[tuple[str, ...], Any, np.ndarray]] = {
+    tasks = len(table.tasks)
+    for name, (dims, dtype, values) in row_arrays(table).items():
+        shape = (len(table.ids), tasks) if name == "label" else values.shape
+        piece = (_ROW_CHUNK, *(max(1, n) for n in shape[1:]))
+        group.create_array(
+            name,
+            shape=shape,
+            dtype=dtype,
+            chunks=piece,
+            shards=piece,  # of one chunk, so that it can say where it belongs
+            compressors=[ZstdCodec(level=1), Crc32cCodec()],
+            fill_value="" if dtype is str else 0,
+            dimension_names=dims,
+        )
+
+
+def row_arrays(table: RowTable) -> dict[str, tuple[tuple[str, ...], Any, np.ndarray]]:
+    """Return dimensions, type and first values of each per-image array of a new store."""
+    images = len(table.ids)
+    return {
         "id": (("image",), str, _text(table.ids)),
         "split": (("image",), str, _text(table.splits)),
         "group": (("image",), str, _text(table.groups)),
@@ -140,19 +159,6 @@ def _create_row_arrays(group: zarr.Group, table: RowTable) -> None:
         "error": (("image",), str, _text([""] * images)),
         "status": (("image",), "uint8", np.zeros(images, np.uint8)),
     }
-    for name, (dims, dtype, values) in columns.items():
-        shape = (images, tasks) if name == "label" else values.shape
-        array = group.create_array(
-            name,
-            shape=shape,
-            dtype=dtype,
-            chunks=(_ROW_CHUNK, *(max(1, n) for n in shape[1:])),
-            compressors=[ZstdCodec(level=1), Crc32cCodec()],
-            fill_value="" if dtype is str else 0,
-            dimension_names=dims,
-            config={"write_empty_chunks": True},
-        )
-        array[:] = values
 
 
 def codec_of(array: zarr.Array[Any]) -> str:
