@@ -215,13 +215,13 @@ WHOLE: dict[str, Callable[[Path], None]] = {
     "folder id deleted": remove_folder("id"),
     "folder status deleted": remove_folder("status"),
     "folder features deleted": remove_folder("features"),
-    "both copies deleted": lambda s: [(s / c / "metadata.json").unlink() for c in ("id", "status")]
-    and None,
+    "both copies deleted": lambda s: (
+        [(s / c / "metadata.json").unlink() for c in ("id", "status")] and None
+    ),
     "one copy flipped": lambda s: flip(s / "id/metadata.json"),
-    "zarr.json and one copy flipped": lambda s: [
-        flip(s / name) for name in ("zarr.json", "id/metadata.json")
-    ]
-    and None,
+    "zarr.json and one copy flipped": lambda s: (
+        [flip(s / name) for name in ("zarr.json", "id/metadata.json")] and None
+    ),
     "dtype changed": lambda s: edit(lambda a: a.update(data_type="uint16"))(s / "label/zarr.json"),
     "shape changed": lambda s: edit(lambda a: a.update(shape=[7]))(s / "status/zarr.json"),
     "patch size changed": lambda s: edit(lambda a: a.update(attributes={"patch_size": 8}))(
@@ -247,9 +247,14 @@ def outcome(
                 said[verb] = "WRONG" if differs(all_that_is_read(path), expected) else "right"
             elif verb == "extract":
                 summary = extract(manifest, path, OPTIONS)
-                lost = [f for f, content in shards.items() if "features" in str(f) and (
-                    not f.exists() or f.read_bytes() != content)]
-                said[verb] = "WRONG: shards were written anew" if lost else f"{summary.skipped} done"
+                lost = [
+                    f
+                    for f, content in shards.items()
+                    if "features" in str(f) and (not f.exists() or f.read_bytes() != content)
+                ]
+                said[verb] = (
+                    "WRONG: shards were written anew" if lost else f"{summary.skipped} done"
+                )
                 try:
                     wrong = differs(all_that_is_read(path), expected)
                     said[verb] += ", then read " + ("WRONG" if wrong else "right")
@@ -298,9 +303,7 @@ def test_the_whole_table_of_damage(sound: tuple[Path, Manifest], tmp_path: Path)
         shutil.rmtree(folder)
 
 
-def test_consolidated_metadata_hides_no_rows(
-    sound: tuple[Path, Manifest], tmp_path: Path
-) -> None:
+def test_consolidated_metadata_hides_no_rows(sound: tuple[Path, Manifest], tmp_path: Path) -> None:
     """Whoever consolidated it: rows that are appended later are read, by ours and by plain Zarr."""
     place, manifest = sound
     path = tmp_path / "s.zarr"
