@@ -30,10 +30,10 @@ DOORS = {
     "pydicom": {"data/images.py"},
     "tifffile": {"data/images.py"},
     "zarr": {
+        "store/binding.py",
         "store/feature_store.py",
         "store/keys.py",
         "store/layout.py",
-        "store/opening.py",
         "store/columns.py",
         "store/reader.py",
         "bench/store.py",

@@ -288,6 +288,7 @@ def _open_or_create(
         store = FeatureStore.open(path, mode="r+", claim=claim)
         store.require(fingerprint)
         _require_pixels(store, options.keep_pixels)
+        store.check_columns()
         return _follow_table(store, table, options.removed, log, claim)
     levels = {name: _pooled_shape(encoder, name, options.window) for name in encoder.levels}
     partition = None

@@ -182,6 +182,17 @@ class ColumnReader:
                 lost.append(Lost(rows, "damaged", str(error)))
         return values, lost
 
+    def check_columns(self) -> None:
+        """Read every per-image array, so that damage is known before work is done.
+
+        Raises:
+            StoreError: naming one that is damaged.
+        """
+        if self._metadata.updating:  # which rewrites them
+            return
+        for name in (*COLUMNS, *RESULTS):
+            self._whole(name)
+
     def readable_status(self) -> UInt8[np.ndarray, " image"]:
         """Return each row's status; where it is lost, what the row's digest and error tell of it."""
         status, lost = self.read_column("status")
