@@ -19,6 +19,8 @@ from google_crc32c import value as crc32c
 from zarr.abc.store import ByteRequest, Store, SuffixByteRequest
 from zarr.core.buffer import Buffer, BufferPrototype
 
+from samcls.store.keys import SyncedStore
+
 __all__ = [
     "BINDING_BYTES",
     "Binding",
@@ -193,6 +195,10 @@ class CheckedStore(zarr.storage.WrapperStore[Store]):
         if _DATA in key and guard.store is not None and guard.index_bytes:
             end = len(value) - guard.index_bytes
             said = Binding(guard.store, key).to_bytes()
-            parts = (value[:end].as_buffer_like(), said, value[end:].as_buffer_like())
+            content = value.as_numpy_array().data
+            parts: list[bytes | memoryview] = [content[:end], said, content[end:]]
+            if isinstance(self._store, SyncedStore):
+                await self._store.set_parts(key, parts)
+                return
             value = type(value).from_bytes(b"".join(parts))
         await self._store.set(key, value)

@@ -13,7 +13,7 @@ import contextlib
 import errno
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,11 @@ class SyncedStore(zarr.storage.LocalStore):
         self._check_writable()
         await asyncio.to_thread(_replace, self.root / key, value)
 
+    async def set_parts(self, key: str, parts: Sequence[bytes | memoryview]) -> None:
+        """Replace one key by pieces that stand in several places: joining a shard costs a copy of it."""
+        self._check_writable()
+        await asyncio.to_thread(_replace, self.root / key, parts)
+
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
         """Write one key durably unless it is there; the lock keeps other writers away meanwhile."""
         if not (self.root / key).exists():
@@ -99,12 +104,13 @@ class SyncedStore(zarr.storage.LocalStore):
         _replace(self.root / key, value)
 
 
-def _replace(path: Path, value: Buffer) -> None:
+def _replace(path: Path, value: Buffer | Sequence[bytes | memoryview]) -> None:
+    parts = [value.as_buffer_like()] if isinstance(value, Buffer) else value
     _make_folder(path.parent)
     partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
     try:
         with partial.open("wb") as file:
-            file.write(value.as_buffer_like())
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)

@@ -125,8 +125,8 @@ def test_the_mark_is_the_last_file_written(tmp_path: Path) -> None:
     written: list[str] = []
 
     class Watched(SyncedStore):
-        async def set(self, key: str, value: object) -> None:
-            await super().set(key, value)  # type: ignore[arg-type]
+        async def set_parts(self, key: str, parts: object) -> None:
+            await super().set_parts(key, parts)  # type: ignore[arg-type]
             assert (self.root / key).exists()
             written.append(key)
 
