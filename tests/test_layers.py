@@ -33,10 +33,10 @@ DOORS = {
     "imagecodecs": {"data/deep.py"},
     "tifffile": {"data/tiff.py"},
     "zarr": {
+        "store/binding.py",
         "store/feature_store.py",
         "store/keys.py",
         "store/layout.py",
-        "store/opening.py",
         "store/remote.py",
         "store/columns.py",
         "store/reader.py",

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["register"]
 
 _SHOWN = 10
-_UNREADABLE = {"row array missing", "row array damaged"}
+_UNREADABLE = {"row array missing", "row array damaged", "row array misplaced"}
 _NOT_DAMAGE = {
     "image changed": "To encode changed images again: samcls extract M.csv {} --changed encode",
     "image unreadable": "Images that cannot be read keep their features; put the files back",
@@ -134,6 +134,7 @@ def _verify(
         "bytes": report.bytes,
         "problems": [asdict(problem) for problem in report.problems],
         "leaks": leaks,
+        "notes": list(report.notes),
     }
 
     def show() -> None:
@@ -212,6 +213,8 @@ def _repair(
 
 
 def _show(report: "VerifyReport") -> None:
+    for note in report.notes:
+        say(f"{report.store}: {note}")
     if report.ok:
         typer.echo(f"{report.store}: {report.checked} images checked, all sound")
         return
@@ -233,7 +236,7 @@ def _show(report: "VerifyReport") -> None:
     advice = [_NOT_DAMAGE[kind].format(report.store) for kind in _NOT_DAMAGE if kind in kinds]
     if kinds - set(_NOT_DAMAGE):
         repair = f"samcls store repair {report.store} --manifest M.csv"
-        advice.append(f"To encode damaged images again: {repair}")
+        advice.append(f"To restore what can be, and encode the rest again: {repair}")
     for line in dict.fromkeys(advice):
         typer.echo(line)
 

@@ -133,6 +133,7 @@ def _extract(
 ) -> ExtractSummary:
     begun = time.monotonic()
     finish_rewrite(path)
+    FeatureStore.exists(path)  # a damaged store is refused before a checkpoint is loaded
     encoder = open_encoder(options, path, log)
     store = _open_or_create(manifest, path, encoder, options, log, claim)
     manifest = in_store_order(manifest, store)
@@ -327,6 +328,7 @@ def _open_or_create(
         store = FeatureStore.open(path, mode="r+", claim=claim)
         store.require(fingerprint)
         _require_pixels(store, options.keep_pixels)
+        store.check_columns()
         return _follow_table(store, table, options.removed, log, claim)
     levels = {name: _pooled_shape(encoder, name, options.window) for name in encoder.levels}
     partition = None

@@ -1,29 +1,36 @@
 """What a feature store says of its images, one value an image: ids, splits, labels, status.
 
-Columns are small and read whole, through Zarr. Damage becomes a StoreError that names the verb to run;
-`read_column` reads what can still be read of a damaged one. `FeatureStore.open` makes the object.
+Columns are small and read whole, through Zarr. They are written in full when a store is made, so a chunk
+that is absent is lost, and never a column's fill value. Damage becomes a StoreError that names the verb
+to run; `read_column` reads what can still be read of a damaged one. `FeatureStore.open` makes the object.
 """
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import zarr
-from jaxtyping import Int, UInt8, UInt16
+from jaxtyping import Int, Shaped, UInt8, UInt16
 
 from samcls.errors import SamclsError, StoreError
+from samcls.store.binding import CheckedStore, ChunkLost, Guard, Misplaced, index_bytes_of
 from samcls.store.keys import Keys, local_path
+from samcls.store.layout import META, RESULTS, columns_of
+from samcls.store.metadata import ROOT, STORE_ID, UPDATING, array_problem, parsed, read_root
+from samcls.store.opening import damage
 from samcls.store.schema import DONE, FAILED, PENDING, REMOVED, Fingerprint
 from samcls.store.tables import NO_SPLIT
 
-__all__ = ["ColumnReader", "configured"]
+__all__ = ["ColumnReader", "Lost", "configured", "if_present", "open_array"]
 
 _PIPELINE = "zarr.core.codec_pipeline.BatchedCodecPipeline"
 _CONFIG_LOCK = threading.Lock()  # Zarr's configuration is one for the whole process
+_UNREADABLE = (ValueError, RuntimeError, TypeError, IndexError, OverflowError)  # seen of damage
 
 
 @contextmanager
@@ -38,17 +45,62 @@ def configured() -> Iterator[None]:
         yield
 
 
+def open_array(
+    keys: Keys, name: str, store_id: str | None, *, replacing: bool = False
+) -> zarr.Array[Any]:
+    """Open an array of a store, so that its shards are checked, and written, with their place.
+
+    Args:
+        keys: of the store.
+        name: path of the array.
+        store_id: the store's identifier; none for a store of the first version.
+        replacing: for writing the whole array, whatever state it is in.
+    """
+    metadata = parsed(keys, f"{name}/{ROOT}") or {}
+    required = name in {*columns_of(True), *RESULTS}
+    guard = Guard(store_id, index_bytes_of(metadata), required, replacing)
+    with configured():
+        store = CheckedStore(keys.store, guard)
+        return zarr.open_array(
+            store, path=name, zarr_format=3, mode="r" if store.read_only else "r+"
+        )
+
+
+@dataclass(frozen=True)
+class Lost:
+    """A piece of a column that cannot be read.
+
+    Attributes:
+        rows: that it held.
+        how: `missing`, `damaged` or `misplaced`.
+        why: for a person.
+    """
+
+    rows: slice
+    how: str
+    why: str
+
+
 class ColumnReader:
     """A store's description and its per-image columns."""
 
-    def __init__(self, path: str, group: zarr.Group, mode: Literal["r", "r+"]) -> None:
+    def __init__(self, path: str, keys: Keys, mode: Literal["r", "r+"]) -> None:
         self.path = path
         self.mode = mode
-        self._group = group
+        self._keys = keys
         self._arrays: dict[str, zarr.Array[Any]] = {}
-        self._attributes: dict[str, Any] = dict(group.attrs)
+        self._metadata = read_root(keys)
         self._root = local_path(path)
         self._folder = _identity(self._root)
+
+    @property
+    def _attributes(self) -> dict[str, Any]:
+        return self._metadata.attributes
+
+    @property
+    def _store_id(self) -> str | None:
+        """What every shard names; none in a store of the first version."""
+        return self._attributes.get(STORE_ID)
 
     @cached_property
     def fingerprint(self) -> Fingerprint:
@@ -75,7 +127,7 @@ class ColumnReader:
         """Each of these columns, a text for each image."""
         if not self.meta_names:
             return {}
-        columns = self._whole("meta").T.tolist()
+        columns = self._whole(META).T.tolist()
         return {
             name: [str(value) for value in column]
             for name, column in zip(self.meta_names, columns, strict=True)
@@ -125,36 +177,47 @@ class ColumnReader:
         """SHA-256 of each image's decoded pixels; zeros while pending."""
         return self._whole("sha256")
 
-    def read_column(self, name: str) -> tuple[np.ndarray, list[tuple[slice, bool, str]]]:
+    def read_column(self, name: str) -> tuple[np.ndarray, list[Lost]]:
         """Read a per-image array as far as it can be read.
 
         Args:
             name: one of `layout.COLUMNS` or `layout.RESULTS`.
 
         Returns:
-            The values, empty where they are lost; and for each lost piece its rows, whether it is
-            absent rather than damaged, and why.
+            The values, empty where they are lost; and what is lost.
 
         Raises:
             StoreError: the array itself is not in the store.
         """
-        array, keys = self._array(name), Keys(self._group.store)
+        array = self._array(name)
         values = np.full(array.shape, array.fill_value, dtype=array.dtype)
         lost = []
-        for rows, chunks in _column_chunks(array, name):
-            if any(keys.size(chunk) is None for chunk in chunks):
-                lost.append((rows, True, "a chunk is absent"))
-                continue
+        for rows in _pieces(array):
             try:
                 values[rows] = array[rows]
-            except (ValueError, RuntimeError, TypeError, IndexError, OverflowError) as error:
-                lost.append((rows, False, str(error)))
+            except ChunkLost as error:
+                lost.append(Lost(rows, "missing", str(error)))
+            except Misplaced as error:
+                lost.append(Lost(rows, "misplaced", str(error)))
+            except _UNREADABLE as error:
+                lost.append(Lost(rows, "damaged", str(error)))
         return values, lost
+
+    def check_columns(self) -> None:
+        """Read every per-image array, so that damage is known before work is done.
+
+        Raises:
+            StoreError: naming one that is damaged.
+        """
+        if self._metadata.updating:  # which rewrites them
+            return
+        for name in (*columns_of(bool(self.meta_names)), *RESULTS):
+            self._whole(name)
 
     def readable_status(self) -> UInt8[np.ndarray, " image"]:
         """Return each row's status; where it is lost, what the row's digest and error tell of it."""
         status, lost = self.read_column("status")
-        for rows, _, _ in lost:
+        for rows in (piece.rows for piece in lost):
             encoded = self.read_column("sha256")[0][rows].any(axis=1)
             failed = self.read_column("error")[0][rows] != ""
             told = np.where(failed, FAILED, np.where(encoded, DONE, PENDING))
@@ -164,56 +227,61 @@ class ColumnReader:
 
     def status_if_present(self) -> UInt8[np.ndarray, " image"]:
         """Return each row's status, for a removed one the status that it would return with."""
-        status = self.status
-        away = status == REMOVED
-        if away.any():
-            failed = np.array(self.errors) != ""
-            told = np.where(failed, FAILED, np.where(self.sha256.any(axis=1), DONE, PENDING))
-            status[away] = told[away]
-        return status
+        return if_present(self.status, np.array(self.errors, dtype=object), self.sha256)
+
+    @property
+    def _kept_rows(self) -> int:
+        """Rows that hold results: fewer than the arrays' own where appending was cut off."""
+        return int(self._attributes.get(UPDATING, {}).get("images", len(self)))
 
     def _array(self, name: str) -> zarr.Array[Any]:
         if name not in self._arrays:
-            with configured():
-                self._arrays[name] = self._get(name)
+            self._arrays[name] = self._get(name)
         return self._arrays[name]
 
     def _get(self, name: str) -> zarr.Array[Any]:
+        problem = array_problem(self._metadata, name, parsed(self._keys, f"{name}/{ROOT}"))
         try:
-            array = self._group[name]
-        except KeyError as error:
-            raise StoreError(f"{self.path} lacks the array {name}; it is damaged") from error
-        except (ValueError, TypeError) as error:
+            if problem is None:
+                return open_array(self._keys, name, self._store_id)
+        except (ValueError, TypeError, KeyError, FileNotFoundError) as error:
+            problem = f"cannot be read: {error}"
+        try:
+            changed = read_root(self._keys) != self._metadata
+        except ValueError:
+            changed = False
+        if changed:
             raise StoreError(
-                f"{self.path}: the metadata of {name} are damaged: {error}. samcls store repair "
-                "restores them from their copy"
-            ) from error
-        if not isinstance(array, zarr.Array):
-            raise StoreError(f"{self.path}: {name} is a group where an array was expected")
-        return array
+                f"{self.path} was changed by another process since it was opened; start again"
+            )
+        raise StoreError(damage(self.path, self._keys, f"{name}/{ROOT} {problem}"))
 
     def _whole(self, name: str) -> np.ndarray:
         with self._reading(name):
-            return np.asarray(self._array(name)[:])
+            return np.asarray(self._array(name)[: self._kept_rows])
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:
         """Turn what Zarr raises on a damaged chunk into words; notice a store that was replaced."""
         try:
             yield
-            if _identity(self._root) != self._folder:
-                raise StoreError(
-                    f"{self.path} was written anew, by samcls extract --removed drop, since it was "
-                    "opened: its rows are others now. Start again"
-                )
+            self._refuse_replaced()
         except (SamclsError, MemoryError):
             raise
         except (ValueError, RuntimeError) as error:
+            self._refuse_replaced()
             raise StoreError(
                 f"{self.path}: {what} cannot be read: {error}\nThe store is damaged; "
-                f"samcls store verify {self.path} names the images, samcls store repair encodes them "
-                "again"
+                f"samcls store verify {self.path} names the images, samcls store repair {self.path} "
+                "--manifest M.csv restores what can be and encodes the rest again"
             ) from error
+
+    def _refuse_replaced(self) -> None:
+        if _identity(self._root) != self._folder:
+            raise StoreError(
+                f"{self.path} was written anew, by samcls extract --removed drop, since it was "
+                "opened: its rows are others now. Start again"
+            )
 
     def _strings(self, name: str) -> list[str]:
         return [str(value) for value in self._whole(name)]
@@ -230,12 +298,19 @@ def _identity(root: Path | None) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-def _column_chunks(array: zarr.Array[Any], name: str) -> Iterator[tuple[slice, list[str]]]:
-    """Yield each piece of a per-image array: its rows, and the keys that hold them."""
-    height = array.chunks[0]
-    tails = [""]
-    if len(array.shape) > 1:
-        tails = [f"/{i}" for i in range(-(-array.shape[1] // array.chunks[1]))]
-    for number, start in enumerate(range(0, array.shape[0], height)):
-        rows = slice(start, min(start + height, array.shape[0]))
-        yield rows, [f"{name}/c/{number}{tail}" for tail in tails]
+def if_present(
+    status: UInt8[np.ndarray, " image"],
+    errors: Shaped[np.ndarray, " image"],
+    digests: UInt8[np.ndarray, "image 32"],
+) -> UInt8[np.ndarray, " image"]:
+    """Return each row's status, for a removed one the status that it would return with."""
+    told = np.where(errors != "", FAILED, np.where(digests.any(axis=1), DONE, PENDING))
+    present: np.ndarray = np.where(status == REMOVED, told, status).astype(np.uint8)
+    return present
+
+
+def _pieces(array: zarr.Array[Any]) -> Iterator[slice]:
+    """Yield the rows of each piece of a per-image array."""
+    height = (array.shards or array.chunks)[0]
+    for start in range(0, array.shape[0], height):
+        yield slice(start, min(start + height, array.shape[0]))

@@ -8,6 +8,7 @@ and durably; reading is `StoreReader`'s.
     store.read("neck", slice(0, 8))          # (8, view, channel, row, col) float16
 """
 
+import uuid
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,13 +16,12 @@ from typing import Any, Literal
 
 import numpy as np
 import zarr
-import zarr.errors
 from jaxtyping import Int, Shaped
 from numcodecs import BitRound
 
 from samcls.errors import FingerprintMismatch, StoreError
-from samcls.store.columns import configured
-from samcls.store.keys import Keys, swap_path
+from samcls.store.columns import configured, if_present, open_array
+from samcls.store.keys import Keys, local_path
 from samcls.store.layout import (
     COLUMNS,
     DEFAULT_CODEC,
@@ -30,10 +30,27 @@ from samcls.store.layout import (
     array_paths,
     create_arrays,
     create_meta,
+    row_arrays,
 )
 from samcls.store.lock import Claim
-from samcls.store.metadata import save_copy
-from samcls.store.opening import MARK, open_group, refuse_other_contents, writing
+from samcls.store.metadata import (
+    CREATED_BY,
+    MARK,
+    ROOT,
+    STORE_ID,
+    UPDATING,
+    describe_arrays,
+    resize_array,
+    write_attributes,
+)
+from samcls.store.opening import (
+    Found,
+    look,
+    refuse_other_contents,
+    require_store,
+    require_version,
+    writing,
+)
 from samcls.store.reader import Rows, StoreReader
 from samcls.store.rows import RowBatch, RowTable
 from samcls.store.schema import (
@@ -47,6 +64,7 @@ from samcls.store.schema import (
     LevelShape,
     Partition,
 )
+from samcls.store.swap import swapped_in
 from samcls.store.tables import (
     NO_SPLIT,
     TableChange,
@@ -58,9 +76,6 @@ from samcls.store.tables import (
 )
 
 __all__ = ["FeatureStore", "RowBatch", "RowTable", "Rows", "TableChange"]
-
-
-_UPDATING = "table_update"  # set while the table is rewritten: tells an update cut off from a store
 
 
 class FeatureStore(StoreReader):
@@ -79,11 +94,11 @@ class FeatureStore(StoreReader):
     def __init__(
         self,
         path: str,
-        group: zarr.Group,
+        keys: Keys,
         mode: Literal["r", "r+"],
         claim: Claim | None = None,
     ) -> None:
-        super().__init__(path, group, mode)
+        super().__init__(path, keys, mode)
         self._claim = claim
 
     # -- making and opening ---------------------------------------------------------------------
@@ -103,7 +118,8 @@ class FeatureStore(StoreReader):
     ) -> "FeatureStore":
         """Make an empty store, every row pending.
 
-        A creation that was cut off leaves no `format_version`, and is made anew.
+        A local one is made beside its place and moved there when it is whole; of one at a URL the
+        attributes are written last. A creation that was cut off is made anew.
 
         Args:
             path: local path or any URL that Zarr opens.
@@ -129,23 +145,39 @@ class FeatureStore(StoreReader):
             )
         if not table.ids:
             raise StoreError("a store needs at least one row; the manifest has none")
-        keys = Keys.of(path, read_only=False)
+        Keys.of(path, read_only=False)  # a URL that cannot be written is said first
         refuse_other_contents(path)
         attributes: dict[str, Any] = {
-            "created_by": MARK,
+            CREATED_BY: MARK,
             "fingerprint": fingerprint.to_dict(),
             "format_version": FORMAT_VERSION,
+            STORE_ID: uuid.uuid4().hex,
             **_of_table(table),
             **({PIXELS: pixels} if pixels else {}),
             **({CHECKPOINT: dict(checkpoint)} if checkpoint else {}),
         }
-        with writing(path, claim), configured():
-            group = zarr.open_group(
-                keys.store, mode="w", zarr_format=3, attributes={"created_by": MARK}
-            )
-            create_arrays(group, fingerprint, levels, table, codec, partition, pixels)
-            save_copy(keys, array_paths(fingerprint, pixels, bool(table.meta)), attributes)
-            group.attrs.update(attributes)
+
+        def build(place: str | Path) -> None:
+            keys = Keys.of(place, read_only=False)
+            with writing(path, claim), configured():
+                for key in keys.under(""):  # of a creation that was cut off
+                    if key != ROOT:
+                        keys.delete(key)
+                group = zarr.open_group(
+                    keys.store, mode="a", zarr_format=3, attributes={CREATED_BY: MARK}
+                )
+                create_arrays(group, fingerprint, levels, table, codec, partition, pixels)
+            with writing(path, claim):
+                for name, (_, _, values) in row_arrays(table).items():
+                    open_array(keys, name, attributes[STORE_ID], replacing=True)[:] = values
+                paths = array_paths(fingerprint, pixels, bool(table.meta))
+                write_attributes(keys, attributes, describe_arrays(keys, paths))
+
+        if local_path(path) is None:
+            build(path)
+        else:
+            with swapped_in(path) as place:
+                build(place)
         return cls.open(path, mode="r+", claim=claim)
 
     @classmethod
@@ -160,53 +192,31 @@ class FeatureStore(StoreReader):
             claim: of the writer's lock, checked before each write.
 
         Raises:
-            StoreError: nothing is there, or not a store, one of another format version, or one whose
-                table was being rewritten.
+            StoreError: nothing is there, or not a store, one of another format version, one whose
+                metadata are damaged, or one whose table was being rewritten.
         """
         path = str(path)
+        require_store(path)
         try:
-            group = open_group(path, mode)
-        except (FileNotFoundError, zarr.errors.GroupNotFoundError) as error:
-            swap = swap_path(path)
-            if swap is not None and swap.exists():
-                raise StoreError(
-                    f"{path} was being written anew, in {swap}, when that was cut off; run samcls "
-                    f"extract MANIFEST {path} again to finish it"
-                ) from error
-            raise StoreError(
-                f"no feature store at {path}; make one with: samcls extract MANIFEST {path}"
-            ) from error
-        except (zarr.errors.BaseZarrError, ValueError, TypeError, NotADirectoryError) as error:
-            raise StoreError(
-                f"{path} is not a feature store, or its metadata is damaged: {error}. Of a store, "
-                f"samcls store verify {path} says more"
-            ) from error
-        found = group.attrs.get("format_version")
-        if found is None:
-            raise StoreError(
-                f"{path} is a Zarr group but not a finished feature store (no format_version); "
-                "an extract that was cut off while making it can simply be run again"
-            )
-        if found != FORMAT_VERSION:
-            raise StoreError(
-                f"{path} has format version {found}; this samcls reads version {FORMAT_VERSION}. "
-                "Install the version that wrote it, or extract again"
-            )
-        if mode == "r" and _UPDATING in group.attrs:
+            store = cls(path, Keys.of(path, read_only=mode == "r"), mode, claim)
+        except ValueError as error:  # damaged, or gone, since it was looked at
+            raise StoreError(f"{path} was changed while it was opened: {error}") from error
+        require_version(path, store._attributes)
+        if mode == "r" and store._metadata.updating:
             raise StoreError(
                 f"the labels and splits of {path} were being rewritten when that was cut off; run "
                 f"samcls extract MANIFEST {path} again to finish it"
             )
-        return cls(path, group, mode, claim)
+        return store
 
     @staticmethod
     def exists(path: str | Path) -> bool:
-        """Say whether a finished creation is at the path."""
-        try:
-            group = open_group(str(path), "r")
-        except (FileNotFoundError, zarr.errors.BaseZarrError, ValueError, NotADirectoryError):
-            return False
-        return "format_version" in group.attrs
+        """Say whether a finished creation is at the path.
+
+        Raises:
+            StoreError: a store is there whose metadata are damaged.
+        """
+        return look(path) is Found.STORE
 
     def require(self, fingerprint: Fingerprint) -> None:
         """Refuse to go on with other settings than the store's.
@@ -271,8 +281,8 @@ class FeatureStore(StoreReader):
         status[rows] = np.where(status[rows] == REMOVED, REMOVED, PENDING)
         digests[rows] = 0  # or a lost mark, or a removed row that returns, would pass for done
         with writing(self.path, self._claim):
-            self._array("status")[:] = status
-            self._array("sha256")[:] = digests
+            self._replace("status", status)
+            self._replace("sha256", digests)
 
     def write_level(self, level: str, rows: slice, values: Shaped[np.ndarray, "image ..."]) -> None:
         """Write one of `payloads` alone, leaving marks as they are; for repair.
@@ -294,18 +304,25 @@ class FeatureStore(StoreReader):
         """
         self._require_writable()
         with writing(self.path, self._claim):
-            self._array(name)[:] = values
+            self._replace(name, values)
+
+    def _replace(self, name: str, values: np.ndarray) -> None:
+        """Write a whole per-image array without reading what is there, which may be damaged."""
+        self._array(name)  # whose metadata may be damaged too
+        open_array(self._keys, name, self._store_id, replacing=True)[:] = values
 
     # -- a table that changes -------------------------------------------------------------------
 
     def compare_table(self, table: RowTable) -> TableChange:
         """Say how a table differs from the store's own."""
-        kept = self._kept_rows
-        own = {"splits": self.splits[:kept], "groups": self.groups[:kept]}
+        own = {"splits": self.splits, "groups": self.groups}
         change, places = compare_ids(self.kept_ids, own["splits"], table)
-        columns = changed_columns(places, own, self.labels[:kept], self.tasks, table)
+        labels = np.full((len(places), len(self.tasks)), -2, dtype=np.int16)
+        if not self._metadata.updating:  # while they are rewritten they differ from any
+            labels = self.labels
+        columns = changed_columns(places, own, labels, self.tasks, table)
         # the columns beside are made anew while the table is rewritten, and may be gone meanwhile
-        meta = {} if _UPDATING in self._attributes else self.meta
+        meta = {} if self._metadata.updating else self.meta
         columns += changed_beside(places, meta, self.ordinal, table)
         return replace(change, columns=columns, tasks=changed_tasks(self.tasks, table.tasks))
 
@@ -337,57 +354,74 @@ class FeatureStore(StoreReader):
                 "or --removed drop (the store is written anew without them, in the manifest's order; "
                 "nothing is encoded again)"
             )
-        if not change.any and _UPDATING not in self._attributes:
+        if not change.any and not self._metadata.updating:
             return change
         merged = merge_tables(self.kept_ids, table)
+        lasting = array_paths(self.fingerprint, self.pixel_size)
+        arrays = {name: self._described(name) for name in lasting}
         with writing(self.path, self._claim):
-            self._group.attrs[_UPDATING] = {"images": self._kept_rows}
+            if not self._metadata.updating:
+                mark = {**self._attributes, UPDATING: {"images": self._kept_rows}}
+                all_arrays = {name: self._described(name) for name in self.array_paths}
+                self._metadata = write_attributes(self._keys, mark, all_arrays)
             self._rewrite_table(merged)
-            own = ("tasks", "meta", "ordinal", _UPDATING)
+            grown = {
+                name: {**entry, "shape": list(self._array(name).shape)}
+                for name, entry in arrays.items()
+            }
+            if merged.meta:
+                grown |= describe_arrays(self._keys, [META])
+            own = ("tasks", "meta", "ordinal", UPDATING)
             attributes = {k: v for k, v in self._attributes.items() if k not in own}
-            attributes |= _of_table(merged)
-            paths = array_paths(self.fingerprint, self.pixel_size, bool(merged.meta))
-            save_copy(Keys(self._group.store), paths, attributes)
-            self._group.attrs.put(attributes)
-        self._attributes = attributes
+            self._metadata = write_attributes(self._keys, attributes | _of_table(merged), grown)
         self.__dict__.pop("tasks", None)
         return change
 
+    def _described(self, name: str) -> dict[str, Any]:
+        """Return what the metadata of an array are known to be, checked on the way."""
+        self._array(name)
+        known: dict[str, Any] | None = self._metadata.arrays.get(name)
+        return known or describe_arrays(self._keys, [name])[name]
+
     def _rewrite_table(self, table: RowTable) -> None:
         images, kept = len(table.ids), self._kept_rows
+        results: dict[str, np.ndarray] = {}
+        for name in RESULTS:
+            with self._reading(name):
+                results[name] = np.asarray(self._array(name)[:kept])
         for name in array_paths(self.fingerprint, self.pixel_size):
-            array = self._array(name)
-            tail = (len(table.tasks),) if name == "label" else array.shape[1:]
-            array.resize((images, *tail))
+            own = self._array(name).shape
+            tail = (len(table.tasks),) if name == "label" else own[1:]
+            resize_array(self._keys, name, (images, *tail))
+        self._arrays.clear()
         for name, values in zip(COLUMNS, (table.ids, table.splits, table.groups), strict=False):
-            self._array(name)[:] = np.array(list(values), dtype=object)
-        self._array("label")[:] = table.labels
-        self._arrays.pop(META, None)
-        with configured():
-            if table.meta:
-                create_meta(self._group, table)
-            elif META in self._group:
-                del self._group[META]
-        if images > kept:
-            for name in RESULTS:
-                array = self._array(name)
-                array[kept:] = np.full(
-                    (images - kept, *array.shape[1:]), array.fill_value, array.dtype
-                )
-        gone = np.array([split == NO_SPLIT for split in table.splits])
-        if (gone != (self.status == REMOVED)).any():
-            status = np.where(gone, REMOVED, self.status_if_present())
-            self._array("status")[:] = status.astype(np.uint8)
+            self._replace(name, np.array(list(values), dtype=object))
+        self._replace("label", np.asarray(table.labels))
+        self._replace_meta(table)
+        present = if_present(results["status"], results["error"], results["sha256"])
+        for name, held in {**results, "status": present}.items():
+            array = self._array(name)
+            whole = np.full(array.shape, array.fill_value, array.dtype)
+            whole[:kept] = held
+            if name == "status":
+                whole[[split == NO_SPLIT for split in table.splits]] = REMOVED
+            if images > kept or not np.array_equal(whole, results[name]):
+                self._replace(name, whole)
+
+    def _replace_meta(self, table: RowTable) -> None:
+        """Make the columns beside the labels anew: there may be others, or none."""
+        for key in self._keys.under(f"{META}/"):
+            self._keys.delete(key)
+        if table.meta:
+            with configured():
+                group = zarr.open_group(self._keys.store, mode="a", zarr_format=3)
+                values = create_meta(group, table)
+            open_array(self._keys, META, self._store_id, replacing=True)[:] = values
 
     @property
     def kept_ids(self) -> list[str]:
         """Identifier of each row that holds results, wherever appending was cut off."""
-        return self.ids[: self._kept_rows]
-
-    @property
-    def _kept_rows(self) -> int:
-        """Rows that hold results: fewer than the arrays' own where appending was cut off."""
-        return int(self._attributes.get(_UPDATING, {}).get("images", len(self)))
+        return self.ids
 
     def _rounded(self, values: np.ndarray) -> np.ndarray:
         """Round to the bits that the fingerprint keeps, so that any reader sees plain numbers."""
@@ -422,7 +456,7 @@ class FeatureStore(StoreReader):
 
     def _require_writable(self) -> None:
         self._require_mode()
-        if _UPDATING in self._attributes:
+        if self._metadata.updating:
             raise StoreError(
                 f"rewriting the labels and splits of {self.path} was cut off; call update_table first"
             )

@@ -13,7 +13,7 @@ import contextlib
 import errno
 import os
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +35,18 @@ __all__ = [
 ]
 
 _LEFTOVER = "*.partial"  # what zarr-python and SyncedStore call a file that is not yet whole
+_LOCAL = {"file", "local"}  # schemes of URLs that lead to this machine's own files
 _LONGEST_WRITE = 120.0  # seconds; what takes longer hangs, and is not waited for
 
 
 def local_path(path: str | Path) -> Path | None:
-    """Return the folder of a local store, or None for a URL of another kind."""
-    text = str(path)
-    if text.startswith("file://"):
-        return Path(text.removeprefix("file://"))
-    return None if "://" in text else Path(text)
+    """Return the real folder of a local store, or None for a URL of another kind."""
+    scheme, separator, place = str(path).partition("://")
+    if not separator:
+        place = scheme
+    elif scheme.lower() not in _LOCAL:
+        return None
+    return Path(os.path.realpath(place))  # a link and what it leads to are one store, with one lock
 
 
 def swap_path(path: str | Path) -> Path | None:
@@ -87,6 +90,11 @@ class SyncedStore(zarr.storage.LocalStore):
         self._check_writable()
         await asyncio.to_thread(_replace, self.root / key, value)
 
+    async def set_parts(self, key: str, parts: Sequence[bytes | memoryview]) -> None:
+        """Replace one key by pieces that stand in several places: joining a shard costs a copy of it."""
+        self._check_writable()
+        await asyncio.to_thread(_replace, self.root / key, parts)
+
     async def set_if_not_exists(self, key: str, value: Buffer) -> None:
         """Write one key durably unless it is there; the lock keeps other writers away meanwhile."""
         if not (self.root / key).exists():
@@ -98,12 +106,13 @@ class SyncedStore(zarr.storage.LocalStore):
         _replace(self.root / key, value)
 
 
-def _replace(path: Path, value: Buffer) -> None:
+def _replace(path: Path, value: Buffer | Sequence[bytes | memoryview]) -> None:
+    parts = [value.as_buffer_like()] if isinstance(value, Buffer) else value
     _make_folder(path.parent)
     partial = path.with_suffix(f".{uuid.uuid4().hex}.partial")
     try:
         with partial.open("wb") as file:
-            file.write(value.as_buffer_like())
+            file.writelines(parts)
             file.flush()
             os.fsync(file.fileno())
         partial.replace(path)
@@ -171,3 +180,20 @@ class Keys:
         """Remove a key; one that is absent is no error."""
         if sync(self.store.exists(key)):
             sync(self.store.delete(key))
+
+    def under(self, prefix: str) -> list[str]:
+        """Return every key that begins so, in no order."""
+        return sync(_listed(self.store, prefix, None))
+
+    def any(self) -> bool:
+        """Say whether there is any key at all."""
+        return bool(sync(_listed(self.store, "", 1)))
+
+
+async def _listed(store: Store, prefix: str, most: int | None) -> list[str]:
+    found: list[str] = []
+    async for key in store.list_prefix(prefix):
+        found.append(key)
+        if len(found) == most:
+            break
+    return found

@@ -27,6 +27,7 @@ __all__ = [
     "columns_of",
     "create_arrays",
     "create_meta",
+    "row_arrays",
 ]
 
 CODECS: Mapping[str, Mapping[str, Any] | None] = {
@@ -76,7 +77,7 @@ def create_arrays(
     partition: Partition | None = None,
     pixels: int = 0,
 ) -> None:
-    """Make every array of a new store, rows pending; images too where their side is not 0.
+    """Make every array of a new store, still empty; images too where their side is not 0.
 
     Raises:
         StoreError: the codec is unknown.
@@ -139,8 +140,39 @@ def _compressors(codec: str) -> list[Any]:
 
 
 def _create_row_arrays(group: zarr.Group, table: RowTable) -> None:
-    images, tasks = len(table.ids), len(table.tasks)
-    columns: dict[str, tuple[tuple[str, ...], Any, np.ndarray]] = {
+    tasks = len(table.tasks)
+    for name, (dims, dtype, values) in row_arrays(table).items():
+        shape = (len(table.ids), tasks) if name == "label" else values.shape
+        _create_row_array(group, name, dims, dtype, shape)
+
+
+def create_meta(group: zarr.Group, table: RowTable) -> np.ndarray:
+    """Make anew the array of a table's columns beside its labels, and return what belongs in it."""
+    dims, dtype, values = row_arrays(table)[META]
+    _create_row_array(group, META, dims, dtype, values.shape)
+    return values
+
+
+def _create_row_array(
+    group: zarr.Group, name: str, dims: tuple[str, ...], dtype: Any, shape: tuple[int, ...]
+) -> None:
+    piece = (_ROW_CHUNK, *(max(1, n) for n in shape[1:]))
+    group.create_array(
+        name,
+        shape=shape,
+        dtype=dtype,
+        chunks=piece,
+        shards=piece,  # of one chunk, so that it can say where it belongs
+        compressors=[ZstdCodec(level=1), Crc32cCodec()],
+        fill_value="" if dtype is str else 0,
+        dimension_names=dims,
+    )
+
+
+def row_arrays(table: RowTable) -> dict[str, tuple[tuple[str, ...], Any, np.ndarray]]:
+    """Return dimensions, type and first values of each per-image array of a new store."""
+    images = len(table.ids)
+    found: dict[str, tuple[tuple[str, ...], Any, np.ndarray]] = {
         "id": (("image",), str, _text(table.ids)),
         "split": (("image",), str, _text(table.splits)),
         "group": (("image",), str, _text(table.groups)),
@@ -150,33 +182,10 @@ def _create_row_arrays(group: zarr.Group, table: RowTable) -> None:
         "error": (("image",), str, _text([""] * images)),
         "status": (("image",), "uint8", np.zeros(images, np.uint8)),
     }
-    for name, (dims, dtype, values) in columns.items():
-        shape = (images, tasks) if name == "label" else values.shape
-        _create_row_array(group, name, dims, dtype, shape)[:] = values
     if table.meta:
-        create_meta(group, table)
-
-
-def create_meta(group: zarr.Group, table: RowTable) -> None:
-    """Make, or make anew, the array of a table's columns beside its labels."""
-    values = np.stack([_text(column) for column in table.meta.values()], axis=1)
-    _create_row_array(group, META, ("image", "column"), str, values.shape)[:] = values
-
-
-def _create_row_array(
-    group: zarr.Group, name: str, dims: tuple[str, ...], dtype: Any, shape: tuple[int, ...]
-) -> zarr.Array[Any]:
-    return group.create_array(
-        name,
-        shape=shape,
-        dtype=dtype,
-        chunks=(_ROW_CHUNK, *(max(1, n) for n in shape[1:])),
-        compressors=[ZstdCodec(level=1), Crc32cCodec()],
-        fill_value="" if dtype is str else 0,
-        dimension_names=dims,
-        config={"write_empty_chunks": True},
-        overwrite=name == META,
-    )
+        beside = np.stack([_text(column) for column in table.meta.values()], axis=1)
+        found[META] = (("image", "column"), str, beside)
+    return found
 
 
 def codec_of(array: zarr.Array[Any]) -> str:

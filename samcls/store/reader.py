@@ -16,7 +16,6 @@ from zarr.codecs import BloscCodec
 
 from samcls.errors import StoreError
 from samcls.store.columns import ColumnReader
-from samcls.store.keys import Keys
 from samcls.store.layout import array_paths, codec_of
 from samcls.store.lazy import dataset, lazy_level
 from samcls.store.schema import (
@@ -28,7 +27,7 @@ from samcls.store.schema import (
     Partition,
     array_path,
 )
-from samcls.store.shards import CAN_READ_PARTS, LocalShard, read_index, shard_key
+from samcls.store.shards import CAN_READ_PARTS, LocalShard, ShardIndex, read_index, shard_key
 
 if TYPE_CHECKING:
     import dask.array
@@ -167,8 +166,8 @@ class StoreReader(ColumnReader):
                     zero = places[_zero(out[places])]  # only zeros can be absent: ask for no more
                     absent.append(zero[~self._held(level, numbers[zero])])
                     continue
-                file = root / shard_key(level, int(number))
-                with LocalShard(file, self.partition, _is_compressed(array)) as opened:
+                key, compressed = shard_key(level, int(number)), _is_compressed(array)
+                with LocalShard(root, key, self.partition, compressed, self._store_id) as opened:
                     absent.append(opened.read(numbers[places] - number * shard_rows, places, out))
         return out, np.sort(np.concatenate([*absent, np.empty(0, dtype=np.int64)]))
 
@@ -229,9 +228,7 @@ class StoreReader(ColumnReader):
         root = self._root
         if root is not None:
             return sum(f.stat().st_size for f in root.rglob("*") if f.is_file())
-        return sum(array.nbytes_stored() for _, array in self._group.arrays()) + sum(
-            self._features(level).nbytes_stored() for level in self.levels
-        )
+        return sum(self._array(name).nbytes_stored() for name in self.array_paths)
 
     def to_dask(self, level: str) -> "dask.array.Array":
         """Return a level as a lazy Dask array of shape (image, view, channel, row, col).
@@ -285,13 +282,17 @@ class StoreReader(ColumnReader):
             )
         return np.where(numbers < 0, numbers + len(self), numbers)
 
+    def shard_index(self, level: str, shard: int) -> ShardIndex:
+        """Read what a shard says of its chunks, and whether it belongs where it lies."""
+        return read_index(self._keys, level, shard, self.partition, self._store_id)
+
     def _held(self, level: str, rows: Int[np.ndarray, " image"]) -> Bool[np.ndarray, " image"]:
         """Say of each row whether its chunk is there, by the indices of the shards."""
-        keys, partition = Keys(self._group.store), self.partition
+        partition = self.partition
         held = np.zeros(len(rows), dtype=bool)
         shard = rows // partition.shard_rows
         for number in np.unique(shard):
-            index = read_index(keys, level, int(number), partition)
+            index = self.shard_index(level, int(number))
             here = shard == number
             chunk = rows[here] % partition.shard_rows // partition.chunk_rows
             held[here] = index.held[chunk]

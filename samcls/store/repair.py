@@ -79,17 +79,19 @@ def prepare_repair(
 
 def _restore_metadata(path: str) -> VerifyReport:
     """Undo damage to the metadata; what it hid can be seen only afterwards."""
-    keys = Keys.of(path, read_only=False)
     try:
-        arrays = FeatureStore.open(path, mode="r+").array_paths
-    except StoreError:  # then the copy alone can help, and it needs no names
-        arrays = []
-    restore_files(keys, arrays)
-    report = verify(path)
-    if any(p.kind == "metadata damaged" for p in report.problems):
+        restore_files(Keys.of(path, read_only=False))
+        report = verify(path)
+        left = [p.level for p in report.problems if p.kind == "metadata damaged"]
+    except ValueError as error:
         raise StoreError(
-            f"the metadata of {path} and their copy are both damaged; name another store and extract "
-            "again"
+            f"the metadata of {path} and their copies are damaged: {error}; put them back from a "
+            "backup, or name another store and extract again"
+        ) from error
+    if left:
+        raise StoreError(
+            f"the metadata of {path} and their copies are damaged: {', '.join(left)}; put them back "
+            "from a backup, or name another store and extract again"
         )
     return report
 
@@ -116,8 +118,8 @@ def _aligned(store: FeatureStore, table: RowTable) -> RowTable:
     ids, gone = store.read_column("id")
     if gone:  # then the table must say them all, in this order
         known = np.ones(len(ids), dtype=bool)
-        for rows, _, _ in gone:
-            known[rows] = False
+        for piece in gone:
+            known[piece.rows] = False
         same = len(ids) == len(table.ids)
         if not same or (ids != np.array(list(table.ids), object))[known].any():
             raise StoreError(
@@ -179,7 +181,8 @@ def _rewrite_shards(store: FeatureStore, level: str, problems: Sequence[Problem]
     size, chunk = store.partition.shard_rows, store.partition.chunk_rows
     keys = Keys.of(store.path, read_only=False)
     damaged = [p for p in problems if p.row is not None]
-    gone = {p.row // size for p in damaged if p.kind == "shard damaged" and p.row is not None}
+    lost = {"shard damaged", "shard misplaced"}
+    gone = {p.row // size for p in damaged if p.kind in lost and p.row is not None}
     for shard in gone:
         keys.delete(shard_key(level, shard))
     torn = {p.row // chunk for p in damaged if p.kind == "chunk damaged" and p.row is not None}

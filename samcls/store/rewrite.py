@@ -1,30 +1,26 @@
 """Write a local store anew, with other rows or in another order; nothing is encoded again.
 
-The new store is made beside the old one, in `features.zarr.swap`, by copying rows bit for bit, and takes
-its place by two renames. Whatever cuts it off, the next extract ends it or starts it anew. It costs the
-time to read and write the store once, and the disk for a second one until it is done.
+The new store is made beside the old one by copying rows bit for bit, and takes its place by renames.
+Whatever cuts it off, the next extract ends it or starts it anew. It costs the time to read and write the
+store once, and the disk for a second one until it is done.
 
     store = rewrite_store(FeatureStore.open("features.zarr", mode="r+"), table, claim)
 """
 
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable
 
 import numpy as np
 from jaxtyping import Int
 
-from samcls.errors import OverwriteRefused, RunError, StoreError
+from samcls.errors import StoreError
 from samcls.store.feature_store import FeatureStore
-from samcls.store.keys import local_path, swap_path, sync_folder
+from samcls.store.keys import swap_path
 from samcls.store.lock import Claim
 from samcls.store.rows import RowTable
 from samcls.store.schema import DONE, FAILED, PENDING
+from samcls.store.swap import finish_rewrite, swapped_in
 
 __all__ = ["finish_rewrite", "rewrite_store"]
-
-_NEW, _OLD = "new", "old"
 
 
 def rewrite_store(
@@ -48,64 +44,30 @@ def rewrite_store(
         StoreError: the store is a URL, or features of a row that is kept are lost or damaged.
         RunError: the disk is full or refuses the write; the store is as it was.
     """
-    swap, root = swap_path(store.path), local_path(store.path)
-    if swap is None or root is None:
+    if swap_path(store.path) is None:
         raise StoreError(
             f"{store.path} is a URL, where no store can be swapped for another at once; give --removed "
             "keep, or extract into another store"
         )
-    finish_rewrite(store.path)
     own = {name: row for row, name in enumerate(store.kept_ids)}
     places = np.array([own.get(name, -1) for name in table.ids], dtype=np.int64)
     kept = int((places >= 0).sum())
     log(f"writing {store.path} anew: {kept} rows are copied, {len(own) - kept} are dropped")
-    with _in_words(store.path):
-        try:
-            swap.mkdir()
-            new = FeatureStore.create(
-                swap / _NEW,
-                store.fingerprint,
-                store.levels,
-                table,
-                codec=store.codec,
-                partition=store.partition,
-                claim=claim,
-                pixels=store.pixel_size,
-                checkpoint=store.checkpoint,
-            )
-            _copy(store, new, places)
-        except BaseException:  # Ctrl-C too: the disk may have no room for a second store
-            shutil.rmtree(swap, ignore_errors=True)
-            raise
-        claim.check()
-        root.rename(swap / _OLD)
-        sync_folder(root.parent)
-        (swap / _NEW).rename(root)
-        sync_folder(root.parent)
-        shutil.rmtree(swap)
-    return FeatureStore.open(store.path, mode="r+", claim=claim)
-
-
-def finish_rewrite(path: str | Path) -> None:
-    """End a rewriting that was cut off; only the holder of the lock may call it.
-
-    Raises:
-        OverwriteRefused: something else lies where the new store is made.
-        RunError: the disk refuses.
-    """
-    swap, root = swap_path(path), local_path(path)
-    if swap is None or root is None or not swap.exists():
-        return
-    if not swap.is_dir() or {entry.name for entry in swap.iterdir()} - {_NEW, _OLD}:
-        raise OverwriteRefused(
-            f"{swap} is not of samcls's making, and is where it would write {path} anew; move it away"
+    with swapped_in(store.path) as place:
+        new = FeatureStore.create(
+            place,
+            store.fingerprint,
+            store.levels,
+            table,
+            codec=store.codec,
+            partition=store.partition,
+            claim=claim,
+            pixels=store.pixel_size,
+            checkpoint=store.checkpoint,
         )
-    with _in_words(path):
-        # the old store is moved away only once the new one is whole
-        if not root.exists() and (swap / _OLD).exists() and (swap / _NEW).exists():
-            (swap / _NEW).rename(root)
-            sync_folder(root.parent)
-        shutil.rmtree(swap)
+        _copy(store, new, places)
+        claim.check()
+    return FeatureStore.open(store.path, mode="r+", claim=claim)
 
 
 def _copy(store: FeatureStore, new: FeatureStore, places: Int[np.ndarray, " image"]) -> None:
@@ -132,14 +94,3 @@ def _copy(store: FeatureStore, new: FeatureStore, places: Int[np.ndarray, " imag
         values[there] = own[places[there]]
         new.rewrite_column(name, values)
     new.rewrite_column("status", status)
-
-
-@contextmanager
-def _in_words(path: str | Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise RunError(
-            f"{path} could not be written anew: {error.strerror or error}. No row is lost; make room "
-            "for a second store, and run the same command again"
-        ) from error

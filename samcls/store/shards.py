@@ -4,7 +4,7 @@ zarrs checks a chunk's CRC-32C only where a whole shard is decoded, and Zarr ser
 absent. So parts of a local shard are read here: the index at its end tells absence from zeros, and
 every chunk is checked before it is decoded. Only chunks that hold a wanted row are read.
 
-    with LocalShard(path, Partition(16, 2048), compressed=True) as shard:
+    with LocalShard(root, key, Partition(16, 2048), compressed=True, store="5f2a...") as shard:
         shard.read(rows, places, out)
 """
 
@@ -21,6 +21,7 @@ from google_crc32c import value as crc32c
 from jaxtyping import Bool, Int, UInt8, UInt64
 from numcodecs import blosc
 
+from samcls.store.binding import Guard, Misplaced
 from samcls.store.keys import Keys
 from samcls.store.schema import PIXELS, Partition, array_path
 
@@ -41,11 +42,13 @@ class ShardIndex:
         present: the shard is there.
         readable: the index is whole; if not, no chunk of the shard can be found.
         entries: offset and length of each chunk, both 2**64 - 1 for one that is absent.
+        misplaced: why the shard belongs elsewhere, if it does; it is not readable then.
     """
 
     present: bool
     readable: bool
     entries: UInt64[np.ndarray, "chunk 2"]
+    misplaced: str = ""
 
     @property
     def held(self) -> Bool[np.ndarray, " chunk"]:
@@ -59,48 +62,62 @@ def shard_key(name: str, shard: int) -> str:
     return f"{array_path(name)}/c/{shard}/{whole}"
 
 
-def read_index(keys: Keys, level: str, shard: int, partition: Partition) -> ShardIndex:
-    """Read a shard's index alone."""
-    return _index(keys.read(shard_key(level, shard), last=_index_bytes(partition)), partition)
+def read_index(
+    keys: Keys, level: str, shard: int, partition: Partition, store: str | None
+) -> ShardIndex:
+    """Read a shard's index alone; `store` is the identifier that its shards name, if they do."""
+    key, guard = shard_key(level, shard), _guard(partition, store)
+    return _index(keys.read(key, last=guard.tail_bytes), key, guard)
 
 
-def _index_bytes(partition: Partition) -> int:
-    return 16 * (partition.shard_rows // partition.chunk_rows) + 4
+def _guard(partition: Partition, store: str | None) -> Guard:
+    chunks = partition.shard_rows // partition.chunk_rows
+    return Guard(store, 16 * chunks + 4, required=False)
 
 
-def _index(tail: bytes | None, partition: Partition) -> ShardIndex:
-    length = _index_bytes(partition)
-    nothing = np.full((length // 16, 2), _ABSENT, dtype="<u8")
+def _index(tail: bytes | None, key: str, guard: Guard) -> ShardIndex:
+    nothing = np.full((guard.index_bytes // 16, 2), _ABSENT, dtype="<u8")
     if tail is None:
         return ShardIndex(False, False, nothing)
-    if len(tail) < length or crc32c(tail[:-4]) != int.from_bytes(tail[-4:], "little"):
+    try:
+        guard.check(key, tail)
+    except Misplaced as error:
+        return ShardIndex(True, False, nothing, str(error))
+    except ValueError:
         return ShardIndex(True, False, nothing)
-    return ShardIndex(True, True, np.frombuffer(tail[:-4], dtype="<u8").reshape(-1, 2))
+    index = tail[len(tail) - guard.index_bytes : -4]
+    return ShardIndex(True, True, np.frombuffer(index, dtype="<u8").reshape(-1, 2))
 
 
 class LocalShard:
     """A shard file, open for reading.
 
     Args:
-        path: of the file, which may be absent: its chunks are then all absent.
+        root: folder of the store.
+        key: of the shard, which may be absent: its chunks are then all absent.
         partition: of the store.
         compressed: chunks were compressed with Blosc, which says in each how.
+        store: identifier that the store's shards name, if they do.
 
     Raises:
-        ValueError: the index is damaged.
+        ValueError: the index is damaged, or the shard belongs elsewhere.
     """
 
-    def __init__(self, path: Path, partition: Partition, compressed: bool) -> None:
+    def __init__(
+        self, root: Path, key: str, partition: Partition, compressed: bool, store: str | None
+    ) -> None:
         self._partition = partition
+        self._guard = _guard(partition, store)
         self._compressed = compressed
         try:
-            self._file: int | None = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+            self._file: int | None = os.open(root / key, os.O_RDONLY | getattr(os, "O_BINARY", 0))
         except FileNotFoundError:
             self._file = None
-        self.index = _index(self._tail(), partition)
+        self.index = _index(self._tail(), key, self._guard)
         if self.index.present and not self.index.readable:
             self.close()
-            raise ValueError("the index of a shard is truncated or its checksum is wrong")
+            damage = "the index of a shard is truncated or its checksum is wrong"
+            raise ValueError(self.index.misplaced or damage)
 
     def read(
         self, rows: Int[np.ndarray, " image"], places: Int[np.ndarray, " image"], out: np.ndarray
@@ -172,7 +189,7 @@ class LocalShard:
         if self._file is None:
             return None
         size = os.fstat(self._file).st_size
-        start = max(0, size - _index_bytes(self._partition))
+        start = max(0, size - self._guard.tail_bytes)
         return _read_at(self._file, start, size - start)
 
     def close(self) -> None:

@@ -21,9 +21,10 @@ from samcls.errors import StoreError
 from samcls.store.feature_store import FeatureStore
 from samcls.store.keys import Keys
 from samcls.store.layout import RESULTS, columns_of
-from samcls.store.metadata import COPY, damaged_files
+from samcls.store.metadata import COPIES, STORE_ID, Root, damaged_files, intact_copy, read_root
+from samcls.store.opening import Found, look
 from samcls.store.schema import DONE, FAILED, PENDING, REMOVED
-from samcls.store.shards import ShardIndex, read_index
+from samcls.store.shards import ShardIndex
 
 __all__ = ["Problem", "VerifyReport", "verify"]
 
@@ -41,9 +42,10 @@ class Problem:
         row: the image's row; none where the whole store is hit.
         id: the image's identifier; empty where it cannot be known.
         level: level, per-image array or metadata file that is hit.
-        kind: `shard missing`, `shard damaged`, `chunk missing`, `chunk damaged`, `not finite`,
-            `all zero`, `done without data`, `status out of range`, `row array missing`,
-            `row array damaged` or `metadata damaged`.
+        kind: `shard missing`, `shard damaged`, `shard misplaced` (of another place or store), `chunk
+            missing`, `chunk damaged`, `not finite`, `all zero`, `done without data`, `status out of
+            range`, `row array missing`, `row array damaged`, `row array misplaced` or `metadata
+            damaged`.
         detail: more about it, for a person.
     """
 
@@ -63,12 +65,14 @@ class VerifyReport:
         checked: rows that were looked at.
         bytes: of the feature values that were read.
         problems: by row, then level.
+        notes: what could not be checked.
     """
 
     store: str
     checked: int
     bytes: int
     problems: tuple[Problem, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -96,11 +100,12 @@ def verify(
         progress: called with (shards checked, shards in all, problems found).
 
     Raises:
-        StoreError: no store is there, or one whose format cannot be read.
+        StoreError: no store is there, one whose metadata and their copies are all lost, one whose
+            format cannot be read, or one whose table was being rewritten.
     """
     path = str(store_path)
     metadata = _metadata_problems(path)
-    if any(problem.level != COPY for problem in metadata):
+    if any(problem.level not in COPIES for problem in metadata):
         return VerifyReport(path, 0, 0, tuple(metadata))
     store = FeatureStore.open(path)
     wanted = _mask(rows, len(store))
@@ -125,7 +130,8 @@ def verify(
             progress(done, len(shards), len(found))
     order = {name: i for i, name in enumerate(store.payloads)}
     found.sort(key=lambda p: (-1 if p.row is None else p.row, order.get(p.level, -1)))
-    return VerifyReport(path, int(wanted.sum()), read, tuple(found))
+    notes = _notes(read_root(Keys.of(path, read_only=True)))
+    return VerifyReport(path, int(wanted.sum()), read, tuple(found), notes)
 
 
 def _mask(rows: Iterable[int] | slice | None, images: int) -> Bool[np.ndarray, " image"]:
@@ -140,12 +146,30 @@ def _mask(rows: Iterable[int] | slice | None, images: int) -> Bool[np.ndarray, "
 def _metadata_problems(path: str) -> list[Problem]:
     keys = Keys.of(path, read_only=True)
     try:
-        damaged = damaged_files(keys)
-    except FileNotFoundError:  # nothing is there at all, which opening says better
-        return []
-    if not any(keys.read(name) for name in ("zarr.json", *damaged)):
-        return []
+        if look(path) is not Found.STORE or read_root(keys).updating:
+            return []  # which opening says better
+        unreadable = ""
+    except (StoreError, ValueError) as error:
+        unreadable = str(error)
+    damaged = damaged_files(keys)
+    if unreadable and intact_copy(keys) is None:
+        raise StoreError(unreadable)
     return [Problem(None, "", name, "metadata damaged", why) for name, why in damaged.items()]
+
+
+def _notes(root: Root) -> tuple[str, ...]:
+    notes = []
+    if STORE_ID not in root.attributes:
+        notes.append(
+            "made by an earlier samcls: its shards do not say where they belong, so that one copied "
+            "from another place or store, and whole, cannot be told"
+        )
+    if not root.sealed:
+        notes.append(
+            "made by an earlier samcls: its attributes carry no checksum, and are compared with their "
+            "copy alone"
+        )
+    return tuple(notes)
 
 
 def _row_arrays(store: FeatureStore) -> tuple[dict[str, np.ndarray], list[Problem]]:
@@ -154,9 +178,9 @@ def _row_arrays(store: FeatureStore) -> tuple[dict[str, np.ndarray], list[Proble
     for name in (*columns_of(bool(store.meta_names)), *RESULTS):
         values, lost = store.read_column(name)
         columns[name] = values
-        for rows, missing, detail in lost:
-            kind = "row array missing" if missing else "row array damaged"
-            found += [Problem(row, "", name, kind, detail) for row in range(rows.start, rows.stop)]
+        for piece in lost:
+            kind, rows = f"row array {piece.how}", range(piece.rows.start, piece.rows.stop)
+            found += [Problem(row, "", name, kind, piece.why) for row in rows]
     names = columns["id"]
     return columns, [Problem(p.row, str(names[p.row]), p.level, p.kind, p.detail) for p in found]
 
@@ -200,11 +224,10 @@ def _checked(
     held: Bool[np.ndarray, " image"],
 ) -> Iterator[tuple[str, int, set[tuple[int, str]], int]]:
     """Read each shard while the one before is looked at; yield (level, first row, faults, bytes)."""
-    keys = Keys.of(store.path, read_only=True)
     with ThreadPoolExecutor(1, thread_name_prefix="verify") as pool:
 
         def start(item: tuple[str, int, slice]) -> Future["_Shard"]:
-            return pool.submit(_read_shard, store, keys, *item)
+            return pool.submit(_read_shard, store, *item)
 
         ahead = start(shards[0]) if shards else None
         for position, (level, _, rows) in enumerate(shards):
@@ -232,9 +255,9 @@ class _Shard:
     damaged: tuple[int, ...]
 
 
-def _read_shard(store: FeatureStore, keys: Keys, level: str, shard: int, rows: slice) -> _Shard:
+def _read_shard(store: FeatureStore, level: str, shard: int, rows: slice) -> _Shard:
     chunk_rows = store.partition.chunk_rows
-    index = read_index(keys, level, shard, store.partition)
+    index = store.shard_index(level, shard)
     if not index.readable or not index.held.any():
         return _Shard(index, chunk_rows, {}, ())
     try:
@@ -261,7 +284,8 @@ def _faults(shard: _Shard, done: Bool[np.ndarray, " image"]) -> set[tuple[int, s
     if not index.present:
         return {(int(at), "shard missing") for at in positions[done]}
     if not index.readable:
-        return {(int(at), "shard damaged") for at in positions}
+        kind = "shard misplaced" if index.misplaced else "shard damaged"
+        return {(int(at), kind) for at in positions}
     absent = ~index.held[positions // shard.chunk_rows]
     faults = {(int(at), "chunk missing") for at in positions[done & absent]}
     for first in shard.damaged:

@@ -125,13 +125,12 @@ def test_the_mark_is_the_last_file_written(tmp_path: Path) -> None:
     written: list[str] = []
 
     class Watched(SyncedStore):
-        async def set(self, key: str, value: object) -> None:
-            await super().set(key, value)  # type: ignore[arg-type]
+        async def set_parts(self, key: str, parts: object) -> None:
+            await super().set_parts(key, parts)  # type: ignore[arg-type]
             assert (self.root / key).exists()
             written.append(key)
 
-    group = zarr.open_group(Watched(tmp_path / "s.zarr"), mode="r+")
-    FeatureStore(store.path, group, "r+").write(batch(0, 9))
+    FeatureStore(store.path, Keys(Watched(tmp_path / "s.zarr")), "r+").write(batch(0, 9))
     assert written[-1].startswith("status/")
     assert {key.rpartition("/c/")[0] for key in written[:-1]} == {
         "features/block_0",

@@ -11,6 +11,8 @@ from stores import FINGERPRINT, LEVELS, batch, make, table
 
 from samcls.errors import FingerprintMismatch, OverwriteRefused, StoreError
 from samcls.store.feature_store import FeatureStore
+from samcls.store.keys import Keys
+from samcls.store.metadata import read_root, write_attributes
 from samcls.store.schema import DONE, FAILED, PENDING, LevelShape, Partition
 
 
@@ -114,14 +116,16 @@ def test_a_finished_store_is_not_overwritten(tmp_path: Path) -> None:
 
 
 def test_a_creation_cut_off_is_made_anew(tmp_path: Path) -> None:
-    """A store whose last mark was never written is refused when opened and replaced when created."""
+    """What a creation leaves that was cut off in its place is refused when opened, and replaced."""
     path = tmp_path / "s.zarr"
-    make(path)
-    del zarr.open_group(path, mode="r+").attrs["format_version"]
+    zarr.open_group(path, mode="w", attributes={"created_by": "samcls"}).create_array(
+        "id", shape=3, dtype="int8"
+    )
     with pytest.raises(StoreError, match="can simply be run again"):
         FeatureStore.open(path)
     assert not FeatureStore.exists(path)
     assert len(make(path, images=4)) == 4
+    assert [entry.name for entry in tmp_path.iterdir()] == ["s.zarr"]
 
 
 def test_opening_says_what_is_wrong(tmp_path: Path) -> None:
@@ -133,7 +137,9 @@ def test_opening_says_what_is_wrong(tmp_path: Path) -> None:
         store.read("late")
     with pytest.raises(StoreError, match="opened for reading"):
         FeatureStore.open(store.path).write(batch(0, 1))
-    zarr.open_group(store.path, mode="r+").attrs["format_version"] = 99
+    keys = Keys.of(store.path, read_only=False)
+    root = read_root(keys)
+    write_attributes(keys, {**root.attributes, "format_version": 99}, root.arrays)
     with pytest.raises(StoreError, match="format version 99"):
         FeatureStore.open(store.path)
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import zarr
 from stores import LEVELS, batch, make, make_parted, pick, table
 
 from samcls.errors import StoreError
 from samcls.store.feature_store import FeatureStore, RowBatch
+from samcls.store.metadata import COPIES
 from samcls.store.repair import prepare_repair
 from samcls.store.schema import DONE, PENDING
 from samcls.store.verify import verify
@@ -57,8 +57,10 @@ def forget_chunk(path: Path, chunk: int) -> None:
 
 
 def overwrite(path: Path, row: int, value: float) -> None:
-    array = zarr.open_array(path, path="features/neck", mode="r+")
-    array[row, 0, 3] = value
+    store = FeatureStore.open(path, mode="r+")
+    values = store.read("neck", [row])
+    values[0, 0, 3] = value
+    store.write_level("neck", slice(row, row + 1), values)
 
 
 DAMAGE: dict[str, tuple[Callable[[Path], None], str, list[int]]] = {
@@ -200,9 +202,10 @@ def test_rows_marked_wrongly_are_found(tmp_path: Path) -> None:
     given = batch(0, 6)
     given.features["neck"][1] = 0
     store.write(given)
-    status = zarr.open_array(path, path="status", mode="r+")
+    status = store.status
     status[7] = DONE
     status[8] = 17
+    store.rewrite_column("status", status)
     found = {(p.row, p.level, p.kind) for p in verify(path).problems}
     assert (1, "neck", "all zero") in found
     assert (7, "sha256", "done without data") in found
@@ -245,8 +248,9 @@ def test_what_cannot_be_verified_says_so(tmp_path: Path) -> None:
     path = tmp_path / "s.zarr"
     make(path)
     flip(path / "zarr.json", 3)
-    (path / "id/metadata.json").unlink()
-    with pytest.raises(StoreError, match="its metadata is damaged"):
+    for copy in COPIES:
+        (path / copy).unlink()
+    with pytest.raises(StoreError, match=r"metadata is damaged: .*no copy of it is whole"):
         verify(path)
 
 
