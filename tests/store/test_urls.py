@@ -1,6 +1,7 @@
 """What a URL's service or package refuses is one sentence with the remedy."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,13 @@ from samcls.store.feature_store import FeatureStore
 
 # aiohttp's sessions, which s3fs and fsspec open, complain where a failed one is collected
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
+
+@pytest.fixture(autouse=True)
+def collected() -> Iterator[None]:
+    """Have them complain here, and not in whatever test comes next."""
+    yield
+    gc.collect()
 
 
 def create(url: str) -> FeatureStore:
