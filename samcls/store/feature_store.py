@@ -410,8 +410,7 @@ class FeatureStore(StoreReader):
 
     def _replace_meta(self, table: RowTable) -> None:
         """Make the columns beside the labels anew: there may be others, or none."""
-        for key in self._keys.under(f"{META}/"):
-            self._keys.delete(key)
+        self._keys.delete_folder(META)
         if table.meta:
             with configured():
                 group = zarr.open_group(self._keys.store, mode="a", zarr_format=3)

@@ -181,6 +181,10 @@ class Keys:
         if sync(self.store.exists(key)):
             sync(self.store.delete(key))
 
+    def delete_folder(self, prefix: str) -> None:
+        """Remove every key of a folder, and the folder."""
+        sync(self.store.delete_dir(prefix))
+
     def under(self, prefix: str) -> list[str]:
         """Return every key that begins so, in no order."""
         return sync(_listed(self.store, prefix, None))

@@ -12,6 +12,8 @@ from stores import FINGERPRINT, LEVELS, batch, make, table
 
 from samcls.errors import StoreError
 from samcls.store.feature_store import FeatureStore, RowTable
+from samcls.store.keys import Keys
+from samcls.store.metadata import UPDATING, read_root, write_attributes
 from samcls.store.repair import prepare_repair
 from samcls.store.schema import DONE, PENDING
 from samcls.store.verify import verify
@@ -174,9 +176,10 @@ def test_a_rewriting_that_was_cut_off_is_done_again_with_its_columns(tmp_path: P
     path = tmp_path / "s.zarr"
     store = FeatureStore.create(path, FINGERPRINT, LEVELS, given)
     assert store.meta == ages
-    group = zarr.open_group(path, mode="r+")
-    group.attrs["table_update"] = {"images": 6}
-    del group["meta"]
+    keys = Keys.of(path, read_only=False)
+    root = read_root(keys)
+    write_attributes(keys, {**root.attributes, UPDATING: {"images": 6}}, root.arrays)
+    keys.delete_folder("meta")
     FeatureStore.open(path, mode="r+").update_table(given)
     assert FeatureStore.open(path).meta == ages
     assert verify(path).ok
