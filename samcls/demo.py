@@ -17,8 +17,8 @@ from samcls.config import TrainConfig
 from samcls.data.manifest import check_labels, read_manifest
 from samcls.data.phantoms import write_phantoms
 from samcls.encode.extract import ExtractOptions, ExtractSummary, Progress, extract
-from samcls.learn.runs import MARK, load_run
-from samcls.learn.train import train
+from samcls.learn.runs.folder import MARK, load_run
+from samcls.learn.runs.train import train
 from samcls.store.feature_store import FeatureStore
 
 __all__ = ["DemoResult", "run_demo"]

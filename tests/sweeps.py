@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 
 from samcls.config import TrainConfig
-from samcls.learn.epochs import Epoch
-from samcls.learn.metrics import score
-from samcls.learn.predictions import Predictions
+from samcls.learn.fit.schedule import Epoch
+from samcls.learn.runs.predictions import Predictions
+from samcls.learn.score.scoring import score
 from samcls.sweep.results import RunRecord
 
 __all__ = ["BINARY", "labels_of", "record"]

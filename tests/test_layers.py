@@ -47,7 +47,7 @@ DOORS = {
     "matplotlib": {"sweep/plots.py"},
     "openpyxl": {"data/tabular.py"},
     "pyarrow": {"data/tabular.py", "sweep/results.py"},
-    "timm": {"encode/timm_encoder.py", "learn/guided/backbone.py"},
+    "timm": {"encode/timm_encoder.py", "learn/heads/guided/backbone.py"},
 }
 
 

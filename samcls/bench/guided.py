@@ -18,14 +18,14 @@ from samcls.bench.table import Bench, BenchRow, measure
 from samcls.config import Control, TrainConfig
 from samcls.encode.base import LEVELS
 from samcls.encode.specs import encoder_spec
-from samcls.learn.device import choose_device
-from samcls.learn.features import Features
-from samcls.learn.guided.backbone import own_size
-from samcls.learn.guided.cost import Cost, cost_of_network
-from samcls.learn.guided.fit import Training
+from samcls.learn.features.pixels import Pixels
+from samcls.learn.features.placement import choose_device
+from samcls.learn.features.tensors import Features
+from samcls.learn.fit.network import Training
 from samcls.learn.heads import GUIDED
 from samcls.learn.heads.base import Shape
-from samcls.learn.pixels import Pixels
+from samcls.learn.heads.guided.backbone import own_size
+from samcls.learn.heads.guided.cost import Cost, cost_of_network
 
 __all__ = ["NETWORKS", "bench_guided"]
 

@@ -17,12 +17,12 @@ from torch import Tensor
 from samcls.bench.table import Bench, BenchRow, measure
 from samcls.config import TrainConfig
 from samcls.encode.encoder import load_encoder
-from samcls.learn.features import Features
+from samcls.learn.features.spill import Spilled
+from samcls.learn.features.tensors import Features
+from samcls.learn.fit.fit import steady_threads, train_pass
+from samcls.learn.fit.prediction import shape_of
 from samcls.learn.heads import SLCAHead, build_head
-from samcls.learn.loop import steady_threads, train_pass
-from samcls.learn.model import shape_of
-from samcls.learn.slca import pool, to_tokens
-from samcls.learn.spill import Spilled
+from samcls.learn.heads.slca import pool, to_tokens
 
 __all__ = ["bench_train"]
 

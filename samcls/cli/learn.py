@@ -179,16 +179,16 @@ def _train(
 
 
 def _one(store: str, run: Path, settings: Any, options: dict[str, Any]) -> dict[str, Any]:
-    from samcls.learn.runs import refuse_overwrite
+    from samcls.learn.runs.folder import refuse_overwrite
 
     refuse_overwrite(run)
-    from samcls.learn.train import train
+    from samcls.learn.runs.train import train
 
     return train(_opened(store), settings, run, say, **options).to_dict()
 
 
 def _several(store: str, run: Path, settings: Any, options: dict[str, Any]) -> dict[str, Any]:
-    from samcls.learn.several import train_several
+    from samcls.learn.runs.several import train_several
 
     return train_several(_opened(store), settings, run, say, **options)
 
@@ -232,8 +232,8 @@ def _compare(
         raise ConfigError(
             f"got {len(runs)} to compare; expected 2 to 26: samcls compare RUN_A RUN_B"
         )
-    from samcls.learn.compare import compare_runs
-    from samcls.learn.runs import load_runs
+    from samcls.learn.runs.compare import compare_runs
+    from samcls.learn.runs.folder import load_runs
 
     arms = [load_runs(path) for path in runs]
     values = compare_runs(*arms, split=split, resamples=resamples, seed=seed)

@@ -33,13 +33,13 @@ from sklearn.utils.validation import check_is_fitted, check_random_state, check_
 
 from samcls.config import TrainConfig, parse
 from samcls.errors import ConfigError, ParameterError, StoreError
-from samcls.learn.arrays import LevelArrays, features_of
-from samcls.learn.features import Features, Standardiser, selection_problems
+from samcls.learn.features.arrays import LevelArrays, features_of
+from samcls.learn.features.rows import pick, pick_rows, row_numbers
+from samcls.learn.features.targets import hold_out
+from samcls.learn.features.tensors import Features, Standardiser, selection_problems
+from samcls.learn.fit.fit import fit
+from samcls.learn.fit.prediction import Model, shape_of
 from samcls.learn.heads import GUIDED, HEADS
-from samcls.learn.loop import fit
-from samcls.learn.model import Model, shape_of
-from samcls.learn.rows import pick, pick_rows, row_numbers
-from samcls.learn.targets import hold_out
 from samcls.store.feature_store import FeatureStore
 
 __all__ = ["LevelArrays", "SLCAClassifier"]

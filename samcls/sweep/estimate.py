@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from samcls.config import TrainConfig
-from samcls.learn.device import choose_device, placed
+from samcls.learn.features.placement import choose_device, placed
+from samcls.learn.fit.fit import steady_threads, train_pass
+from samcls.learn.fit.loop import Population, architecture
 from samcls.learn.heads import HEADS, ClosedHead
-from samcls.learn.loop import steady_threads, train_pass
-from samcls.learn.population import Population, architecture
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.plan import groups_of
 from samcls.sweep.search import Round, Strategy

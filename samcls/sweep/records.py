@@ -32,12 +32,12 @@ from jaxtyping import Float
 
 from samcls.config import TrainConfig, digest, load_toml, to_toml
 from samcls.errors import InputError
-from samcls.learn.baselines import majority_classes
-from samcls.learn.epochs import Epoch, Fitted
-from samcls.learn.features import Features
-from samcls.learn.metrics import score
-from samcls.learn.model import Model, model_files
-from samcls.learn.predictions import Predictions, csv_bytes, predictions_csv, read_predictions
+from samcls.learn.features.tensors import Features
+from samcls.learn.fit.prediction import Model, model_files
+from samcls.learn.fit.schedule import Epoch, Fitted
+from samcls.learn.runs.baselines import majority_classes
+from samcls.learn.runs.predictions import Predictions, csv_bytes, predictions_csv, read_predictions
+from samcls.learn.score.scoring import score
 
 __all__ = [
     "RunFailure",

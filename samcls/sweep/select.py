@@ -16,7 +16,7 @@ The interval is the winner's own (`learn.intervals`: images of a group left out 
 corrected AUC, and reaches up to the AUC that was corrected: the estimate errs low where
 configurations differ, the AUC high. The paper's interval, percentiles over draws of so few images
 each, held the winner's AUC in 99 to 100 of 100 simulated sweeps; this one in 92 to 98
-(tests/learn/test_coverage.py).
+(tests/learn/score/test_coverage.py).
 
 Two things differ from the paper. A configuration's figure is the mean of its runs' AUCs (seeds and
 folds), as on the leaderboard, and not the AUC of all folds' scores together: scores of models that
@@ -38,9 +38,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from samcls.errors import InputError
-from samcls.learn.figures import FIGURES
-from samcls.learn.intervals import intervals, left_out, support, unit_numbers
-from samcls.learn.metrics import resample
+from samcls.learn.score.intervals import intervals, left_out, support, unit_numbers
+from samcls.learn.score.metrics import FIGURES
+from samcls.learn.score.scoring import resample
 from samcls.sweep.results import Row, RunRecord
 
 __all__ = ["Selection", "areas", "select"]

@@ -25,11 +25,11 @@ from torch import Tensor
 
 from samcls.config import TrainConfig
 from samcls.errors import RunError
-from samcls.learn.features import Features, Standardiser, image_rows, load_features
+from samcls.learn.features.pixels import Pixels
+from samcls.learn.features.targets import targets_of
+from samcls.learn.features.tensors import Features, Standardiser, image_rows, load_features
 from samcls.learn.heads import HEADS
-from samcls.learn.inputs import loading_window
-from samcls.learn.pixels import Pixels
-from samcls.learn.targets import targets_of
+from samcls.learn.runs.inputs import loading_window
 from samcls.store.feature_store import FeatureStore
 
 __all__ = ["KEYS", "SharedFeatures", "division"]

@@ -15,14 +15,14 @@ from pathlib import Path
 import torch
 
 from samcls.config import TrainConfig, digest
-from samcls.learn.device import choose_device, placed
-from samcls.learn.features import Features
+from samcls.learn.features.placement import choose_device, placed
+from samcls.learn.features.rows import pick
+from samcls.learn.features.targets import targets_of
+from samcls.learn.features.tensors import Features
+from samcls.learn.fit.prediction import load_model, predict_logits, to_probabilities
 from samcls.learn.heads import HEADS
-from samcls.learn.inputs import features_for, loading_window
-from samcls.learn.metrics import auc
-from samcls.learn.model import load_model, predict_logits, to_probabilities
-from samcls.learn.rows import pick
-from samcls.learn.targets import targets_of
+from samcls.learn.runs.inputs import features_for, loading_window
+from samcls.learn.score.scoring import auc
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.efficiency import followed
 from samcls.sweep.records import RUNS

@@ -23,9 +23,9 @@ from filelock import FileLock, Timeout
 
 from samcls.config import TrainConfig, digest
 from samcls.errors import ConfigError, RunError
-from samcls.learn.inputs import check
-from samcls.learn.notes import facts_of
-from samcls.learn.targets import targets_of
+from samcls.learn.features.targets import targets_of
+from samcls.learn.runs.inputs import check
+from samcls.learn.runs.notes import facts_of
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.efficiency import Point, efficiency
 from samcls.sweep.estimate import SweepPlan, estimate

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from samcls.learn.runs import MARK, load_run
-from samcls.learn.several import train_several
-from samcls.learn.train import train
+from samcls.learn.runs.folder import MARK, load_run
+from samcls.learn.runs.several import train_several
+from samcls.learn.runs.train import train
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.results import Row
 from samcls.sweep.space import Space

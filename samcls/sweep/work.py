@@ -17,13 +17,13 @@ import torch
 
 from samcls.config import TrainConfig, digest
 from samcls.errors import RunError, SamclsError
-from samcls.learn.device import choose_device, placed
-from samcls.learn.epochs import Fitted
-from samcls.learn.features import Features, Standardiser
+from samcls.learn.features.placement import choose_device, placed
+from samcls.learn.features.tensors import Features, Standardiser
+from samcls.learn.fit.fit import fit, steady_threads
+from samcls.learn.fit.loop import fit_together
+from samcls.learn.fit.prediction import Model, predict_logits, shape_of, to_probabilities
+from samcls.learn.fit.schedule import Fitted
 from samcls.learn.heads import HEADS, ClosedHead
-from samcls.learn.loop import fit, steady_threads
-from samcls.learn.model import Model, predict_logits, shape_of, to_probabilities
-from samcls.learn.population import fit_together
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.records import record_of, write_failure, write_record
 from samcls.sweep.shared import KEYS, SharedFeatures

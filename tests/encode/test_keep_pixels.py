@@ -19,7 +19,7 @@ from samcls.data.manifest import Manifest, read_manifest
 from samcls.encode.extract import extract
 from samcls.encode.repair import repair
 from samcls.errors import ConfigError, StoreError
-from samcls.learn.pixels import Pixels
+from samcls.learn.features.pixels import Pixels
 from samcls.store.feature_store import FeatureStore
 from samcls.store.verify import verify
 

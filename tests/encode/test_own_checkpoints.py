@@ -17,7 +17,7 @@ from samcls.encode.extract import ExtractOptions, extract
 from samcls.encode.timm_encoder import load_timm
 from samcls.encode.weights import CHECKPOINTS, file_sha256
 from samcls.errors import NotFiniteError, WeightsError
-from samcls.learn.train import train
+from samcls.learn.runs.train import train
 from samcls.store.feature_store import FeatureStore
 
 LEVELS = ("patch", "block:1", "neck")

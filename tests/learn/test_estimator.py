@@ -14,12 +14,12 @@ from sklearn.utils.estimator_checks import check_estimator, estimator_checks_gen
 
 from samcls.config import TrainConfig
 from samcls.errors import ConfigError, ParameterError
-from samcls.learn.epochs import Fitted
 from samcls.learn.estimator import LevelArrays, SLCAClassifier
-from samcls.learn.features import Features
+from samcls.learn.features.rows import _load, pick_rows
+from samcls.learn.features.tensors import Features
+from samcls.learn.fit.fit import fit
+from samcls.learn.fit.schedule import Fitted
 from samcls.learn.heads import HEADS
-from samcls.learn.loop import fit
-from samcls.learn.rows import _load, pick_rows
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, FAILED, PENDING
 

@@ -11,7 +11,7 @@ from stores import LEVELS, batch, make_parted, pick
 
 from samcls.config import TrainConfig
 from samcls.errors import StoreError
-from samcls.learn.train import train
+from samcls.learn.runs.train import train
 from samcls.store import reader
 from samcls.store.feature_store import FeatureStore
 from samcls.store.repair import prepare_repair

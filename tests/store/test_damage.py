@@ -23,7 +23,7 @@ from samcls.data.manifest import Manifest, read_manifest
 from samcls.encode.extract import extract
 from samcls.encode.repair import repair
 from samcls.errors import SamclsError
-from samcls.learn.features import load_features, with_pixels
+from samcls.learn.features.tensors import load_features, with_pixels
 from samcls.store.feature_store import FeatureStore, RowTable
 from samcls.store.schema import Partition
 from samcls.store.verify import verify

@@ -10,8 +10,8 @@ from safetensors.torch import load_file
 
 from samcls.config import TrainConfig, digest
 from samcls.errors import RunError
-from samcls.learn.guided.fit import Training, fit_guided
-from samcls.learn.train import train
+from samcls.learn.fit.network import Training, fit_guided
+from samcls.learn.runs.train import train
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.records import read_records
 from samcls.sweep.shared import SharedFeatures
@@ -146,7 +146,7 @@ def test_a_run_that_failed_in_a_sweep_keeps_what_it_trained(
             raise RunError("the checkpoint cannot be written: No space left on device")
         epoch(self)
 
-    monkeypatch.setattr("samcls.learn.guided.fit.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("samcls.learn.fit.network.CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(Training, "epoch", fails)
     (ended,) = run_group(site, (config,))
     assert ended.reason is not None

@@ -16,9 +16,15 @@ from sweeps import record
 
 from samcls.config import TrainConfig, digest, to_dict
 from samcls.errors import OverwriteRefused
-from samcls.learn.features import Standardiser, load_features
-from samcls.learn.loop import fit
-from samcls.learn.model import Model, load_model, predict_logits, shape_of, to_probabilities
+from samcls.learn.features.tensors import Standardiser, load_features
+from samcls.learn.fit.fit import fit
+from samcls.learn.fit.prediction import (
+    Model,
+    load_model,
+    predict_logits,
+    shape_of,
+    to_probabilities,
+)
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.results import (
     RunFailure,

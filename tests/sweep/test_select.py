@@ -11,9 +11,9 @@ from sweeps import BINARY, labels_of, record
 
 from samcls.config import TrainConfig
 from samcls.errors import InputError
-from samcls.learn.intervals import intervals
-from samcls.learn.metrics import auc, resample
-from samcls.learn.predictions import Predictions
+from samcls.learn.runs.predictions import Predictions
+from samcls.learn.score.intervals import intervals
+from samcls.learn.score.scoring import auc, resample
 from samcls.sweep.results import Row, RunRecord, leaderboard
 from samcls.sweep.select import areas, select
 from samcls.sweep.space import Space, parse_space

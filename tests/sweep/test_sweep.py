@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 
 from samcls.config import TrainConfig, digest
 from samcls.errors import ConfigError, RunError
-from samcls.learn.train import train
+from samcls.learn.runs.train import train
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import LevelShape
 from samcls.sweep.plan import groups_of

@@ -48,7 +48,7 @@ class _Heads(dict[str, type[Head]]):
         if not name.startswith(GUIDED):
             raise KeyError(name)
         # timm takes seconds to import, which no other head should wait for.
-        from samcls.learn.guided.net import GuidedNet
+        from samcls.learn.heads.guided.net import GuidedNet
 
         return GuidedNet
 

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from samcls.config import TrainConfig
 from samcls.learn.heads.base import Classifier, Counts, Head, Shape, Tokens
-from samcls.learn.layers import linear
-from samcls.learn.slca import SLCA, masked_mean, to_map, to_tokens
+from samcls.learn.heads.layers import linear
+from samcls.learn.heads.slca import SLCA, masked_mean, to_map, to_tokens
 
 __all__ = ["AttentionPoolHead", "SEHead", "SLCAHead", "WeighingHead"]
 

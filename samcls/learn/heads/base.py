@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from samcls.config import TrainConfig
-from samcls.learn.layers import CumulativeLink, dropout, linear
+from samcls.learn.heads.layers import CumulativeLink, dropout, linear
 
 __all__ = ["Classifier", "Counts", "Head", "Shape", "Tokens", "split_logits"]
 

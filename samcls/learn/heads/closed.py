@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from samcls.config import TrainConfig
 from samcls.learn.heads.base import Counts, Head, Shape, Tokens
+from samcls.learn.heads.layers import SMALLEST
 from samcls.learn.heads.pooled import pooled_means
-from samcls.learn.layers import SMALLEST
 
 __all__ = ["GRID", "NEIGHBOURS", "ClosedHead", "KNNHead", "LogisticHead"]
 

@@ -1,0 +1,1 @@
+"""Heads trained: schedule, losses, the loop, networks, prediction."""

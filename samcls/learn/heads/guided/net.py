@@ -1,0 +1,321 @@
+"""A timm network whose stages are gated by SLCA computed from cached features.
+
+Our reading of how arXiv 2505.06217 integrates SLCA's attention weights into a classification network:
+the five cached levels gate, in order, the stem and the four stages. The frozen encoder is never run.
+
+    net = GuidedNet(body, shape, gating, classifier, size=224, generator=torch.Generator())
+    logits = net(tokens, counts, pixels=pixels)
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from samcls.config import Control, Gate, TrainConfig, Upsampling
+from samcls.errors import ConfigError, InputError, SamclsError
+from samcls.learn.features.pixels import Images
+from samcls.learn.heads import GUIDED
+from samcls.learn.heads.base import Classifier, Counts, Head, Shape, Tokens
+from samcls.learn.heads.guided.backbone import (
+    Point,
+    backbone_problems,
+    features_of,
+    have_weights,
+    load_backbone,
+    normalisation,
+    point_names,
+    points_of,
+)
+from samcls.learn.heads.guided.gates import GatedPoint, SelfGate, StageGate
+
+__all__ = ["Gating", "GuidedNet", "no_pixels", "paired_levels"]
+
+
+@dataclass(frozen=True)
+class Gating:
+    """Which points are gated, and how.
+
+    Attributes:
+        stages: Points, as in `POINTS`; none named means the last ones, one for each level.
+        gate: `residual` gives x + x * A, `multiply` gives x * A.
+        upsampling: From a level's windows to a stage's cells.
+        reduction: Each gate's bottleneck: the level's channels / reduction.
+        bias: Whether the gates' layers have biases.
+        control: `plain` has no gates; `se` has gates of as many parameters on the network's own
+            features; `shuffled` is built as `none` is, and fed with other images' features.
+    """
+
+    stages: tuple[str, ...] = ()
+    gate: Gate = "residual"
+    upsampling: Upsampling = "nearest"
+    reduction: int = 16
+    bias: bool = True
+    control: Control = "none"
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> "Gating":
+        """The config's."""
+        return cls(
+            stages=config.stages,
+            gate=config.guided_gate,
+            upsampling=config.upsampling,
+            reduction=config.reduction,
+            bias=config.gate_bias,
+            control=config.guided_control,
+        )
+
+
+def paired_levels(
+    levels: Sequence[str], stages: Sequence[str], points: Sequence[str]
+) -> dict[str, str]:
+    """The level that gates each point.
+
+    Args:
+        levels: Of the features, shallow to deep, or in the order of the stages.
+        stages: Points asked for; as many as levels are paired one by one as both are named, fewer
+            with the levels at their own place where there is a level for each point of the network.
+            None named means the network's last points, as many as there are levels.
+        points: Of the network, shallow to deep.
+
+    Raises:
+        ConfigError: where they cannot be paired.
+    """
+    unknown = [name for name in stages if name not in points]
+    if unknown:
+        raise ConfigError(
+            f"unknown stage {', '.join(unknown)}; the network has {', '.join(points)}"
+        )
+    named = list(stages) or list(points[-len(levels) :])
+    ordered = [name for name in points if name in named]
+    if len(named) == len(levels):
+        pairs = dict(zip(named, levels, strict=True))
+        return {name: pairs[name] for name in ordered}
+    if len(levels) == len(points):
+        by_place = dict(zip(points, levels, strict=True))
+        return {name: by_place[name] for name in ordered}
+    raise ConfigError(
+        f"{len(levels)} levels ({', '.join(levels)}) cannot be paired with {len(ordered)} stages "
+        f"({', '.join(ordered)}); name as many levels as stages with --levels and --stages"
+    )
+
+
+class GuidedNet(Head):
+    """A network over pixels, each of whose points is gated by one level's features.
+
+    Weights are drawn in this order: the network's and the classifier's by whoever made them, then the
+    gates', so that controls with other gates, or none, start from the same network.
+
+    Args:
+        body: A timm network that answers with pooled features.
+        shape: What the features are; the classes are the classifier's.
+        gating: Which points are gated, and how.
+        classifier: From pooled features to logits; called with a generator in training.
+        size: Side of the images, in pixels.
+        generator: Source of the gates' initial weights.
+
+    Raises:
+        ConfigError: where the network has no stages, cannot take the size, or cannot be paired with
+            the levels.
+    """
+
+    sees_pixels = True
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        body: nn.Module,
+        shape: Shape,
+        gating: Gating,
+        classifier: nn.Module,
+        *,
+        size: int,
+        generator: torch.Generator,
+    ) -> None:
+        super().__init__()
+        self.size = size
+        self.gating = gating
+        self.frozen = False
+        self.body = body
+        self.classifier = classifier
+        self.gates = nn.ModuleDict()
+        mean, std = normalisation(body)
+        self.register_buffer("mean", torch.tensor(mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(std)[:, None, None], persistent=False)
+        points = points_of(body, size)
+        paired = paired_levels(tuple(shape.channels), gating.stages, tuple(points))
+        if gating.control == "plain":
+            return
+        for name, level in paired.items():
+            gated = _gated_point(points[name], level, shape, gating, generator)
+            self.gates[name] = gated
+            body.get_submodule(points[name].module).register_forward_hook(gated.hook)
+
+    @classmethod
+    def build(cls, config: TrainConfig, shape: Shape, generator: torch.Generator) -> "GuidedNet":
+        """A network with the config's options, its backbone pretrained or fresh.
+
+        Raises:
+            ConfigError: as the class says.
+            WeightsError: where pretrained weights are asked for and cannot be had.
+        """
+        drawn = torch.randint(2**62, (1,), generator=generator)
+        body = load_backbone(
+            config.head.removeprefix(GUIDED),
+            shape.pixels,
+            pretrained=config.pretrained,
+            seed=int(drawn),
+        )
+        classifier = Classifier(features_of(body), config, shape.classes, config.hidden, generator)
+        net = cls(
+            body, shape, Gating.of(config), classifier, size=shape.pixels, generator=generator
+        )
+        if config.guided_control == "shuffled":
+            net.partner_seed = config.seed
+        if config.freeze_backbone:
+            net.frozen = True
+            body.requires_grad_(requires_grad=False)
+        return net
+
+    @classmethod
+    def problems(cls, config: TrainConfig, shape: Shape) -> list[str]:
+        """What stands against it: no pixels, an unknown network, stages that cannot be paired.
+
+        Raises:
+            WeightsError: where pretrained weights are asked for and cannot be had.
+        """
+        name = config.head.removeprefix(GUIDED)
+        if not shape.pixels:
+            return [no_pixels(config)]
+        if backbone_problems(name):
+            return backbone_problems(name)
+        try:
+            points = point_names(name, shape.pixels)
+            paired_levels(tuple(shape.channels), config.stages, points)
+        except SamclsError as error:
+            return [str(error)]
+        if config.pretrained:
+            have_weights(name, shape.pixels)
+        return []
+
+    def learning(self) -> None:
+        """Into training; a frozen backbone keeps its running means and drops no paths."""
+        self.train()
+        if self.frozen:
+            self.body.eval()
+
+    def normalise(self, images: Images) -> Float[Tensor, "image 3 size size"]:
+        """Pixels as the network was made for; padding becomes 0, as in the encoder's own frames."""
+        return (images.values - self.mean) / self.std * images.shown
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether the answer depends on cached features at all."""
+        return self.gating.control in {"none", "shuffled"}
+
+    def forward(
+        self,
+        tokens: Tokens,
+        counts: Counts,
+        generator: torch.Generator | None = None,
+        pixels: Float[Tensor, "image 3 size size"] | None = None,
+    ) -> Float[Tensor, "image logit"]:
+        """Logits of all tasks side by side.
+
+        Args:
+            tokens: For each level, standardised window means, "image token channel".
+            counts: For each level, number of valid map cells under each token.
+            generator: Source of the classifier's dropout in training; None means evaluation.
+            pixels: The images, normalised as the network wants them, 0 where padding is shown.
+
+        Raises:
+            InputError: where there are no pixels, or they are of another size.
+        """
+        if pixels is None:
+            raise InputError(
+                "a guided network looks at images, and got none; keep them in the store with "
+                f"samcls extract --keep-pixels {self.size}"
+            )
+        if pixels.shape[2:] != (self.size, self.size):
+            raise InputError(
+                f"got images of {pixels.shape[2]} x {pixels.shape[3]} pixels; this network was built "
+                f"for {self.size} x {self.size}"
+            )
+        for point in self.points():
+            point.feed(tokens, counts)
+        logits: Tensor = self.classifier(self.body(pixels), generator)
+        return logits
+
+    @torch.no_grad()
+    def attention_maps(
+        self, tokens: Tokens, counts: Counts, pixels: Float[Tensor, "image 3 size size"]
+    ) -> dict[str, Float[Tensor, "image _channel _row _col"]]:
+        """The gates A of a batch at every gated point, at the point's own size, without dropout.
+
+        Where only padding is shown A is what changes nothing: 0 for `residual`, 1 for `multiply`.
+
+        Args:
+            tokens: As for `forward`.
+            counts: As for `forward`.
+            pixels: As for `forward`.
+        """
+        training = self.training
+        self.eval()
+        try:
+            for point in self.points():
+                point.keeps = True
+            self(tokens, counts, pixels=pixels)
+        finally:
+            for point in self.points():
+                point.keeps = False
+            self.train(training)
+        taken = {name: point.taken() for name, point in zip(self.gates, self.points(), strict=True)}
+        return {name: values for name, values in taken.items() if values is not None}
+
+    @contextmanager
+    def ungated(self) -> Iterator[None]:
+        """Run the network as if it had no gates."""
+        for point in self.points():
+            point.off = True
+        try:
+            yield
+        finally:
+            for point in self.points():
+                point.off = False
+
+    def points(self) -> list[GatedPoint]:
+        """The gated points, shallow to deep."""
+        return [gate for gate in self.gates.values() if isinstance(gate, GatedPoint)]
+
+
+def _gated_point(
+    point: Point, level: str, shape: Shape, gating: Gating, generator: torch.Generator
+) -> GatedPoint:
+    gate: StageGate | SelfGate = StageGate(
+        shape.channels[level],
+        point.channels,
+        reduction=gating.reduction,
+        gate=gating.gate,
+        bias=gating.bias,
+        generator=generator,
+    )
+    if gating.control == "se":
+        wanted = sum(value.numel() for value in gate.parameters())
+        gate = SelfGate(
+            point.channels, wanted, gate=gating.gate, bias=gating.bias, generator=generator
+        )
+    grid = shape.grids[level]
+    reach = shape.reach.get(level, 1.0)
+    return GatedPoint(point, gate, gating.gate, level, grid, reach, gating.upsampling)
+
+
+def no_pixels(config: TrainConfig) -> str:
+    """What to say where a network is asked for and there are no images."""
+    return (
+        f"head {config.head} looks at images, and the store keeps none; extract into another store "
+        "with --keep-pixels 224"
+    )

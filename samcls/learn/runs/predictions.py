@@ -1,0 +1,114 @@
+"""What a run says of every image, as a table.
+
+id,split,group,task,label,p_benign,p_malignant     a row for each image and task, of every split
+"""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from samcls.errors import InputError
+from samcls.learn.features.tensors import Features
+
+__all__ = [
+    "Predictions",
+    "csv_bytes",
+    "prediction_table",
+    "predictions_csv",
+    "read_predictions",
+]
+
+Probabilities = Mapping[str, Float[np.ndarray, "image _class"]]
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a run said of the images of one split.
+
+    Attributes:
+        ids: Identifier of each image.
+        labels: Class indices; -1 where a label is missing.
+        probabilities: By task, "image class".
+        groups: Patient or lesion of each image, "" where it has none; none given means that no
+            image has one.
+    """
+
+    ids: tuple[str, ...]
+    labels: Int[np.ndarray, "image task"]
+    probabilities: Probabilities
+    groups: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.groups:
+            object.__setattr__(self, "groups", ("",) * len(self.ids))
+
+
+def prediction_table(features: Features, probabilities: Probabilities) -> bytes:
+    """What was said of every image of a store, as `predictions_csv` writes it."""
+    labels = features.labels.cpu().numpy()
+    said = Predictions(features.ids, labels, probabilities, features.groups)
+    return predictions_csv(said, features.splits, features.tasks)
+
+
+def predictions_csv(
+    said: Predictions, splits: Sequence[str], tasks: Mapping[str, tuple[str, ...]]
+) -> bytes:
+    """A row for each image and task; a column for each class name, empty where not of the task."""
+    names = list(dict.fromkeys(name for classes in tasks.values() for name in classes))
+    rows: list[list[str]] = []
+    for i, (image, split, group) in enumerate(zip(said.ids, splits, said.groups, strict=True)):
+        for column, (task, classes) in enumerate(tasks.items()):
+            label = int(said.labels[i, column])
+            values = dict(zip(classes, said.probabilities[task][i].tolist(), strict=True))
+            rows.append(
+                [image, split, group, task, classes[label] if label >= 0 else ""]
+                # Nine digits tell every float32 from its neighbours.
+                + [f"{values[name]:.9g}" if name in values else "" for name in names]
+            )
+    header = ["id", "split", "group", "task", "label", *(f"p_{name}" for name in names)]
+    return csv_bytes(header, rows)
+
+
+def read_predictions(
+    path: str | Path, tasks: Mapping[str, tuple[str, ...]], split: str
+) -> Predictions:
+    """Read back what `predictions_csv` wrote, for one split.
+
+    A table of an earlier version has no column `group`: its images have none.
+
+    Args:
+        path: The table.
+        tasks: Class names of each task.
+        split: `train`, `val` or `test`.
+
+    Raises:
+        InputError: where the table cannot be read or lacks a column.
+    """
+    try:
+        with Path(path).open(newline="", encoding="utf-8") as file:
+            rows = [row for row in csv.DictReader(file) if row["split"] == split]
+        labels, probabilities = [], {}
+        for task, classes in tasks.items():
+            own = [row for row in rows if row["task"] == task]
+            places = {name: i for i, name in enumerate(classes)} | {"": -1}
+            labels.append([places[row["label"]] for row in own])
+            values = [[float(row[f"p_{name}"]) for name in classes] for row in own]
+            probabilities[task] = np.array(values, np.float32).reshape(len(own), len(classes))
+    except (OSError, KeyError, ValueError, csv.Error) as error:
+        raise InputError(f"cannot read the predictions in {path}: {error}") from error
+    groups = {row["id"]: row.get("group", "") for row in rows}
+    ids = tuple(groups)
+    columns = np.array(labels, dtype=np.int64).T.reshape(len(ids), -1)
+    return Predictions(ids, columns, probabilities, tuple(groups.values()))
+
+
+def csv_bytes(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
+    """A CSV with Unix line ends, UTF-8."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows([header, *rows])
+    return text.getvalue().encode()

@@ -1,0 +1,147 @@
+"""Streaming under a hard limit of the process: a store that does not fit is trained on all the same.
+
+What a process takes without any data differs by machine, so each child trains on a tiny store
+first, then allows itself so many MB more and trains on the large one.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from stores import FINGERPRINT
+
+from samcls.config import TrainConfig
+from samcls.learn.runs.train import train
+from samcls.store.feature_store import FeatureStore, RowBatch, RowTable
+from samcls.store.schema import DONE, LevelShape
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's RLIMIT_DATA")
+
+CHANNELS, SIDE, BLOCK = 256, 8, 250
+OPTIONS = ("--epochs", "3", "--device", "cpu", "--json")
+
+CHILD = """
+import resource, sys
+import samcls.cli
+
+def taken():
+    lines = open("/proc/self/status").read().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmData"))
+
+def run(*arguments):
+    sys.argv = ["samcls", *arguments]
+    try:
+        samcls.cli.main()
+    except SystemExit as end:
+        return end.code
+
+allowed, tiny, throwaway, *rest = sys.argv[1:]
+output, sys.stdout = sys.stdout, open("/dev/null", "w")
+run("train", tiny, throwaway, "--epochs", "1", "--device", "cpu")
+sys.stdout = output
+if int(allowed):
+    limit = taken() + int(allowed) * 1_000_000
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
+sys.exit(run("train", *rest))
+"""
+
+
+def make(path: Path, images: int) -> Path:
+    """A store of one level, 32 KB an image, with a signal in one channel."""
+    levels = {"neck": LevelShape(CHANNELS, SIDE, SIDE, 16)}
+    made = replace(FINGERPRINT, levels=("neck",), window=1, input_size=16 * SIDE)
+    generator = np.random.default_rng(0)
+    labels = generator.integers(0, 2, (images, 1)).astype(np.int16)
+    splits = [("train", "train", "train", "val", "test")[i % 5] for i in range(images)]
+    ids = [str(i) for i in range(images)]
+    store = FeatureStore.create(
+        path, made, levels, RowTable(ids, splits, [""] * images, {"t": ("a", "b")}, labels)
+    )
+    noise = generator.normal(size=(BLOCK, 1, CHANNELS, SIDE, SIDE)).astype(np.float16)
+    for start in range(0, images, BLOCK):
+        rows = np.arange(start, min(images, start + BLOCK))
+        maps = np.roll(noise, start, axis=3)[: len(rows)].copy()
+        maps[:, 0, 0] += labels[rows, 0, None, None]
+        store.write(
+            RowBatch(
+                rows=rows,
+                features={"neck": maps},
+                valid=np.full((len(rows), 2), made.input_size, dtype=np.uint16),
+                sha256=np.zeros((len(rows), 32), dtype=np.uint8),
+                status=np.full(len(rows), DONE, dtype=np.uint8),
+                error=[""] * len(rows),
+            )
+        )
+    return path
+
+
+Limited = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def limited(tmp_path: Path) -> Limited:
+    """A function that trains in a child under a limit of so many MB; 0 sets none."""
+    tiny = make(tmp_path / "tiny.zarr", 60)
+
+    def run(allowed: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+        throwaway = tmp_path / f"throwaway-{len(list(tmp_path.iterdir()))}"
+        # Stacks of threads count as data, by their full size.
+        command = ["sh", "-c", 'ulimit -s 1024; exec "$@"', "sh", sys.executable, "-c", CHILD]
+        given = [str(allowed), tiny, throwaway, *arguments, *OPTIONS]
+        return subprocess.run(
+            [*command, *map(str, given)],
+            capture_output=True,
+            text=True,
+            check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
+        )
+
+    return run
+
+
+def found(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+    assert done.returncode == 0, done.stderr
+    result: dict[str, Any] = json.loads(done.stdout)
+    return result
+
+
+def test_a_run_streams_where_its_features_do_not_fit(limited: Limited, tmp_path: Path) -> None:
+    """Under the limit, loading all fails with a remedy; streaming gives every figure of memory's."""
+    store = make(tmp_path / "store.zarr", 1000)  # 33 MB, and twice 66 MB while it is standardised
+    failed = limited(64, store, tmp_path / "all")
+    assert failed.returncode == 1
+    assert "not enough memory for this run; stream its features with --memory" in failed.stderr
+    streamed = found(limited(64, store, tmp_path / "streamed", "--memory", 40))
+    config = TrainConfig(epochs=3)
+    whole = train(FeatureStore.open(store), config, tmp_path / "whole", device="cpu").to_dict()
+    for name in ("validation", "test", "baselines"):
+        assert streamed[name] == whole[name]
+    for name in ("head.safetensors", "predictions.csv", "history.csv"):
+        files = [(tmp_path / run / name).read_bytes() for run in ("streamed", "whole")]
+        assert files[0] == files[1]
+
+
+@pytest.mark.slow
+def test_a_store_four_times_the_memory_allowed_streams_at_half_speed(
+    limited: Limited, tmp_path: Path
+) -> None:
+    """262 MB of features within 64 MB: the same figures, in at most twice the time."""
+    store = make(tmp_path / "store.zarr", 8000)
+    size = sum(file.stat().st_size for file in store.rglob("*") if file.is_file())
+    assert size > 3.9 * 64e6
+    streamed = found(limited(64, store, tmp_path / "streamed", "--memory", 32))
+    whole = found(limited(0, store, tmp_path / "whole"))
+    assert streamed["test"] == whole["test"]
+    ratios = {
+        "run": whole["seconds"] / streamed["seconds"],
+        "train": whole["seconds_by_stage"]["train"] / streamed["seconds_by_stage"]["train"],
+    }
+    print(ratios)  # noqa: T201 - what this test measures, shown by pytest -s
+    assert min(ratios.values()) > 0.5
