@@ -34,7 +34,8 @@ DOORS = {
     "tifffile": {"data/tiff.py"},
     "zarr": {
         "store/binding.py",
-        "store/feature_store.py",
+        "store/creation.py",
+        "store/following.py",
         "store/keys.py",
         "store/layout.py",
         "store/remote.py",
@@ -42,7 +43,7 @@ DOORS = {
         "store/reader.py",
         "bench/store.py",
     },
-    "segment_anything": {"encode/encoder.py"},
+    "segment_anything": {"encode/sam.py"},
     "optuna": {"sweep/search.py"},
     "matplotlib": {"sweep/plots.py"},
     "openpyxl": {"data/tabular.py"},

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from segment_anything.modeling import ImageEncoderViT
 from torch import Tensor, nn
 
-from samcls.encode.encoder import _wanted
+from samcls.encode.sam import _wanted
 from samcls.encode.sam_weights import HeldEncoder, WantedEncoder, read_image_encoder
 from samcls.errors import WeightsError
 
