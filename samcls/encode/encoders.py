@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import torch
 
+from samcls.device import choose_device
 from samcls.encode.base import Encoder
 from samcls.encode.options import ExtractOptions
 from samcls.encode.precision import choose_precision
 from samcls.encode.registry import encoder_module
-from samcls.errors import ConfigError
 from samcls.store.feature_store import FeatureStore
 
-__all__ = ["choose_device", "default_batch", "open_encoder"]
+__all__ = ["default_batch", "open_encoder"]
 
 
 def open_encoder(
@@ -54,20 +54,3 @@ def default_batch(encoder: Encoder) -> int:
         token_bytes = 48 * widest  # the stream, qkv, its copy by windows and one hidden tile
         wanted = min(32768, free // 2 // token_bytes)
     return 1 << max(0, (wanted // tokens).bit_length() - 1)
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device; `auto` is the GPU where there is one.
-
-    Raises:
-        ConfigError: there is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"device {name!r} cannot be used here: {error}. Leave --device out to choose the GPU "
-            "where there is one"
-        ) from error

@@ -10,9 +10,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from samcls.device import choose_device
 from samcls.encode.block import FastBlock
 from samcls.encode.cost import best_seconds, peak_memory
-from samcls.encode.encoders import choose_device
 from samcls.encode.options import ExtractOptions
 from samcls.encode.precision import choose_precision
 from samcls.encode.sam import empty_body
