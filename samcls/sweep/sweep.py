@@ -21,9 +21,10 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from samcls.config import TrainConfig, digest
+from samcls.config import TrainConfig
 from samcls.errors import ConfigError, RunError
 from samcls.learn.features.targets import targets_of
+from samcls.learn.fit.loop import architecture
 from samcls.learn.runs.inputs import check
 from samcls.learn.runs.notes import facts_of
 from samcls.store.feature_store import FeatureStore
@@ -311,10 +312,10 @@ def _refuse_unservable(store: FeatureStore, configs: Iterable[TrainConfig]) -> N
     seen = set()
     for config in configs:
         # What `check` looks at: the rest of a config cannot stand against it.
-        key = replace(config, learning_rate=1e-3, weight_decay=0.0, dropout=0.0, warmup=0.0)
-        if digest(key) in seen:
+        key = division(config), architecture(config)
+        if key in seen:
             continue
-        seen.add(digest(key))
+        seen.add(key)
         try:
             check(store, config)
         except ConfigError as error:
