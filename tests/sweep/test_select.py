@@ -70,7 +70,7 @@ def test_areas_are_the_aucs_of_repeated_images(
     run = record(TrainConfig(epochs=1), labels=labels, tasks=tasks, draw=seed)
     if ties:
         said = {task: p.round(1) for task, p in run.said.probabilities.items()}
-        run = replace(run, predictions=replace(run.said, probabilities=said))
+        run = saying(run, replace(run.said, probabilities=said))
     weights = generator.integers(0, 3, (6, images)).astype(np.float64)
     expected = [on(run, row) for row in weights]
     found = [None if np.isnan(value) else value for value in areas(run, weights)]
@@ -136,7 +136,7 @@ def test_an_image_of_two_folds_is_drawn_in_both_or_in_neither() -> None:
             one = record(member, 1.0, labels=labels[rows], draw=10 * i + fold)
             ids = tuple(f"image-{r:02d}" for r in rows)
             said = Predictions(ids, labels[rows], one.said.probabilities)
-            records[one.key] = replace(one, predictions=said)
+            records[one.key] = saying(one, said)
     board = leaderboard(records, space)
     found = select(board, records, 40, 0)
     expected = []

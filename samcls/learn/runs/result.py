@@ -9,7 +9,7 @@ Every run says `common_figures` of itself; one whose test split was scored is a 
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from samcls.learn.features.placement import choose_precision
+from samcls.device import training_dtype
 from samcls.learn.features.tensors import Features
 from samcls.learn.fit.prediction import Model
 from samcls.learn.fit.schedule import Fitted
@@ -85,7 +85,7 @@ def common_figures(model: Model, fitted: Fitted, features: Features) -> dict[str
         "images": image_counts(features),
         "chosen": dict(fitted.chosen),
         "device": features.device.type,
-        "precision": str(choose_precision(model.config.precision, features.device)).split(".")[1],
+        "precision": str(training_dtype(model.config.precision, features.device)).split(".")[1],
         "labelled": _labelled(features),
     }
 

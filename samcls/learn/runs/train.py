@@ -20,8 +20,9 @@ import torch
 from jaxtyping import Float
 
 from samcls.config import TrainConfig
+from samcls.device import choose_device
 from samcls.errors import RunError
-from samcls.learn.features.placement import choose_device, placed
+from samcls.learn.features.placement import placed
 from samcls.learn.features.tensors import Features, Standardiser
 from samcls.learn.fit.fit import fit, steady_threads
 from samcls.learn.fit.prediction import Model, predict_logits, shape_of, to_probabilities
@@ -105,7 +106,7 @@ def train(
     facts = facts_of(store, config, targets, allow_leak=allow_leak, strict=strict)
     for line in (*targets.remarks, *facts.warnings):
         log(line)
-    where = choose_device(device)
+    where = choose_device(device, training=True)
     raw = features_for(store, config, targets, memory)
     standardiser = Standardiser.fit(raw, raw.rows("train"))
     features = placed(raw.standardised(standardiser), where)
