@@ -60,7 +60,7 @@ DOORS = {
     "optuna": {"sweep/search.py"},
     "matplotlib": {"sweep/plots.py"},
     "openpyxl": {"data/tabular.py"},
-    "pyarrow": {"data/tabular.py", "sweep/results.py"},
+    "pyarrow": {"data/tabular.py", "sweep/parquet.py"},
     "timm": {"encode/timm_encoder.py", "learn/heads/guided/backbone.py"},
 }
 
