@@ -1,11 +1,25 @@
-"""Shapes in signatures are executed here, and only here: jaxtyping checks them with beartype."""
+"""What holds for every test: one thread a process, and shapes in signatures that are executed."""
 
+import os
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 
 import pytest
 from jaxtyping import install_import_hook
 
+# Bits are promised at equal threads, here and in the processes that tests start; set before torch is imported.
+os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+
 install_import_hook("samcls", "beartype.beartype")
+
+
+@pytest.fixture
+def make_store(tmp_path: Path) -> Callable[..., object]:
+    """A function that makes tiny stores with a signal to learn."""
+    from support.planted import planted_store
+
+    return partial(planted_store, tmp_path)
 
 
 @pytest.fixture(scope="session")

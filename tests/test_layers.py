@@ -5,11 +5,12 @@ one of imports that run: those under TYPE_CHECKING are left out, as Python itsel
 """
 
 import ast
-from collections.abc import Iterator
+import re
+from functools import cache
 from pathlib import Path
 
 import pytest
-from support.paths import PACKAGE
+from support.paths import PACKAGE, TESTS
 
 # Parts from the ground up. Those in one row may use each other, if no circle comes of it.
 ORDER = (
@@ -74,25 +75,21 @@ def module(path: Path) -> str:
 FILES = {module(path): path for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def nodes(tree: ast.AST, *, types: bool) -> Iterator[ast.AST]:
-    """Every node of a file; without `types`, none of those that only a type checker reads."""
-    yield tree
-    guard = isinstance(tree, ast.If) and "TYPE_CHECKING" in ast.unparse(tree.test)
-    below = tree.orelse if guard and not types else ast.iter_child_nodes(tree)
-    for node in below:
-        yield from nodes(node, types=types)
-
-
-def imported(path: Path, *, types: bool = True) -> set[str]:
-    """Full names of what a file imports; of names out of a module, the names too."""
+@cache
+def imported(path: Path, *, types: bool = True) -> frozenset[str]:
+    """Full names of what a file imports; without `types`, not what only a type checker reads."""
     names: set[str] = set()
-    for node in nodes(ast.parse(path.read_text()), types=types):
+    left: list[ast.AST] = [ast.parse(path.read_text())]
+    while left:
+        node = left.pop()
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
+        guard = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        left += node.orelse if guard and not types else ast.iter_child_nodes(node)
+    return frozenset(names)
 
 
 def used(name: str, *, types: bool) -> set[str]:
@@ -201,3 +198,12 @@ def test_one_dependency_one_door(name: str) -> None:
     libraries = {full.split(".")[0] for full in imported(FILES[name])}
     for library in libraries & set(DOORS):
         assert relative in DOORS[library], f"{relative} imports {library}"
+
+
+def test_tests_share_what_is_in_support_alone() -> None:
+    """No test module imports another or a conftest, nor does a program that it starts."""
+    between = re.compile(r"^\s*(?:from|import) [\w.]*\b(?:test_\w+|conftest)\b", re.MULTILINE)
+    for path in sorted(TESTS.rglob("*.py")):
+        assert between.findall(path.read_text()) == [], path
+        roots = {full.split(".")[0] for full in imported(path)}
+        assert roots.isdisjoint(other.stem for other in TESTS.iterdir() if other.name != "support")

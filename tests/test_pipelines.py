@@ -6,11 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from support.paths import ROOT
 
 from samcls.config import TrainConfig, load_toml
 from samcls.sweep.space import load_space
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 

@@ -11,8 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from test_extract import features, image_folder
+from support.extracting import features, image_folder
 
 from samcls.data.manifest import read_manifest
 from samcls.encode.extract import ExtractOptions, extract
@@ -35,9 +34,8 @@ extract(read_manifest(sys.argv[1]), sys.argv[2], options)
 
 
 @pytest.fixture
-def url(make_bucket: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> str:
+def url(make_bucket: Callable[[str], str]) -> str:
     """Of a store that is not there yet, in an empty bucket on loopback."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return f"{make_bucket('extracted')}/features.zarr"
 
 
@@ -74,14 +72,11 @@ def test_a_killed_extract_to_a_url_is_resumed_verified_and_trained_on(
     assert (summary["done"], summary["skipped"]) == (IMAGES, before)
     report = verify(url)
     assert (report.ok, report.checked) == (True, IMAGES)
-    before_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     extract(
         read_manifest(source),
         tmp_path / "local.zarr",
         ExtractOptions(size=64, window=2, batch=1, precision="float32", keep_pixels=16),
     )
-    torch.set_num_threads(before_threads)
     remote, local = FeatureStore.open(url), FeatureStore.open(tmp_path / "local.zarr")
     np.testing.assert_array_equal(remote.sha256, local.sha256)
     for level, values in features(local).items():

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sweeps import record
+from support.sweeps import record
 
 from samcls.config import TrainConfig, digest
 from samcls.errors import ConfigError

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import norm
-from sweeps import BINARY, labels_of, record
+from support.sweeps import BINARY, labels_of, record
 
 from samcls.config import TrainConfig
 from samcls.errors import InputError

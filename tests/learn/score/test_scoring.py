@@ -1,7 +1,6 @@
 """Metrics: equal to scikit-learn's and to medmnist's evaluator, never a crash or a NaN."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
+from support.data import DATA as REAL
 
 from samcls.learn.score.scoring import auc, majority_class, resample, score
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data" / "medmnist"
+DATA = REAL / "medmnist"
 
 
 def table(labels: np.ndarray, probabilities: np.ndarray, **options: Any) -> dict[str, Any]:
