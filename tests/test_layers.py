@@ -35,8 +35,6 @@ KNOWN_CIRCLES: tuple[set[str], ...] = (
     {"encode.distributed", "encode.extract"},
 )
 KNOWN_OUT_OF_ORDER: set[tuple[str, str]] = {
-    ("learn.features.arrays", "learn.heads.slca"),
-    ("learn.features.tensors", "learn.heads.slca"),
     ("learn.heads.guided.answer", "learn.fit.prediction"),
     ("learn.heads.guided.maps", "learn.runs.folder"),
 }
