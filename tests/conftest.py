@@ -23,6 +23,17 @@ def make_store(tmp_path: Path) -> Callable[..., object]:
 
 
 @pytest.fixture(scope="session")
+def dask_address() -> Iterator[str]:
+    """One cluster of two processes for all tests; a worker that a test kills is replaced by its nanny."""
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
+    ) as cluster:
+        yield cluster.scheduler_address
+
+
+@pytest.fixture(scope="session")
 def s3_endpoint() -> Iterator[str]:
     """One S3-speaking server on loopback for all tests: s3fs keeps its connections for good."""
     moto = pytest.importorskip("moto.server", reason="moto[server] is not installed")

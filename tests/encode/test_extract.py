@@ -229,19 +229,14 @@ def test_a_changed_manifest_is_followed(manifest: Manifest, tmp_path: Path) -> N
 
 
 def test_a_running_scheduler_gives_the_result_of_one_process(
-    manifest: Manifest, tmp_path: Path
+    manifest: Manifest, tmp_path: Path, dask_address: str
 ) -> None:
     """Two workers of a cluster, by its address, write the arrays that one process writes, bit for bit."""
-    from distributed import LocalCluster
-
     options = replace(SMALL, levels="early,neck", batch=1)
     (tmp_path / "4.png").write_bytes(b"")
     one = FeatureStore.open(extract(manifest, tmp_path / "one.zarr", options).store)
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
-    ) as cluster:
-        there = replace(options, dask=cluster.scheduler_address)
-        summary = extract(manifest, tmp_path / "two.zarr", there)
+    there = replace(options, dask=dask_address)
+    summary = extract(manifest, tmp_path / "two.zarr", there)
     two = FeatureStore.open(summary.store)
     assert (summary.done, summary.failed) == (8, 1)
     assert two.partition.shard_rows == 1

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from support.cli import samcls
 from support.extracting import features, image_folder
 
 from samcls.data.manifest import read_manifest
@@ -39,10 +40,9 @@ def url(make_bucket: Callable[[str], str]) -> str:
     return f"{make_bucket('extracted')}/features.zarr"
 
 
-def samcls(*arguments: str) -> dict[str, object]:
-    """Run a verb as a user would; return its JSON."""
-    command = [sys.executable, "-m", "samcls", *arguments, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def values_of(*arguments: object) -> dict[str, object]:
+    """Run a verb; return its JSON."""
+    done = samcls(*arguments, "--json")
     assert done.returncode == 0, done.stderr
     values: dict[str, object] = json.loads(done.stdout)
     return values
@@ -68,7 +68,7 @@ def test_a_killed_extract_to_a_url_is_resumed_verified_and_trained_on(
     assert 3 <= before < IMAGES
 
     command = ["--size", "64", "--window", "2", "--batch", "1", "--precision", "float32"]
-    summary = samcls("extract", str(source), url, *command)
+    summary = values_of("extract", source, url, *command)
     assert (summary["done"], summary["skipped"]) == (IMAGES, before)
     report = verify(url)
     assert (report.ok, report.checked) == (True, IMAGES)
@@ -82,6 +82,6 @@ def test_a_killed_extract_to_a_url_is_resumed_verified_and_trained_on(
     for level, values in features(local).items():
         np.testing.assert_array_equal(remote.read(level), values)
     np.testing.assert_array_equal(remote.pixels(), local.pixels())
-    trained = samcls("train", url, str(tmp_path / "run"))
+    trained = values_of("train", url, tmp_path / "run")
     assert (tmp_path / "run").is_dir()
     assert trained["head"] == "slca"
