@@ -6,12 +6,31 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
 # Bits are promised at equal threads, here and in the processes that tests start; set before torch is imported.
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 
 install_import_hook("samcls", "beartype.beartype")
+
+settings.register_profile("quick", max_examples=25, deadline=None)
+settings.register_profile("thorough", max_examples=150, deadline=None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Properties are tried on a few examples, and on many where slow tests are asked for."""
+    quick = "not slow" in config.option.markexpr
+    settings.load_profile("quick" if quick else "thorough")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """`-m slow` has every property in it."""
+    if config.option.markexpr == "slow":
+        for item in items:
+            if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+                item.add_marker("slow")
 
 
 @pytest.fixture

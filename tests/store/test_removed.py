@@ -111,7 +111,7 @@ def test_lost_columns_of_a_store_with_kept_rows_are_restored(tmp_path: Path) -> 
     assert (opened.splits, opened.status.tolist(), opened.labels.tolist()) == columns
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.integers(0, 29), min_size=1, max_size=30, unique=True))
 def test_a_rewritten_store_is_that_of_its_manifest(
     tmp_path_factory: pytest.TempPathFactory, rows: list[int]

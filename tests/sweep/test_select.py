@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
 from support.sweeps import BINARY, labels_of, record
@@ -52,7 +52,6 @@ def mean_on(runs: list[RunRecord], weights: list[np.ndarray]) -> float:
     return float(np.mean([value for value in found if value is not None]))
 
 
-@settings(max_examples=30, deadline=None)
 @given(
     st.integers(0, 2**31),
     st.integers(1, 25),
