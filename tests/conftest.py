@@ -24,6 +24,13 @@ def pytest_configure(config: pytest.Config) -> None:
     settings.load_profile("quick" if quick else "thorough")
 
 
+def pytest_report_header() -> str:
+    """Say which samcls is tested: the one beside the tests, or the one that is installed."""
+    import samcls
+
+    return f"samcls: {Path(samcls.__file__).parent}"
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """`-m slow` has every property in it."""
