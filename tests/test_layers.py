@@ -19,6 +19,7 @@ ALLOWED = {
     "encode": {"errors", "config", "views", "cluster", "data", "store"},
     "learn": {"errors", "config", "views", "data", "store"},
     "sweep": {"errors", "config", "cluster", "data", "store", "learn"},
+    "api": {"errors", "config", "data", "store", "encode", "learn"},
     "predict": {"errors", "config", "data", "store", "encode", "learn"},
     "report": {"errors", "config", "data", "store", "encode", "learn", "sweep"},
     "bench": {"errors", "config", "data", "store", "encode", "learn", "sweep"},

@@ -40,6 +40,7 @@ from samcls.learn.features.tensors import Features
 from samcls.learn.fit.prediction import Model, load_model, load_tasks, model_files
 from samcls.learn.fit.schedule import Epoch
 from samcls.learn.runs.predictions import csv_bytes, prediction_table
+from samcls.learn.score.headline import headlines
 
 __all__ = [
     "Run",
@@ -88,6 +89,13 @@ class Run:
     fingerprint: Mapping[str, Any]
     metrics: Mapping[str, Any]
     tasks: Mapping[str, tuple[str, ...]]
+
+    def __repr__(self) -> str:
+        """Its head, what made its features, and its figures."""
+        encoder = self.fingerprint.get("encoder", "an unknown encoder")
+        first = f"Run {self.path}: {self.config.head} head on {encoder}, seed {self.config.seed}"
+        tasks = (f"label {task}: {', '.join(names)}" for task, names in self.tasks.items())
+        return "\n  ".join([first, *tasks, *headlines(self.metrics)])
 
     @cached_property
     def model(self) -> Model:

@@ -32,6 +32,7 @@ from samcls.learn.runs.inputs import SPLITS, check, features_for, settled
 from samcls.learn.runs.medmnist import check_medmnist, medmnist_files
 from samcls.learn.runs.notes import Facts, facts_of
 from samcls.learn.score.calibration import fit_temperature
+from samcls.learn.score.headline import headlines
 from samcls.learn.score.intervals import interval_notes
 from samcls.learn.score.scoring import score
 from samcls.store.feature_store import FeatureStore
@@ -88,6 +89,15 @@ class RunResult:
     notes: tuple[str, ...] = ()
     leaks: dict[str, Any] = field(default_factory=dict)
     labelled: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """What was trained, its figures and its baselines', and what belongs under them."""
+        first = (
+            f"RunResult of {self.run or 'a run that was not kept'}: {self.head} head, best of "
+            f"{self.epochs} epochs is {self.best_epoch}, {self.parameters:,} parameters, "
+            f"{self.seconds:.1f} s on {self.device}"
+        )
+        return "\n  ".join([first, *headlines(vars(self)), *self.notes])
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON knows them."""
