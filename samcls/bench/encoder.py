@@ -14,12 +14,12 @@ from torch import Tensor
 
 from samcls.bench.table import Bench, BenchRow, measure
 from samcls.data.manifest import Manifest
+from samcls.device import choose_device
 from samcls.encode.base import LEVELS, Encoder
 from samcls.encode.cost import best_seconds, encoder_macs, matmul_rate, peak_memory
 from samcls.encode.encoder import SamEncoder, load_encoder
 from samcls.encode.extract import (
     ExtractOptions,
-    choose_device,
     default_batch,
     extract,
     open_encoder,

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from samcls.bench.table import Bench, BenchRow, measure
 from samcls.config import Control, TrainConfig
+from samcls.device import choose_device
 from samcls.encode.base import LEVELS
 from samcls.encode.specs import encoder_spec
 from samcls.learn.features.pixels import Pixels
-from samcls.learn.features.placement import choose_device
 from samcls.learn.features.tensors import Features
 from samcls.learn.fit.network import Training
 from samcls.learn.heads import GUIDED
@@ -161,7 +161,7 @@ def _timed(
 
 def _compiled(config: TrainConfig, shape: Shape, steps: int, device: str) -> Iterator[BenchRow]:
     """A compiled step beside one that is not, with and without gates, and what comes before it."""
-    features = _features(shape, config.batch_size, choose_device(device))
+    features = _features(shape, config.batch_size, choose_device(device, training=True))
     label = _label(config, shape.pixels)
     controls: tuple[tuple[Control, str], ...] = (("plain", "plain"), ("none", "gated by SLCA"))
     for control, named in controls:
@@ -183,7 +183,7 @@ def _label(config: TrainConfig, size: int) -> str:
 
 def _step_seconds(config: TrainConfig, shape: Shape, steps: int, device: str) -> dict[str, float]:
     """The shortest step of the plain network and of the gated ones."""
-    features = _features(shape, config.batch_size, choose_device(device))
+    features = _features(shape, config.batch_size, choose_device(device, training=True))
     controls: tuple[Control, ...] = ("plain", "none", "se")
     training = [Training(features, replace(config, guided_control=name)) for name in controls]
     return dict(zip(controls, _shortest(training, steps), strict=True))

@@ -22,7 +22,7 @@ from samcls.learn.features.tensors import Features
 from samcls.learn.fit.fit import steady_threads, train_pass
 from samcls.learn.fit.prediction import shape_of
 from samcls.learn.heads import SLCAHead, build_head
-from samcls.learn.heads.slca import pool, to_tokens
+from samcls.pooling import pool, to_tokens
 
 __all__ = ["bench_train"]
 

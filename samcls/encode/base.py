@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from samcls.encode.pooling import valid_cells
+from samcls.pooling import valid_cells
 
 __all__ = ["LEVELS", "Encoder", "MapShape", "state_sha256"]
 

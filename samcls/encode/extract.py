@@ -18,6 +18,7 @@ from jaxtyping import Int, UInt8
 from samcls.data.images import PREPROCESSING_VERSION
 from samcls.data.leaks import Leaks, refuse_divided_groups
 from samcls.data.manifest import Manifest
+from samcls.device import choose_device
 from samcls.encode.base import Encoder
 from samcls.encode.changes import follow_images, in_store_order, leaks_in, table_of
 from samcls.encode.coarse import coarse_levels
@@ -38,7 +39,6 @@ __all__ = [
     "ExtractOptions",
     "ExtractSummary",
     "Progress",
-    "choose_device",
     "extract",
     "open_encoder",
 ]
@@ -293,23 +293,6 @@ def _finished(store: FeatureStore) -> dict[bytes, int]:
 
 def _silent(finished: int, total: int, failed: int, written: int) -> None:
     """Report nothing."""
-
-
-def choose_device(name: str) -> torch.device:
-    """Return the device; `auto` is the GPU where there is one.
-
-    Raises:
-        ConfigError: there is no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        return torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(
-            f"device {name!r} cannot be used here: {error}. Leave --device out to choose the GPU "
-            "where there is one"
-        ) from error
 
 
 def _open_or_create(

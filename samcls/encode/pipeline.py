@@ -21,8 +21,8 @@ from samcls.data.manifest import Row
 from samcls.encode.base import Encoder
 from samcls.encode.finite import FiniteGuard, largest_stored, not_finite
 from samcls.encode.options import ExtractOptions
-from samcls.encode.pooling import pool_valid, valid_cells
 from samcls.errors import ImageError, RunError
+from samcls.pooling import pool_valid, valid_cells
 from samcls.store.feature_store import RowBatch
 from samcls.store.schema import DONE, FAILED, PIXELS
 from samcls.views import transform, view_names

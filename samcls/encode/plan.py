@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from samcls.device import choose_device
 from samcls.encode.block import FastBlock
 from samcls.encode.cost import best_seconds, peak_memory
 from samcls.encode.encoder import empty_body
-from samcls.encode.extract import ExtractOptions, choose_device
+from samcls.encode.extract import ExtractOptions
 from samcls.encode.precision import choose_precision
 from samcls.encode.specs import PATCH, EncoderSpec, encoder_spec, parse_levels, resolve_level
 from samcls.errors import ConfigError

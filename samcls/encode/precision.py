@@ -9,6 +9,7 @@ products ran at 0.6 of the float32 rate (83 against 138 GMAC/s on 2 cores). So a
 
 import torch
 
+from samcls.device import multiplies_bfloat16
 from samcls.encode.cost import matmul_rate
 
 __all__ = ["PRECISIONS", "choose_precision"]
@@ -25,7 +26,7 @@ def choose_precision(device: torch.device) -> str:
     measurement (0.1 s) confirms it.
     """
     if device.type == "cuda":
-        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
+        return "bfloat16" if multiplies_bfloat16(device) else "float32"
     if device.type == "cpu" and _cpu_multiplies_bfloat16():
         rates = [matmul_rate(512, 512, dtype, device) for dtype in (torch.float32, torch.bfloat16)]
         return "bfloat16" if rates[1] > _WORTH * rates[0] else "float32"

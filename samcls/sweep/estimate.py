@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from samcls.config import TrainConfig
-from samcls.learn.features.placement import choose_device, placed
+from samcls.device import choose_device
+from samcls.learn.features.placement import placed
 from samcls.learn.fit.fit import steady_threads, train_pass
 from samcls.learn.fit.loop import Population, architecture
 from samcls.learn.heads import HEADS, ClosedHead
@@ -111,7 +112,7 @@ def _largest(groups: Sequence[Group]) -> list[Group]:
 
 def _epoch_seconds(shared: SharedFeatures, group: Group, device: str) -> float:
     features, _ = shared.features(group[0])
-    features = placed(features, choose_device(device))
+    features = placed(features, choose_device(device, training=True))
     with steady_threads(features, group[0]):
         if HEADS[group[0].head].sees_pixels:
             once = train_pass(features, group[0])

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 
 from samcls.config import TrainConfig
-from samcls.learn.features.placement import choose_device, choose_precision
+from samcls.device import choose_device, training_dtype
 from samcls.learn.features.targets import targets_of
 from samcls.learn.fit.loop import architecture, sees_tokens
 from samcls.learn.fit.stacked import can_stack
@@ -74,11 +74,11 @@ def members_at_once(config: TrainConfig, store: FeatureStore, device: str = "cpu
     if HEADS[config.head].sees_pixels:
         return 1
     shape = shape_for(store, config, targets_of(store, config))
-    place = choose_device(device)
+    place = choose_device(device, training=True)
     if issubclass(HEADS[config.head], ClosedHead):
         return MOST if place.type == "cpu" else 1
     head = build_head(config, shape, torch.Generator())
-    mixed = choose_precision(config.precision, place) != torch.float32
+    mixed = training_dtype(config.precision, place) != torch.float32
     if mixed or not can_stack(head):
         return 1
     values = sum(

@@ -15,7 +15,7 @@ images, 1,000 draws take 0.5 s on one core.
 The interval is the winner's own (`learn.intervals`: images of a group left out together) around the
 corrected AUC, and reaches up to the AUC that was corrected: the estimate errs low where
 configurations differ, the AUC high. The paper's interval, percentiles over draws of so few images
-each, held the winner's AUC in 99 to 100 of 100 simulated sweeps; this one in 92 to 98
+each, held the winner's AUC in 99 to 100 of 100 simulated sweeps; this one in 91 to 99
 (tests/learn/score/test_coverage.py).
 
 Two things differ from the paper. A configuration's figure is the mean of its runs' AUCs (seeds and

@@ -15,7 +15,8 @@ from pathlib import Path
 import torch
 
 from samcls.config import TrainConfig, digest
-from samcls.learn.features.placement import choose_device, placed
+from samcls.device import choose_device
+from samcls.learn.features.placement import placed
 from samcls.learn.features.rows import pick
 from samcls.learn.features.targets import targets_of
 from samcls.learn.features.tensors import Features
@@ -44,7 +45,7 @@ def score_on_test(
         space: Says which shares, seeds and folds there are.
         device: Where the heads are run.
     """
-    where = choose_device(device)
+    where = choose_device(device, training=True)
     alike: dict[tuple[object, ...], list[TrainConfig]] = defaultdict(list)
     for configuration in followed(rows).values():
         for member in space.trial(configuration).members:

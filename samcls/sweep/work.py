@@ -16,8 +16,9 @@ from pathlib import Path
 import torch
 
 from samcls.config import TrainConfig, digest
+from samcls.device import choose_device
 from samcls.errors import RunError, SamclsError
-from samcls.learn.features.placement import choose_device, placed
+from samcls.learn.features.placement import placed
 from samcls.learn.features.tensors import Features, Standardiser
 from samcls.learn.fit.fit import fit, steady_threads
 from samcls.learn.fit.loop import fit_together
@@ -161,4 +162,4 @@ def _features(site: Site, config: TrainConfig) -> tuple[Features, Standardiser]:
 def _mapped(site: Site, config: TrainConfig) -> tuple[Features, Standardiser]:
     shared = SharedFeatures(Path(site.shared), FeatureStore.open(site.store))
     features, standardiser = shared.features(config)
-    return placed(features, choose_device(site.device)), standardiser
+    return placed(features, choose_device(site.device, training=True)), standardiser

@@ -16,9 +16,9 @@ from samcls.data.images import make_frame
 from samcls.encode import encoder as module
 from samcls.encode.base import LEVELS
 from samcls.encode.encoder import load_encoder
-from samcls.encode.pooling import pool_valid, valid_cells
 from samcls.encode.specs import ENCODERS, parse_levels, resolve_level
 from samcls.errors import ConfigError, WeightsError
+from samcls.pooling import pool_valid, valid_cells
 
 
 def hooked(body: ImageEncoderViT, pixels: torch.Tensor) -> dict[str, torch.Tensor]:

@@ -16,7 +16,7 @@ from jaxtyping import Float
 from sklearn.utils.validation import check_array
 
 from samcls.learn.features.tensors import Features
-from samcls.learn.heads.slca import pool, to_tokens
+from samcls.pooling import pool, to_tokens
 
 __all__ = ["LevelArrays", "features_of"]
 

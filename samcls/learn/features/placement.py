@@ -1,4 +1,4 @@
-"""Where stage two computes, and in what numbers: devices, mixed precision, features on a GPU.
+"""Features where a device can use them: all of them in its memory, or batch by batch.
 
 On a GPU all features live in its memory where they fit; where not, each batch is gathered into
 pinned host memory and copied while the batch before it is computed. Whatever is random is drawn on
@@ -7,72 +7,23 @@ and the choice of the epoch are computed in float32 whatever training runs in.
 
 None of this has been run on a GPU yet; its arithmetic is tested on the CPU.
 
-    features = placed(features, choose_device("auto"))
-    with autocast(features.device, choose_precision("auto", features.device)):
-        logits = head(tokens, counts)
+    features = placed(features, choose_device("auto", training=True))
 """
 
 import math
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from samcls.config import Precision
-from samcls.errors import ConfigError
 from samcls.learn.features.spill import Hosted, Spilled
 from samcls.learn.features.tensors import Features
 
-__all__ = ["autocast", "choose_device", "choose_precision", "moved", "placed"]
+__all__ = ["moved", "placed"]
 
 ROOM = 0.8  # share of a device's free memory that features may take; steps need the rest
 ROOM_BESIDE_NETWORK = 0.25  # where a network over images has to go there too
 BLOCK_ROWS = 256  # rows copied at once
-
-
-def choose_device(name: str) -> torch.device:
-    """The device; `auto` is the GPU where there is one.
-
-    Args:
-        name: `auto`, `cpu`, `cuda` or `cuda:1` and the like.
-
-    Raises:
-        ConfigError: where there is no such device here.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        device = torch.empty(0, device=name).device
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise ConfigError(
-            f"device {name!r} cannot be used here: {reason}; leave it out to take the GPU where "
-            "there is one"
-        ) from error
-    if device.type not in {"cpu", "cuda"}:
-        raise ConfigError(f"device {name!r} is not known to training; expected auto, cpu or cuda")
-    return device
-
-
-def choose_precision(asked: Precision, device: torch.device) -> torch.dtype:
-    """What training's matrix products run in.
-
-    Args:
-        asked: `auto` is bfloat16 on GPUs that multiply it natively (compute capability 8.0 and up)
-            and float32 elsewhere.
-        device: Where training runs.
-    """
-    if asked == "auto":
-        native = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
-        asked = "bfloat16" if native else "float32"
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    return dtypes[asked]
-
-
-def autocast(device: torch.device, dtype: torch.dtype) -> AbstractContextManager[object]:
-    """Run matrix products in a type of their own; float32 leaves everything as it is."""
-    return nullcontext() if dtype == torch.float32 else torch.autocast(device.type, dtype)
 
 
 def placed(features: Features, device: torch.device) -> Features:

@@ -23,7 +23,7 @@ from samcls.errors import ConfigError, StoreError
 from samcls.learn.features.pixels import Pixels
 from samcls.learn.features.spill import Hosted, Spilled
 from samcls.learn.features.targets import UNUSED, Targets
-from samcls.learn.heads.slca import pool, to_tokens
+from samcls.pooling import pool, to_tokens
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, FAILED
 

@@ -16,8 +16,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from samcls.config import TrainConfig
+from samcls.device import autocast, training_dtype
 from samcls.errors import RunError
-from samcls.learn.features.placement import autocast, choose_precision
 from samcls.learn.features.tensors import Features
 from samcls.learn.fit.adamw import StackedAdamW
 from samcls.learn.fit.losses import Criterion
@@ -33,8 +33,8 @@ from samcls.learn.fit.schedule import Epoch, Fitted, learning_rate, streams
 from samcls.learn.fit.stacked import can_stack, stack_of
 from samcls.learn.heads import HEADS, Head, SEHead, build_head
 from samcls.learn.heads.pooled import LinearHead
-from samcls.learn.heads.slca import masked_mean
 from samcls.learn.score.scoring import auc
+from samcls.pooling import masked_mean
 
 __all__ = ["Population", "architecture", "fit_together", "together"]
 
@@ -141,7 +141,7 @@ class Population:
             criterion = losses.setdefault(of_loss, Criterion.of(labels, classes, config))
             weighed = there.setdefault(of_loss, criterion.to(features.device))
             self._all.append(_Member(config, criterion, weighed, drop))
-        self._dtype = choose_precision(configs[0].precision, features.device)
+        self._dtype = training_dtype(configs[0].precision, features.device)
         mixed = self._dtype != torch.float32
         self.members = stack_of(heads, features.device, autograd=mixed)
         self.running = list(range(len(configs)))

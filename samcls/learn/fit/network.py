@@ -22,9 +22,9 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from samcls.config import TrainConfig, digest
+from samcls.device import autocast, training_dtype
 from samcls.errors import ConfigError, RunError
 from samcls.learn.features.pixels import jittered
-from samcls.learn.features.placement import autocast, choose_precision
 from samcls.learn.features.tensors import Features
 from samcls.learn.fit.checkpoint import read_checkpoint, write_checkpoint
 from samcls.learn.fit.losses import Criterion
@@ -117,7 +117,7 @@ class Training:
         self._classes = classes
         self._criterion = Criterion.of(features.labels[self.train], classes, config)
         self._weighed = self._criterion.to(self.device)
-        self._dtype = choose_precision(config.precision, self.device)
+        self._dtype = training_dtype(config.precision, self.device)
         self._scaler = torch.amp.GradScaler(self.device.type, enabled=self._dtype == torch.float16)
         self._optimizer = _optimizer(self.net, config)
         self.history: list[Epoch] = []

@@ -23,7 +23,8 @@ from samcls.learn.fit.stacked_gates import MemberGates
 from samcls.learn.heads import Head, SEHead, SLCAHead
 from samcls.learn.heads.base import Classifier
 from samcls.learn.heads.pooled import LinearHead
-from samcls.learn.heads.slca import SLCA, masked_mean, shares_of
+from samcls.learn.heads.slca import SLCA
+from samcls.pooling import masked_mean, shares_of
 
 __all__ = ["Counts", "Members", "Tokens", "can_stack", "stack_of"]
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from samcls.config import TrainConfig
 from samcls.learn.heads.base import Classifier, Counts, Head, Shape, Tokens
-from samcls.learn.heads.slca import masked_mean
+from samcls.pooling import masked_mean
 
 __all__ = ["LinearHead", "MLPHead", "pooled_means"]
 

@@ -16,8 +16,9 @@ from torch.nn import functional
 
 from samcls.config import Gate, Upsampling
 from samcls.learn.heads.layers import linear
+from samcls.pooling import masked_mean, pool, to_map, to_tokens
 
-__all__ = ["SLCA", "masked_mean", "pool", "shares_of", "to_map", "to_tokens"]
+__all__ = ["SLCA"]
 
 
 class SLCA(nn.Module):
@@ -120,72 +121,6 @@ class SLCA(nn.Module):
 
     def _gated(self, values: Tensor, gate: Tensor) -> Tensor:
         return values * gate if self.gate == "multiply" else values + values * gate
-
-
-def pool(
-    maps: Float[Tensor, "image channel row col"],
-    counts: Float[Tensor, "image row col"],
-    factor: int,
-) -> tuple[Float[Tensor, "image channel down across"], Float[Tensor, "image down across"]]:
-    """Average over factor x factor windows, each cell weighing as many cells as it stands for.
-
-    Pools compose: `pool(*pool(x, n, 4), 2)` equals `pool(x, n, 8)`, also where the grid is no
-    multiple of the window, since the windows start at the same corner and the last ones hold fewer
-    cells.
-
-    Args:
-        maps: Maps, pooled before or not.
-        counts: Number of valid map cells under each cell: 0 or 1 for a map never pooled.
-        factor: Side of the window, in cells of `maps`.
-
-    Returns:
-        The means over valid cells, 0 for a window that has none, and the windows' counts.
-    """
-    if factor == 1:
-        return maps, counts
-    rows, cols = counts.shape[1:]
-    edge = (0, -cols % factor, 0, -rows % factor)
-    total = _window_sums(functional.pad(maps * counts[:, None], edge), factor)
-    count = _window_sums(functional.pad(counts, edge), factor)
-    return total / count.clamp(min=1)[:, None], count
-
-
-def shares_of(counts: Float[Tensor, "image token"]) -> Float[Tensor, "image token"]:
-    """Each token's share of its image's valid cells; all 0 for an image that has none."""
-    return counts / counts.sum(1, keepdim=True).clamp(min=1)
-
-
-def masked_mean(
-    tokens: Float[Tensor, "image token channel"], counts: Float[Tensor, "image token"]
-) -> Float[Tensor, "image channel"]:
-    """Mean over the valid cells of each image; 0 for an image that has none.
-
-    Args:
-        tokens: Window means.
-        counts: Number of valid map cells under each token.
-    """
-    return torch.bmm(shares_of(counts)[:, None], tokens)[:, 0]
-
-
-def to_tokens(
-    maps: Float[Tensor, "image channel row col"],
-) -> Float[Tensor, "image token channel"]:
-    """Maps as tokens, row by row, contiguous."""
-    return maps.flatten(2).transpose(1, 2).contiguous()
-
-
-def to_map(
-    tokens: Float[Tensor, "image token channel"], rows: int
-) -> Float[Tensor, "image channel row col"]:
-    """Tokens as maps of so many rows: the inverse of `to_tokens`."""
-    images, _, channels = tokens.shape
-    return tokens.transpose(1, 2).reshape(images, channels, rows, -1)
-
-
-def _window_sums(values: Tensor, factor: int) -> Tensor:
-    """Sums over factor x factor windows of the last two axes, which are multiples of factor."""
-    *lead, rows, cols = values.shape
-    return values.reshape(*lead, rows // factor, factor, cols // factor, factor).sum((-3, -1))
 
 
 def _between(gate: Tensor, shown: Tensor, factor: int) -> Tensor:

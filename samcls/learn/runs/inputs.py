@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from samcls.config import TrainConfig
+from samcls.data.manifest import SPLITS
 from samcls.errors import ConfigError
 from samcls.learn.features.targets import Targets, targets_of
 from samcls.learn.features.tensors import (
@@ -26,8 +27,6 @@ from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, PENDING
 
 __all__ = ["SPLITS", "check", "features_for", "loading_window", "settled", "shape_for"]
-
-SPLITS = ("train", "val", "test")
 
 
 def check(store: FeatureStore, config: TrainConfig, run_dir: str | Path | None = None) -> Targets:

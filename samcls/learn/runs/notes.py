@@ -13,14 +13,13 @@ from typing import Any
 from samcls.config import TrainConfig
 from samcls.data.labels import labelled
 from samcls.data.leaks import ACCEPTED, Leaks, find_leaks
+from samcls.data.manifest import SPLITS
 from samcls.errors import ConfigError
 from samcls.learn.features.targets import UNUSED, Targets, fold_numbers, targets_of
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE
 
 __all__ = ["Facts", "facts_of", "leaks_of", "refuse_leaks"]
-
-SPLITS = ("train", "val", "test")
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,9 @@ import torch
 from jaxtyping import Float
 
 from samcls.config import TrainConfig
+from samcls.device import choose_device, training_dtype
 from samcls.errors import RunError
-from samcls.learn.features.placement import choose_device, choose_precision, placed
+from samcls.learn.features.placement import placed
 from samcls.learn.features.tensors import Features, Standardiser
 from samcls.learn.fit.fit import fit, steady_threads
 from samcls.learn.fit.prediction import Model, predict_logits, shape_of, to_probabilities
@@ -165,7 +166,7 @@ def train(
     facts = facts_of(store, config, targets, allow_leak=allow_leak, strict=strict)
     for line in (*targets.remarks, *facts.warnings):
         log(line)
-    where = choose_device(device)
+    where = choose_device(device, training=True)
     raw = features_for(store, config, targets, memory)
     standardiser = Standardiser.fit(raw, raw.rows("train"))
     features = placed(raw.standardised(standardiser), where)
@@ -234,7 +235,7 @@ def _result(
         test=tables["test"],
         baselines=scored,
         device=features.device.type,
-        precision=str(choose_precision(model.config.precision, features.device)).split(".")[1],
+        precision=str(training_dtype(model.config.precision, features.device)).split(".")[1],
         notes=(*facts.notes, *interval_notes(tables["test"])),
         leaks=facts.leaks,
         labelled=_labelled(features),

@@ -8,8 +8,9 @@ import torch
 from torch.testing import assert_close
 
 from samcls.config import TrainConfig
+from samcls.device import autocast, choose_device, training_dtype
 from samcls.errors import ConfigError
-from samcls.learn.features.placement import autocast, choose_device, choose_precision, moved, placed
+from samcls.learn.features.placement import moved, placed
 from samcls.learn.features.tensors import Features, Standardiser, load_features
 from samcls.learn.fit.adamw import StackedAdamW
 from samcls.learn.fit.fit import fit
@@ -32,11 +33,11 @@ def standard(store: FeatureStore, memory: int | None = None) -> Features:
 
 def test_auto_takes_what_is_there() -> None:
     """`auto` is a device that works, and full precision on a CPU."""
-    device = choose_device("auto")
+    device = choose_device("auto", training=True)
     assert torch.ones(2, device=device).sum().item() == 2
-    assert choose_device("cpu") == CPU
-    assert choose_precision("auto", CPU) == torch.float32
-    assert choose_precision("float16", CPU) == torch.float16
+    assert choose_device("cpu", training=True) == CPU
+    assert training_dtype("auto", CPU) == torch.float32
+    assert training_dtype("float16", CPU) == torch.float16
 
 
 @pytest.mark.parametrize(
@@ -47,7 +48,7 @@ def test_auto_takes_what_is_there() -> None:
 def test_a_device_that_is_not_there_is_refused(name: str, words: str) -> None:
     """The error names the device and what to do."""
     with pytest.raises(ConfigError, match=words):
-        choose_device(name)
+        choose_device(name, training=True)
 
 
 @pytest.mark.parametrize("memory", [None, 1000])

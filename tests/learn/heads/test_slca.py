@@ -12,7 +12,8 @@ from torch.testing import assert_close
 
 from samcls.config import Gate, TrainConfig
 from samcls.learn.heads import Shape, SLCAHead, build_head
-from samcls.learn.heads.slca import SLCA, masked_mean, pool, to_map, to_tokens
+from samcls.learn.heads.slca import SLCA
+from samcls.pooling import masked_mean, pool, to_map, to_tokens
 
 SIDES = st.integers(1, 13)
 SEEDS = st.integers(0, 2**31)
