@@ -18,7 +18,7 @@ ALLOWED = {
     "pooling": {"errors"},
     "cluster": {"errors"},
     "data": {"errors", "config", "files", "views"},
-    "store": {"errors", "config"},
+    "store": {"errors", "config", "files"},
     "encode": {
         "errors",
         "config",
