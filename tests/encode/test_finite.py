@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_extract import SMALL
+from support.extracting import SMALL
 
 from samcls.data.manifest import read_manifest
 from samcls.encode.finite import FiniteGuard, largest_stored, not_finite

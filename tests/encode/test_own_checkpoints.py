@@ -7,8 +7,8 @@ import pytest
 import timm
 import torch
 from segment_anything import sam_model_registry
-from test_extract import image_folder
-from test_sam_weights import as_hugging_face, prefixed
+from support.extracting import image_folder
+from support.layouts import as_hugging_face, prefixed
 
 from samcls.config import TrainConfig
 from samcls.data.manifest import read_manifest

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stores import batch, make_parted, table
+from support.stores import batch, make_parted, table
 
 from samcls.store import binding
 from samcls.store.feature_store import FeatureStore

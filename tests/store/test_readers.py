@@ -7,7 +7,7 @@ import dask.array
 import numpy as np
 import pytest
 import zarr
-from stores import LEVELS, make_parted
+from support.stores import LEVELS, make_parted
 
 from samcls.errors import StoreError
 from samcls.store.feature_store import FeatureStore, RowBatch

@@ -5,28 +5,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stores import make_parted, pick, table
+from support.stores import make_parted, only, pick, table
 
 from samcls.errors import OverwriteRefused, StoreError
-from samcls.store.feature_store import FeatureStore, RowTable
+from samcls.store.feature_store import FeatureStore
 from samcls.store.repair import repair
 from samcls.store.schema import DONE, FAILED, PENDING, REMOVED
 from samcls.store.swap import finish_rewrite
 from samcls.store.verify import verify
 
 IMAGES = 21
-
-
-def only(rows: np.ndarray | list[int], images: int = 40) -> RowTable:
-    """Some rows of the table, in the order given."""
-    whole, at = table(images), np.asarray(rows, dtype=int)
-    return replace(
-        whole,
-        ids=[whole.ids[row] for row in at],
-        splits=[whole.splits[row] for row in at],
-        groups=[whole.groups[row] for row in at],
-        labels=whole.labels[at],
-    )
 
 
 def test_a_kept_row_is_used_by_nothing(tmp_path: Path) -> None:
