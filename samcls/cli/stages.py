@@ -83,9 +83,15 @@ def _extract(
     removed: Annotated[
         str,
         typer.Option(
-            help="Images gone from the manifest, or in another order: refuse, keep (unused) or drop."
+            help="Images gone from the manifest, or in another order: refuse or keep (unused)."
         ),
     ] = "refuse",
+    reuse: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Another store: copy the features of pictures that it holds. Can be repeated."
+        ),
+    ] = None,
     missing: Annotated[str | None, MISSING] = None,
     allow_leak: Annotated[bool, ALLOW_LEAK] = False,
     strict: Annotated[bool, STRICT] = False,
@@ -135,6 +141,7 @@ def _extract(
         seed=seed,
         removed=removed,
         changed=changed,
+        reuse=tuple(reuse or ()),
     )
     if plan:
         return _planned(len(rows), options)
@@ -157,6 +164,7 @@ def _extract(
             f"{summary.store}: {summary.done} of {summary.images} images done"
             f" ({summary.skipped} before), {summary.failed} failed, "
             + (f"{summary.removed} removed and unused, " if summary.removed else "")
+            + (f"{summary.reused} reused, " if reuse else "")
             + f"{summary.bytes / 1e6:.1f} MB, {summary.seconds:.1f} s{rate}"
         )
         _list_failures(summary.failures)

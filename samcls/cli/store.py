@@ -1,6 +1,6 @@
 """Look after a feature store: what it holds, whether it is sound, and how it is made whole again."""
 
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -11,6 +11,7 @@ from samcls.cli.shell import Outcome, progress_bar, say, show_table, verb
 
 if TYPE_CHECKING:
     from samcls.data.manifest import Manifest
+    from samcls.store.feature_store import FeatureStore
     from samcls.store.verify import VerifyReport
 
 __all__ = ["register"]
@@ -20,7 +21,7 @@ _UNREADABLE = {"row array missing", "row array damaged", "row array misplaced"}
 _NOT_DAMAGE = {
     "image changed": "To encode changed images again: samcls extract M.csv {} --changed encode",
     "image unreadable": "Images that cannot be read keep their features; put the files back",
-    "not in the manifest": "To follow the manifest: samcls extract M.csv {} --removed keep | drop",
+    "not in the manifest": "To follow the manifest: samcls extract M.csv {} --removed keep",
     "not in the store": "To follow the manifest: samcls extract M.csv {}",
     "manifest differs": "To follow the manifest: samcls extract M.csv {}",
     "group in several splits": "Give each group one split and extract again (nothing is encoded "
@@ -175,41 +176,66 @@ def _compared(report: "VerifyReport", manifest: "Manifest", allow_leak: bool) ->
 
 def _repair(
     store: _Store,
-    manifest: Annotated[Path, typer.Option(help="The manifest that the store was made from.")],
+    manifest: Annotated[
+        Path | None,
+        typer.Option(help="That the store was made from; needed where ids or labels are damaged."),
+    ] = None,
     root: Annotated[
         Path | None, typer.Option(help="Folder that the manifest's relative paths start from.")
     ] = None,
-    checkpoint: Annotated[Path | None, typer.Option(help="As for extract.")] = None,
-    device: Annotated[str, typer.Option(help="As for extract.")] = "auto",
-    random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="As for extract.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="As for extract.")] = 0,
     missing: Annotated[str | None, MISSING] = None,
 ) -> Outcome:
-    """Restore what can be restored, and encode exactly the images that are lost again."""
+    """Restore what can be restored; images that are lost become pending, for extract to do again."""
+    import numpy as np
+
     from samcls.data.manifest import read_manifest
+    from samcls.encode.changes import table_of
+    from samcls.store.feature_store import FeatureStore
+    from samcls.store.repair import repair
+    from samcls.store.schema import PENDING
+    from samcls.store.verify import verify
 
-    rows = read_manifest(manifest, root, missing=names(missing) or [])
-    from samcls.encode.repair import repair
-
-    file = str(checkpoint) if checkpoint else None
-    with progress_bar("encode") as progress:
-        summary = repair(rows, store, file, device, random_weights, seed, progress, say)
+    rows = None if manifest is None else read_manifest(manifest, root, missing=names(missing) or [])
+    before = after = verify(store)
+    if not before.ok:
+        repair(store, before, None if rows is None else table_of(rows), say)
+        after = verify(store)
+    opened = FeatureStore.open(store)
+    pending = np.flatnonzero(opened.status == PENDING).tolist()
+    ids = opened.ids
     values = {
-        "store": summary.after.store,
-        "ok": summary.after.ok,
-        "problems": [asdict(problem) for problem in summary.before.problems],
-        "encoded": [rows.ids[row] for row in summary.encoded],
-        "remaining": [asdict(problem) for problem in summary.after.problems],
+        "store": after.store,
+        "ok": after.ok,
+        "problems": [asdict(problem) for problem in before.problems],
+        "pending": [ids[row] for row in pending],
+        "remaining": [asdict(problem) for problem in after.problems],
     }
 
     def show() -> None:
-        _show(summary.before)
-        typer.echo(f"encoded again: {len(summary.encoded)} images")
-        _show(summary.after)
+        _show(before)
+        _show(after)
+        if pending:
+            typer.echo(
+                f"{len(pending)} images are pending; to encode them, with the same weights as before: "
+                + _extract_again(opened)
+            )
 
-    return Outcome(values, show, exit_status=0 if summary.after.ok else 1)
+    return Outcome(values, show, exit_status=0 if after.ok else 1)
+
+
+def _extract_again(store: "FeatureStore") -> str:
+    """Say how a store's pending images are encoded with its own settings."""
+    from samcls.encode.options import ExtractOptions
+    from samcls.store.schema import REMOVED
+
+    kept = bool((store.status == REMOVED).any())
+    options = ExtractOptions.of(store.fingerprint, removed="keep" if kept else "refuse")
+    given = [
+        f" --{field.name.replace('_', '-')} {getattr(options, field.name)}"
+        for field in fields(options)
+        if getattr(options, field.name) != field.default
+    ]
+    return f"samcls extract M.csv {store.path}{''.join(given)}"
 
 
 def _show(report: "VerifyReport") -> None:
@@ -236,7 +262,7 @@ def _show(report: "VerifyReport") -> None:
     advice = [_NOT_DAMAGE[kind].format(report.store) for kind in _NOT_DAMAGE if kind in kinds]
     if kinds - set(_NOT_DAMAGE):
         repair = f"samcls store repair {report.store} --manifest M.csv"
-        advice.append(f"To restore what can be, and encode the rest again: {repair}")
+        advice.append(f"To restore what can be, and have the rest encoded again: {repair}")
     for line in dict.fromkeys(advice):
         typer.echo(line)
 

@@ -17,6 +17,7 @@ from samcls.data.images import pixel_digest, read_image
 from samcls.data.leaks import Leaks, find_leaks
 from samcls.data.manifest import Manifest, Row
 from samcls.errors import ImageError, RunError
+from samcls.files import few
 from samcls.store.feature_store import FeatureStore, RowTable
 from samcls.store.schema import DONE
 from samcls.store.verify import Problem
@@ -33,7 +34,6 @@ __all__ = [
 
 _DECODERS = 4  # threads; Pillow and hashing release the interpreter
 _TOGETHER = 256  # images that are under way at once
-_SHOWN = 5
 _GONE = Row(id="", path="", index=None, split="", group="", labels=())
 
 
@@ -121,11 +121,11 @@ def follow_images(
     if found.unreadable:
         log(
             f"{len(found.unreadable)} images that are done cannot be read now and keep their features: "
-            + _some([f"{ids[row]} ({reason})" for row, reason in found.unreadable])
+            + few(f"{ids[row]} ({reason})" for row, reason in found.unreadable)
         )
     if not len(found.changed):
         return
-    named = _some([ids[row] for row in found.changed])
+    named = few(ids[row] for row in found.changed)
     count = len(found.changed)
     if not encode:
         raise RunError(
@@ -183,7 +183,3 @@ def _digests(
     with ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode") as pool:
         for start in range(0, len(rows), _TOGETHER):
             yield from pool.map(one, rows[start : start + _TOGETHER].tolist())
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")

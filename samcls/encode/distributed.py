@@ -25,10 +25,11 @@ from samcls.encode.base import Encoder
 from samcls.encode.encoders import open_encoder
 from samcls.encode.options import ExtractOptions
 from samcls.encode.pipeline import Pipeline
+from samcls.encode.reuse import Donors, open_donors
 from samcls.errors import InputError, NotFiniteError, SamclsError
 from samcls.store.feature_store import FeatureStore, RowBatch
 from samcls.store.lock import Claim
-from samcls.store.schema import DONE
+from samcls.store.schema import DONE, Fingerprint
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -158,7 +159,11 @@ def _encode_shard(shard: _Shard) -> RowBatch:
     store = FeatureStore.open(shard.path, mode="r+", claim=shard.claim)
     batches: list[RowBatch] = []
 
+    donors = _donors(options.reuse, shard.path, store.fingerprint)
+
     def recall(row: int) -> dict[str, np.ndarray]:
+        if row < 0:
+            return donors.features(row)
         for batch in batches:
             found = np.flatnonzero(batch.rows == row)
             if len(found):
@@ -166,7 +171,7 @@ def _encode_shard(shard: _Shard) -> RowBatch:
         raise KeyError(row)
 
     todo = np.array(sorted(shard.rows))
-    for batch in pipeline.run(todo, {}, recall):
+    for batch in pipeline.run(todo, donors.rows(), recall):
         batches.append(batch)  # noqa: PERF402 - recall looks at what is there so far
     whole = RowBatch.concatenate(batches)
     store.write_features(whole)
@@ -177,6 +182,12 @@ def _encode_shard(shard: _Shard) -> RowBatch:
 def _encoder(options: ExtractOptions) -> Encoder:
     """Build a worker's encoder once."""
     return open_encoder(options)
+
+
+@lru_cache(maxsize=1)
+def _donors(paths: tuple[str, ...], path: str, fingerprint: Fingerprint) -> Donors:
+    """Open a worker's stores to reuse once."""
+    return open_donors(paths, path, fingerprint)
 
 
 def _device(asked: str) -> str:

@@ -7,7 +7,7 @@ image costs its own row. `samcls bench encoder` shows how much of the time is th
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,11 +25,12 @@ from samcls.encode.distributed import client_for, encode_shards
 from samcls.encode.encoders import default_batch, open_encoder
 from samcls.encode.options import ExtractOptions
 from samcls.encode.pipeline import Pipeline
+from samcls.encode.reuse import Donors, open_donors
 from samcls.errors import ConfigError, StoreError
 from samcls.store.feature_store import FeatureStore, RowBatch, RowTable
 from samcls.store.lock import Claim, writer_lock
-from samcls.store.rewrite import finish_rewrite, rewrite_store
 from samcls.store.schema import DONE, FAILED, REMOVED, Fingerprint, LevelShape, Partition
+from samcls.store.swap import finish_rewrite
 from samcls.store.writer import ShardWriter
 from samcls.views import view_names
 
@@ -53,6 +54,7 @@ class ExtractSummary:
         images: rows in the store.
         done: rows that hold features.
         failed: rows whose image could not be used.
+        reused: rows done now whose features another store had.
         skipped: rows that were done before.
         removed: rows that stay in the store though the manifest has them no more.
         seconds: wall time, loading the encoder included.
@@ -77,6 +79,7 @@ class ExtractSummary:
     bytes: int
     failures: tuple[tuple[str, str], ...]
     leaks: Leaks
+    reused: int = 0
     checkpoint: Mapping[str, str | None] = field(default_factory=dict)
     coarse_channels: Mapping[str, int] = field(default_factory=dict)
 
@@ -99,7 +102,6 @@ def extract(
     options: ExtractOptions,
     progress: Progress | None = None,
     log: Log = lambda _: None,
-    only: Sequence[int] | None = None,
     *,
     allow_leak: bool = False,
 ) -> ExtractSummary:
@@ -111,7 +113,6 @@ def extract(
         options: how images become features.
         progress: called with (rows finished, rows in all, rows failed, feature bytes so far).
         log: called with a sentence on anything that a user should know.
-        only: rows of the store to encode; every row that is not done by default.
         allow_leak: whether a group may lie in several splits.
 
     Raises:
@@ -125,10 +126,8 @@ def extract(
     """
     if not allow_leak:
         refuse_divided_groups(manifest)
-    with writer_lock(store_path, log) as lock:
-        return _extract(
-            manifest, str(store_path), options, progress or _silent, log, lock.claim, only
-        )
+    with writer_lock(store_path, log) as claim:
+        return _extract(manifest, str(store_path), options, progress or _silent, log, claim)
 
 
 def _extract(
@@ -138,27 +137,29 @@ def _extract(
     counted: Progress,
     log: Log,
     claim: Claim,
-    only: Sequence[int] | None,
 ) -> ExtractSummary:
     begun = time.monotonic()
     finish_rewrite(path)
-    FeatureStore.exists(path)  # a damaged store is refused before a checkpoint is loaded
-    encoder = open_encoder(options, path, log)
-    store = _open_or_create(manifest, path, encoder, options, log, claim)
+    there = FeatureStore.exists(path)  # a damaged store is refused before a checkpoint is loaded
+    made_before = path if there or not options.reuse else options.reuse[0]
+    encoder = open_encoder(options, made_before, log)
+    fingerprint = _fingerprint(encoder, options)
+    donors = open_donors(options.reuse, path, fingerprint)
+    store = _open_or_create(manifest, path, encoder, fingerprint, options, log, claim)
     manifest = in_store_order(manifest, store)
     if options.changed != "ignore":
         follow_images(manifest, store, encode=options.changed == "encode", log=log)
     before = store.status
     first_batch = time.monotonic()
     todo = np.flatnonzero((before != DONE) & (before != REMOVED))
-    if only is not None:
-        todo = np.intersect1d(todo, np.array(only, dtype=int))
-    done, failed, row_bytes = len(before) - len(todo), 0, store.payload_bytes // len(store)
+    done, failed, reused = len(before) - len(todo), 0, 0
+    row_bytes = store.payload_bytes // len(store)
 
     def count(batch: RowBatch) -> None:
-        nonlocal done, failed
+        nonlocal done, failed, reused
         done += len(batch)
         failed += int((batch.status == FAILED).sum())
+        reused += batch.reused
         counted(done, len(before), failed, done * row_bytes)
 
     counted(done, len(before), failed, done * row_bytes)
@@ -173,9 +174,9 @@ def _extract(
     elif options.workers > 1 or options.dask:
         _run_on_cluster(manifest, store, todo, settled, count, claim, log)
     else:
-        _run_here(manifest, store, todo, encoder, settled, count, log)
+        _run_here(manifest, store, todo, encoder, donors, settled, count, log)
     summary = _summary(store, before, begun, first_batch)
-    return replace(summary, coarse_channels=_coarse(store, log))
+    return replace(summary, reused=reused, coarse_channels=_coarse(store, log))
 
 
 def _coarse(store: FeatureStore, log: Log) -> dict[str, int]:
@@ -197,14 +198,19 @@ def _run_here(
     store: FeatureStore,
     todo: Int[np.ndarray, " image"],
     encoder: Encoder,
+    donors: Donors,
     options: ExtractOptions,
     count: Callable[[RowBatch], None],
     log: Log,
 ) -> None:
-    finished = _finished(store)
+    finished = donors.rows() | _finished(store)
     pipeline = Pipeline(manifest.rows, encoder, options, log, proven=bool(finished))
     with ShardWriter(store, options.flush_seconds) as writer:
-        for batch in pipeline.run(todo, finished, writer.features):
+
+        def recall(row: int) -> dict[str, np.ndarray]:
+            return donors.features(row) if row < 0 else writer.features(row)
+
+        for batch in pipeline.run(todo, finished, recall):
             writer.add(batch)
             count(batch)
 
@@ -233,15 +239,8 @@ def _silent(finished: int, total: int, failed: int, written: int) -> None:
     """Report nothing."""
 
 
-def _open_or_create(
-    manifest: Manifest,
-    path: str,
-    encoder: Encoder,
-    options: ExtractOptions,
-    log: Log,
-    claim: Claim,
-) -> FeatureStore:
-    fingerprint = Fingerprint(
+def _fingerprint(encoder: Encoder, options: ExtractOptions) -> Fingerprint:
+    return Fingerprint(
         encoder=options.encoder,
         checkpoint_sha256=encoder.weights_sha256,
         input_size=encoder.input_size,
@@ -256,13 +255,25 @@ def _open_or_create(
         preprocessing=PREPROCESSING_VERSION,
         keep_bits=options.keep_bits,
     )
+
+
+def _open_or_create(
+    manifest: Manifest,
+    path: str,
+    encoder: Encoder,
+    fingerprint: Fingerprint,
+    options: ExtractOptions,
+    log: Log,
+    claim: Claim,
+) -> FeatureStore:
     table = table_of(manifest)
     if FeatureStore.exists(path):
         store = FeatureStore.open(path, mode="r+", claim=claim)
         store.require(fingerprint)
         _require_pixels(store, options.keep_pixels)
         store.check_columns()
-        return _follow_table(store, table, options.removed, log, claim)
+        _follow_table(store, table, options.removed, log)
+        return store
     levels = {name: _pooled_shape(encoder, name, options.window) for name in encoder.levels}
     partition = None
     if options.workers > 1 or options.dask:  # some shards for each worker, however few the images
@@ -293,18 +304,12 @@ def _require_pixels(store: FeatureStore, asked: int | None) -> None:
         )
 
 
-def _follow_table(
-    store: FeatureStore, table: RowTable, removed: str, log: Log, claim: Claim
-) -> FeatureStore:
+def _follow_table(store: FeatureStore, table: RowTable, removed: str, log: Log) -> None:
     """Make a store's rows the manifest's, as far as the user lets it."""
-    own = store.ids
     change = store.compare_table(table)
     if change.any and (change.fits or removed != "refuse"):
         log(f"{store.path} follows its manifest: {change}")
-    if removed == "drop" and list(table.ids)[: len(own)] != own:
-        return rewrite_store(store, table, claim, log)
     store.update_table(table, keep=removed == "keep")
-    return store
 
 
 def _pooled_shape(encoder: Encoder, level: str, window: int) -> LevelShape:

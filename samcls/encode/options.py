@@ -1,13 +1,15 @@
 """How images become features: every option of stage one, checked before any file is touched."""
 
 from dataclasses import dataclass
+from typing import Any
 
 from samcls.data.images import Resize
 from samcls.encode.base import EncoderChoice
 from samcls.encode.precision import PRECISIONS
 from samcls.encode.registry import encoder_module
-from samcls.errors import ConfigError
-from samcls.views import view_names
+from samcls.errors import ConfigError, StoreError
+from samcls.store.schema import Fingerprint
+from samcls.views import VIEW_SETS, view_names
 
 __all__ = ["ExtractOptions"]
 
@@ -42,10 +44,11 @@ class ExtractOptions:
         random_weights: draw the weights, as a control: for SAM's sizes and timm's models.
         seed: of drawn weights.
         removed: what becomes of images that the manifest has no more, and of rows in another order:
-            `refuse`; `keep` (the rows stay unused, the store keeps its order); `drop` (the store is
-            written anew without them, in the manifest's order, encoding nothing again).
+            `refuse`, or `keep` (the rows stay unused, and the store keeps its order).
         changed: what becomes of images that are done and whose files changed: `ignore` (their files
             are not read), `report` (each is read, and the extract stops if one changed) or `encode`.
+        reuse: other stores, made with the same settings: of pictures that they hold, by their pixels,
+            the features are copied bit for bit and not encoded again.
     """
 
     encoder: str = "vit_t"
@@ -68,6 +71,7 @@ class ExtractOptions:
     seed: int = 0
     removed: str = "refuse"
     changed: str = "ignore"
+    reuse: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse options that cannot be, before any file is touched.
@@ -81,9 +85,14 @@ class ExtractOptions:
             "resize": ("longest", "stretch"),
             "storage": ("float16", "float32"),
             "precision": ("auto", *PRECISIONS),
-            "removed": ("refuse", "keep", "drop"),
+            "removed": ("refuse", "keep"),
             "changed": ("ignore", "report", "encode"),
         }
+        if self.removed == "drop":
+            raise ConfigError(
+                "removed is 'drop', which is no more; to leave rows out, or to order them anew, extract "
+                "into another store with --reuse and the old one: nothing is encoded again"
+            )
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise ConfigError(
@@ -111,4 +120,31 @@ class ExtractOptions:
             random_weights=self.random_weights,
             seed=self.seed,
             precision=self.precision,
+        )
+
+    @classmethod
+    def of(cls, made: Fingerprint, **given: Any) -> "ExtractOptions":
+        """Return the options that a store was made with.
+
+        Args:
+            made: the store's.
+            given: what a fingerprint does not say, such as `checkpoint` and `device`.
+
+        Raises:
+            StoreError: its views are none of the known sets.
+        """
+        views = [name for name, members in VIEW_SETS.items() if members == made.views]
+        if not views:
+            raise StoreError(f"the store has views {made.views}, which no --views gives")
+        return cls(
+            encoder=made.encoder,
+            levels=",".join(made.levels),
+            window=made.window,
+            views=views[0],
+            size=made.input_size,
+            resize="stretch" if made.resize == "stretch" else "longest",
+            storage=made.storage,
+            keep_bits=made.keep_bits,
+            precision=made.precision,
+            **given,
         )

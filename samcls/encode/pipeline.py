@@ -96,7 +96,8 @@ class Pipeline:
 
         Args:
             todo: row numbers, ascending.
-            finished: row of each pixel hash that is done; rows done here are added.
+            finished: row of each pixel hash that is done, below 0 if another store's; rows done here
+                are added.
             recall: gives a finished row's features.
 
         Raises:
@@ -271,6 +272,7 @@ class Pipeline:
             sha256=digests.reshape(-1, 32),
             status=np.where(failed, FAILED, DONE).astype(np.uint8),
             error=reasons,
+            reused=sum(twin is not None and twin < 0 for twin in launched.twins),
         )
 
     def _reasons(self, launched: _Launched) -> list[str]:

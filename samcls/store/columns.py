@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -94,7 +93,6 @@ class ColumnReader:
         self._reading_columns = threading.RLock()
         self._metadata = read_root(keys)
         self._root = local_path(path)
-        self._folder = _identity(self._root)
 
     @property
     def _attributes(self) -> dict[str, Any]:
@@ -309,37 +307,17 @@ class ColumnReader:
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:
-        """Turn what Zarr raises on a damaged chunk into words; notice a store that was replaced."""
+        """Turn what Zarr raises on a damaged chunk into words."""
         try:
             yield
-            self._refuse_replaced()
         except (SamclsError, MemoryError):
             raise
         except (ValueError, RuntimeError) as error:
-            self._refuse_replaced()
             raise StoreError(
                 f"{self.path}: {what} cannot be read: {error}\nThe store is damaged; "
                 f"samcls store verify {self.path} names the images, samcls store repair {self.path} "
-                "--manifest M.csv restores what can be and encodes the rest again"
+                "--manifest M.csv restores what can be, and samcls extract encodes the rest again"
             ) from error
-
-    def _refuse_replaced(self) -> None:
-        if _identity(self._root) != self._folder:
-            raise StoreError(
-                f"{self.path} was written anew, by samcls extract --removed drop, since it was "
-                "opened: its rows are others now. Start again"
-            )
-
-
-def _identity(root: Path | None) -> tuple[int, int] | None:
-    """Return what tells a local store's folder from another that takes its place."""
-    if root is None:
-        return None
-    try:
-        found = root.stat()
-    except FileNotFoundError:
-        return None
-    return found.st_dev, found.st_ino
 
 
 def if_present(

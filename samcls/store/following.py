@@ -71,9 +71,9 @@ class TableFollower(RowWriter):
             raise StoreError(
                 f"the store {self.path} cannot follow its new manifest: {change}. Rows can be added at "
                 "the end, and labels, splits and groups can change. Otherwise put the old rows back, or "
-                "give --removed keep (rows that are gone stay, unused, and the store keeps its order) "
-                "or --removed drop (the store is written anew without them, in the manifest's order; "
-                "nothing is encoded again)"
+                "give --removed keep (rows that are gone stay, unused, and the store keeps its "
+                f"order), or extract into another store with --reuse {self.path} (nothing that it "
+                "holds is encoded again)"
             )
         if not change.any and not self._metadata.updating:
             return change

@@ -13,7 +13,6 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from samcls.errors import StoreError
-from samcls.store.keys import AnyArray
 from samcls.store.rows import RowTable
 from samcls.store.schema import PIXELS, Fingerprint, LevelShape, Partition, array_name, array_path
 
@@ -24,7 +23,6 @@ __all__ = [
     "META",
     "RESULTS",
     "array_paths",
-    "codec_of",
     "columns_of",
     "create_arrays",
     "create_meta",
@@ -33,14 +31,8 @@ __all__ = [
 
 CODECS: Mapping[str, Mapping[str, Any] | None] = {
     "none": None,
-    "lz4": {"cname": "lz4", "clevel": 1, "shuffle": "shuffle"},
     "lz4-bit": {"cname": "lz4", "clevel": 1, "shuffle": "bitshuffle"},
-    "zstd-1": {"cname": "zstd", "clevel": 1, "shuffle": "shuffle"},
-    "zstd-1-bit": {"cname": "zstd", "clevel": 1, "shuffle": "bitshuffle"},
-    "zstd-3": {"cname": "zstd", "clevel": 3, "shuffle": "shuffle"},
     "zstd-3-bit": {"cname": "zstd", "clevel": 3, "shuffle": "bitshuffle"},
-    "zstd-5-bit": {"cname": "zstd", "clevel": 5, "shuffle": "bitshuffle"},
-    "blosclz": {"cname": "blosclz", "clevel": 1, "shuffle": "shuffle"},
 }
 DEFAULT_CODEC = "lz4-bit"  # reads twice as fast as zstd here, for a tenth more disk
 
@@ -187,19 +179,6 @@ def row_arrays(table: RowTable) -> dict[str, tuple[tuple[str, ...], Any, np.ndar
         beside = np.stack([_text(column) for column in table.meta.values()], axis=1)
         found[META] = (("image", "column"), str, beside)
     return found
-
-
-def codec_of(array: AnyArray) -> str:
-    """Name the codec that a feature array was made with."""
-    for codec in array.compressors:
-        if isinstance(codec, BloscCodec):
-            made = {
-                "cname": codec.cname.value,
-                "clevel": codec.clevel,
-                "shuffle": codec.shuffle.value,
-            }
-            return next((name for name, known in CODECS.items() if known == made), DEFAULT_CODEC)
-    return "none"
 
 
 def _text(values: Any) -> np.ndarray:

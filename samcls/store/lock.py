@@ -4,8 +4,8 @@
 system lets go of it when its holder dies, on whichever machine, so it is never taken from one that lives.
 A store at a URL has no lock: object stores offer none that every service keeps, so run one writer there.
 
-    with writer_lock("features.zarr", print) as lock:
-        FeatureStore.open("features.zarr", mode="r+", claim=lock.claim)  # checks before each write
+    with writer_lock("features.zarr", print) as claim:
+        FeatureStore.open("features.zarr", mode="r+", claim=claim)  # checks before each write
 """
 
 import json
@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from samcls.errors import RunError, StoreError
 from samcls.store.keys import finish_writes, local_path, remove_leftovers
 
-__all__ = ["Claim", "WriterLock", "lock_path", "writer_lock"]
+__all__ = ["Claim", "lock_path", "writer_lock"]
 
 _SAID = 1  # Windows locks the first byte against reading: what the holder says stands behind it
 
@@ -65,24 +65,9 @@ class Claim:
             )
 
 
-class WriterLock:
-    """A lock that is held; `check`, or its claim's, says whether it still is."""
-
-    def __init__(self, claim: Claim) -> None:
-        self.claim = claim
-
-    def check(self) -> None:
-        """Make sure that the lock is still held.
-
-        Raises:
-            RunError: as `Claim.check`.
-        """
-        self.claim.check()
-
-
 @contextmanager
-def writer_lock(path: str | Path, log: Callable[[str], None] | None = None) -> Iterator[WriterLock]:
-    """Hold a store's lock, and clean up what a killed writer left half-written.
+def writer_lock(path: str | Path, log: Callable[[str], None] | None = None) -> Iterator[Claim]:
+    """Hold a store's lock, and clean up what a killed writer left half-written; give its claim.
 
     Args:
         path: local path or URL of a store, which need not be there yet.
@@ -95,41 +80,43 @@ def writer_lock(path: str | Path, log: Callable[[str], None] | None = None) -> I
     file = lock_path(path)
     claim = Claim(file, uuid.uuid4().hex)
     if file is None:
-        yield WriterLock(claim)
+        yield claim
         return
-    held = _acquired(file, path)
+    held, last = _acquired(file, claim, path)
     try:
-        last = _holder(file)
         if last and log is not None:
             log(f"taking over the lock of {path}: {_named(last)} is no longer running")
-        _say(file, {"host": socket.gethostname(), "pid": os.getpid(), "token": claim.token})
         remove_leftovers(path)
-        yield WriterLock(claim)
+        yield claim
     finally:
         try:
             finish_writes()
-        finally:
             if claim.holds:
                 _say(file, {})
+        finally:
             held.release()
 
 
-def _acquired(file: Path, path: str | Path) -> FileLock:
+def _acquired(file: Path, claim: Claim, path: str | Path) -> tuple[FileLock, dict[str, Any]]:
+    """Lock the file and say in it who holds it; return who did not give it back before, if any."""
     lock = FileLock(file, timeout=0, thread_local=False, fallback_to_soft=False)
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire()
+        last = _holder(file)
+        _say(file, {"host": socket.gethostname(), "pid": os.getpid(), "token": claim.token})
     except Timeout as error:
         raise StoreError(
             f"the store {path} is being written by {_named(_holder(file))}. Wait until it has "
             "finished, or stop it"
         ) from error
     except OSError as error:
+        lock.release()
         raise RunError(
             f"{file} could not be made and locked: {error.strerror or error}. Where the file system "
             "offers no locks, extract onto another one and copy the store; else mend what is wrong"
         ) from error
-    return lock
+    return lock, last
 
 
 def _named(holder: dict[str, Any]) -> str:

@@ -82,7 +82,7 @@ def look(path: str | Path) -> Found:
 def damage(path: str | Path, keys: Keys, what: str) -> str:
     """Put damaged metadata into words: what it is, that nothing was changed, and the remedy."""
     restored = (
-        f"samcls store repair {path} --manifest M.csv restores it from its copy"
+        f"samcls store repair {path} restores it from its copy"
         if intact_copy(keys) is not None
         else f"samcls store verify {path} says more; no copy of it is whole, so put {ROOT} back from a "
         "backup, or extract into another store"

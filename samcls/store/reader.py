@@ -13,9 +13,10 @@ from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from zarr.codecs import BloscCodec
 
 from samcls.errors import StoreError
+from samcls.files import few
 from samcls.store.columns import ColumnReader
 from samcls.store.keys import AnyArray
-from samcls.store.layout import array_paths, codec_of
+from samcls.store.layout import array_paths
 from samcls.store.schema import (
     CHECKPOINT,
     DONE,
@@ -48,11 +49,6 @@ class StoreReader(ColumnReader):
         """How rows fall into chunks and shards."""
         array = self._features(self.fingerprint.levels[0])
         return Partition(array.chunks[0], (array.shards or array.chunks)[0])
-
-    @property
-    def codec(self) -> str:
-        """How chunks are compressed: one of `layout.CODECS`."""
-        return codec_of(self._features(self.fingerprint.levels[0]))
 
     @property
     def array_paths(self) -> list[str]:
@@ -173,13 +169,12 @@ class StoreReader(ColumnReader):
         """
         if not len(rows):
             return
-        ids, shown = self.ids, rows[:_SHOWN].tolist()
-        named = ", ".join(f"row {row} ({ids[row]})" for row in shown)
-        more = ", ..." if len(rows) > _SHOWN else ""
+        ids = self.ids
+        named = few((f"row {row} ({ids[row]})" for row in rows.tolist()), _SHOWN)
         raise StoreError(
             f"{self.path}: {_described(level)} of {len(rows)} images that are marked "
-            f"done: {named}{more}. A chunk or a shard is gone; samcls store verify {self.path} names "
-            f"every image, samcls store repair {self.path} --manifest M.csv encodes them again"
+            f"done: {named}. A chunk or a shard is gone; samcls store verify {self.path} names "
+            f"every image, samcls store repair {self.path} has samcls extract encode them again"
         )
 
     def counts(

@@ -4,7 +4,7 @@ What can be restored is restored: metadata from its copy, per-image columns from
 from digests, the intact chunks of a damaged shard from the shard itself. The rest becomes pending, and
 the next extract encodes exactly those rows.
 
-    rows = prepare_repair("features.zarr", verify("features.zarr"))
+    rows = repair("features.zarr", verify("features.zarr"))
 """
 
 from collections.abc import Callable, Sequence
@@ -25,7 +25,7 @@ from samcls.store.shards import shard_key
 from samcls.store.tables import NO_SPLIT, merge_tables
 from samcls.store.verify import Problem, VerifyReport, verify
 
-__all__ = ["prepare_repair"]
+__all__ = ["repair"]
 
 _RESTORED = {
     "id",
@@ -37,7 +37,7 @@ _RESTORED = {
 }  # arrays that need no image to be restored
 
 
-def prepare_repair(
+def repair(
     store_path: str | Path,
     report: VerifyReport,
     table: RowTable | None = None,
@@ -64,11 +64,11 @@ def prepare_repair(
         RunError: the disk is full or refuses the write.
     """
     path = str(store_path)
-    with writer_lock(path, log) as lock:
+    with writer_lock(path, log) as claim:
         if any(p.kind == "metadata damaged" for p in report.problems):
-            lock.check()
+            claim.check()
             report = _restore_metadata(path)
-        store = FeatureStore.open(path, mode="r+", claim=lock.claim)
+        store = FeatureStore.open(path, mode="r+", claim=claim)
         _restore_columns(store, report.problems, table)
         rows = _mark(store, report.problems)
         for level in store.payloads:

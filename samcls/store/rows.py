@@ -61,6 +61,7 @@ class RowBatch:
         sha256: of the decoded pixels, 32 bytes an image.
         status: DONE or FAILED.
         error: reason for each failed row, empty otherwise.
+        reused: how many of the rows have the features that another store had of the same picture.
     """
 
     rows: Int[np.ndarray, " image"]
@@ -69,6 +70,7 @@ class RowBatch:
     sha256: UInt8[np.ndarray, "image 32"]
     status: UInt8[np.ndarray, " image"]
     error: Sequence[str]
+    reused: int = 0
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -87,6 +89,7 @@ class RowBatch:
             sha256=np.concatenate([batch.sha256 for batch in batches]),
             status=np.concatenate([batch.status for batch in batches]),
             error=[reason for batch in batches for reason in batch.error],
+            reused=sum(batch.reused for batch in batches),
         )
 
     def runs(self) -> Iterator[tuple[slice, slice]]:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from samcls.files import few
 from samcls.store.rows import RowTable
 
 __all__ = [
@@ -65,7 +66,7 @@ class TableChange:
     def __str__(self) -> str:
         """Say what differs, how much, and the first few."""
         parts = [
-            f"{len(ids)} ids {what} ({', '.join(ids[:_SHOWN])}{', ...' if len(ids) > _SHOWN else ''})"
+            f"{len(ids)} ids {what} ({few(ids, _SHOWN)})"
             for what, ids in (
                 ("are new", self.added),
                 ("are gone", self.removed),
@@ -179,7 +180,7 @@ def changed_tasks(
 
 
 def _few(classes: Sequence[str]) -> str:
-    return ", ".join(classes[:_MOST]) + (", ..." if len(classes) > _MOST else "") or "no class"
+    return few(classes, _MOST) or "no class"
 
 
 def _some_of(values: Sequence[str], places: Int[np.ndarray, " image"]) -> list[str]:

@@ -18,9 +18,9 @@ from samcls.data.manifest import Manifest, read_manifest
 from samcls.encode.changes import in_store_order, look_for_changes
 from samcls.encode.check import check_precision
 from samcls.encode.extract import extract
-from samcls.encode.repair import repair
 from samcls.errors import ConfigError, RunError, StoreError
 from samcls.store.feature_store import FeatureStore
+from samcls.store.repair import repair
 from samcls.store.schema import DONE, PENDING, REMOVED
 from samcls.store.verify import verify
 
@@ -90,33 +90,13 @@ def test_a_store_with_kept_rows_is_repaired(manifest: Manifest, tmp_path: Path) 
     extract(later, path, replace(OPTIONS, removed="keep"))
     before = FeatureStore.open(path).read("neck")
     next(f for f in (tmp_path / "s.zarr/features/neck/c").rglob("*") if f.is_file()).unlink()
-    with pytest.raises(StoreError, match="is not that of"):
-        repair(picked(manifest, [7, 3, 1]), path)
-    summary = repair(later, path)
-    assert summary.after.ok
+    lost = repair(path, verify(path))
+    assert lost.tolist() == [0, 1, 3, 7]
+    assert extract(later, path, replace(OPTIONS, removed="keep")).done == 4
+    assert verify(path).ok
     rows = [0, 1, 3, 7]
     np.testing.assert_array_equal(FeatureStore.open(path).read("neck", rows), before[rows])
     assert (FeatureStore.open(path).status == REMOVED).sum() == 5
-
-
-def test_rows_are_dropped_and_nothing_is_encoded_again(manifest: Manifest, tmp_path: Path) -> None:
-    """With drop, the store follows the manifest's rows and order, bit for bit, and resumes there."""
-    path = tmp_path / "s.zarr"
-    extract(manifest, path, OPTIONS)
-    before = FeatureStore.open(path).read("neck")
-    rows = [8, 2, 5, 0]
-    for row in range(9):
-        (tmp_path / f"{row}.png").rename(tmp_path / f"{row}.away")  # so encoding any would fail
-    said: list[str] = []
-    summary = extract(
-        picked(manifest, rows), path, replace(OPTIONS, removed="drop"), log=said.append
-    )
-    assert (summary.images, summary.done, summary.failed, summary.skipped) == (4, 4, 0, 4)
-    store = FeatureStore.open(path)
-    assert store.ids == [f"image{row}" for row in rows]
-    np.testing.assert_array_equal(store.read("neck"), before[rows])
-    assert said[1].endswith("4 rows are copied, 5 are dropped")
-    assert extract(picked(manifest, rows), path, replace(OPTIONS, removed="drop")).skipped == 4
 
 
 def test_changed_images_are_looked_for_only_when_asked(manifest: Manifest, tmp_path: Path) -> None:
@@ -220,15 +200,21 @@ def test_the_verbs_follow_and_report(manifest: Manifest, tmp_path: Path) -> None
     status, out, _ = run("store", "info", path)
     assert "10 images: 9 done, 0 failed, 0 pending, 1 removed and unused" in out
     shutil.copy(tmp_path / "5.png", tmp_path / "6.png")
-    assert run(*command, "--removed", "drop", "--changed", "encode")[0] == 0
-    assert run("store", "verify", path, "--manifest", str(source))[0] == 0
-    assert len(FeatureStore.open(path)) == 9
-    assert verify(path).ok
+    assert run(*command, "--removed", "keep", "--changed", "encode")[0] == 0
+    other = str(tmp_path / "other.zarr")
+    command = [other if part == path else part for part in command]
+    status, out, _ = run(*command, "--reuse", path)
+    assert (status, json.loads(out)["reused"]) == (0, 9)
+    assert run("store", "verify", other, "--manifest", str(source))[0] == 0
+    assert len(FeatureStore.open(other)) == 9
+    assert verify(other).ok
 
 
 def test_options_that_are_none_are_refused() -> None:
     """Each of the two options names what it was given and what it takes."""
-    with pytest.raises(ConfigError, match="removed is 'delete'; expected refuse or keep or drop"):
+    with pytest.raises(ConfigError, match=r"removed is 'drop', which is no more.*--reuse"):
+        replace(SMALL, removed="drop")
+    with pytest.raises(ConfigError, match="removed is 'delete'; expected refuse or keep"):
         replace(SMALL, removed="delete")
     with pytest.raises(
         ConfigError, match="changed is 'maybe'; expected ignore or report or encode"

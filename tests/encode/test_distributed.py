@@ -25,9 +25,9 @@ def test_a_worker_of_a_process_that_lost_the_lock_writes_nothing(tmp_path: Path)
         shard.unlink()
     file = lock_path(path)
     assert file is not None
-    with writer_lock(path) as lock:
-        FeatureStore.open(path, mode="r+", claim=lock.claim).mark_pending(np.arange(4))
-        work = _Shard(path, dict(enumerate(manifest.rows)), SMALL, 0, lock.claim)
+    with writer_lock(path) as claim:
+        FeatureStore.open(path, mode="r+", claim=claim).mark_pending(np.arange(4))
+        work = _Shard(path, dict(enumerate(manifest.rows)), SMALL, 0, claim)
         held = file.read_text()
         file.write_text(json.dumps({"host": "elsewhere", "pid": 1, "token": "another's"}))
         with pytest.raises(RunError, match="taken over by another process"):

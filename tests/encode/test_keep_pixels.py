@@ -17,10 +17,10 @@ from samcls.cli.store import register as register_store
 from samcls.data.images import make_frame, read_image
 from samcls.data.manifest import Manifest, read_manifest
 from samcls.encode.extract import extract
-from samcls.encode.repair import repair
 from samcls.errors import ConfigError, StoreError
 from samcls.learn.features.pixels import Pixels
 from samcls.store.feature_store import FeatureStore
+from samcls.store.repair import repair
 from samcls.store.verify import verify
 
 KEEPING = replace(SMALL, keep_pixels=32)
@@ -76,14 +76,15 @@ def test_an_extract_goes_on_with_what_the_store_keeps(manifest: Manifest, tmp_pa
         extract(manifest, path, replace(KEEPING, keep_pixels=16))
 
 
-def test_rows_that_are_dropped_or_reordered_keep_their_pixels(
-    manifest: Manifest, tmp_path: Path
+@pytest.mark.parametrize("kept", [32, 8, None])
+def test_rows_that_are_reused_have_their_pixels(
+    manifest: Manifest, tmp_path: Path, kept: int | None
 ) -> None:
-    """A store that is written anew has the images of its new order, and nothing is encoded again."""
+    """Whatever images the other store keeps, this one's are of its own size, in its own order."""
     path, rows = tmp_path / "s.zarr", [5, 0, 3]
-    extract(manifest, path, KEEPING)
-    done = extract(picked(manifest, rows), path, replace(KEEPING, removed="drop"))
-    assert done.skipped == 3
+    extract(manifest, tmp_path / "old.zarr", replace(KEEPING, keep_pixels=kept))
+    options = replace(KEEPING, reuse=(str(tmp_path / "old.zarr"),))
+    assert extract(picked(manifest, rows), path, options).reused == 3
     np.testing.assert_array_equal(FeatureStore.open(path).pixels(), framed(manifest)[rows])
     assert verify(path).ok
 
@@ -107,7 +108,9 @@ def test_damaged_pixels_are_named_and_encoded_again(
     assert len(hit.rows) > 0
     with pytest.raises(StoreError, match="samcls store"):
         FeatureStore.open(path).pixels()
-    assert repair(manifest, str(path)).after.ok
+    assert repair(path, hit).tolist() == hit.rows.tolist()
+    extract(manifest, path, KEEPING)
+    assert verify(path).ok
     np.testing.assert_array_equal(FeatureStore.open(path).pixels(), framed(manifest))
 
 

@@ -14,7 +14,7 @@ from samcls.errors import StoreError
 from samcls.learn.runs.train import train
 from samcls.store import reader
 from samcls.store.feature_store import FeatureStore
-from samcls.store.repair import prepare_repair
+from samcls.store.repair import repair
 from samcls.store.verify import verify
 
 
@@ -95,7 +95,7 @@ def test_a_lost_chunk_is_not_completed_with_zeros(path: Path) -> None:
     store.mark_pending(np.array([7]))
     with pytest.raises(StoreError, match=r"lacks the features of 1 images .* row 6 "):
         store.write(pick(given, np.array([7])))
-    lost = prepare_repair(path, verify(path))
+    lost = repair(path, verify(path))
     assert lost.tolist() == [6]
     store.write(pick(given, np.array([6, 7])))
     for level in LEVELS:

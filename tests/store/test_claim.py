@@ -29,8 +29,8 @@ WRITES: dict[str, Callable[[FeatureStore], object]] = {
 def held(tmp_path: Path) -> Iterator[FeatureStore]:
     """A full store, opened under its lock."""
     make_parted(tmp_path / "s.zarr")
-    with writer_lock(tmp_path / "s.zarr") as lock:
-        yield FeatureStore.open(tmp_path / "s.zarr", mode="r+", claim=lock.claim)
+    with writer_lock(tmp_path / "s.zarr") as claim:
+        yield FeatureStore.open(tmp_path / "s.zarr", mode="r+", claim=claim)
 
 
 def take_over(store: FeatureStore) -> None:
@@ -65,8 +65,8 @@ def test_a_lock_lost_in_the_middle_stops_the_writer(tmp_path: Path) -> None:
     """What was flushed before stays; the next flush raises and leaves the arrays as they were."""
     store, given = make_parted(tmp_path / "s.zarr")
     store.mark_pending(np.arange(21))
-    with writer_lock(store.path) as lock:
-        writing = FeatureStore.open(store.path, mode="r+", claim=lock.claim)
+    with writer_lock(store.path) as claim:
+        writing = FeatureStore.open(store.path, mode="r+", claim=claim)
         with (
             pytest.raises(RunError, match="taken over by another process"),
             ShardWriter(writing, seconds=1e9) as writer,

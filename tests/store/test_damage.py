@@ -20,10 +20,10 @@ from support.extracting import SMALL, image_folder
 
 from samcls.data.manifest import Manifest, read_manifest
 from samcls.encode.extract import extract
-from samcls.encode.repair import repair
 from samcls.errors import SamclsError
 from samcls.learn.features.tensors import load_features, with_pixels
 from samcls.store.feature_store import FeatureStore, RowTable
+from samcls.store.repair import repair
 from samcls.store.schema import Partition
 from samcls.store.verify import verify
 
@@ -84,7 +84,7 @@ def all_that_is_read(path: Path) -> dict[str, object]:
         "groups": (store.groups, features.groups),
         "ids": (store.ids, features.ids, lazy["id"].values.tolist()),
         "errors": store.errors,
-        "described": (store.tasks, store.fingerprint, store.levels, store.partition, store.codec),
+        "described": (store.tasks, store.fingerprint, store.levels, store.partition),
     }
 
 
@@ -253,9 +253,11 @@ def outcome(
                 problems = verify(path).problems
                 said[verb] = ", ".join(sorted({p.kind for p in problems})) or "nothing"
             else:
-                summary_ = repair(manifest, str(path))
-                assert summary_.after.ok
-                said[verb] = f"restored, {len(summary_.encoded)} encoded"
+                lost = repair(path, verify(path), table_of(manifest))
+                if len(lost):
+                    extract(manifest, path, OPTIONS)
+                assert verify(path).ok
+                said[verb] = f"restored, {len(lost)} encoded"
                 if wrong := differs(all_that_is_read(path), expected):
                     said[verb] = f"WRONG: {wrong}"
         except SamclsError as error:

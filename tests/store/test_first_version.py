@@ -19,10 +19,9 @@ from samcls.data.images import PREPROCESSING_VERSION
 from samcls.data.manifest import Manifest, read_manifest
 from samcls.encode.changes import table_of
 from samcls.encode.extract import ExtractOptions, extract
-from samcls.encode.repair import repair
 from samcls.errors import StoreError
 from samcls.store.feature_store import FeatureStore
-from samcls.store.repair import prepare_repair
+from samcls.store.repair import repair
 from samcls.store.schema import DONE, FAILED, PENDING
 from samcls.store.verify import verify
 
@@ -73,7 +72,8 @@ def test_it_goes_on_and_is_repaired(place: Path, manifest: Manifest, name: str) 
     assert (summary.done, summary.failed) == (7, 1)
     whole = {level: FeatureStore.open(path).read(level) for level in ("early", "neck")}
     next((path / "features/neck/c").rglob("0/0/0/0/0")).unlink()
-    assert len(repair(manifest, str(path)).encoded) == (7 if name == "plain" else 1)
+    assert len(repair(path, verify(path))) == (7 if name == "plain" else 1)
+    extract(manifest, path, OPTIONS, allow_leak=True)
     fewer = replace(manifest, rows=manifest.rows[:6])
     extract(fewer, path, replace(OPTIONS, removed="keep"), allow_leak=True)
     extract(manifest, path, OPTIONS, allow_leak=True)
@@ -82,8 +82,9 @@ def test_it_goes_on_and_is_repaired(place: Path, manifest: Manifest, name: str) 
         np.testing.assert_allclose(store.read(level), values, atol=1e-3)
     assert store.splits == ["train", "train", "val", "test"] * 2
     assert verify(path).ok
-    extract(fewer, path, replace(OPTIONS, removed="drop"), allow_leak=True)
-    assert verify(path).notes == ()  # written anew, it is as a new one
+    new = extract(fewer, place / "new.zarr", replace(OPTIONS, reuse=(str(path),)), allow_leak=True)
+    assert (new.done, new.reused) == (6, 6)
+    assert verify(new.store).notes == ()  # copied, it is as a new one
 
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
@@ -117,7 +118,7 @@ def test_its_damage_is_refused_and_repaired(place: Path, manifest: Manifest, nam
         extract(manifest, path, OPTIONS, allow_leak=True)
     report = verify(path)
     assert not report.ok
-    lost = prepare_repair(path, report, table_of(manifest))
+    lost = repair(path, report, table_of(manifest))
     assert len(lost) == (7 if name == "extents" else 0)
     assert verify(path).ok
     if name != "extents":

@@ -17,10 +17,9 @@ from support.stores import pick
 from samcls.data.manifest import read_manifest
 from samcls.encode.changes import table_of
 from samcls.encode.extract import extract
-from samcls.encode.repair import repair
 from samcls.store.feature_store import FeatureStore, RowBatch
 from samcls.store.layout import COLUMNS, RESULTS
-from samcls.store.repair import prepare_repair
+from samcls.store.repair import repair
 from samcls.store.schema import DONE, Partition
 from samcls.store.verify import verify
 
@@ -98,10 +97,11 @@ def test_a_thousand_flips_are_found_and_repaired(tmp_path: Path) -> None:
         if report.ok:
             file.write_bytes(before)
         elif number % ENCODED:
-            lost = prepare_repair(path, report, table_of(manifest))
+            lost = repair(path, report, table_of(manifest))
             FeatureStore.open(path, mode="r+").write(pick(whole, lost))
         else:
-            counts["encoded"] += len(repair(manifest, str(path)).encoded)
+            counts["encoded"] += len(repair(path, report, table_of(manifest)))
+            extract(manifest, path, options)
         assert same(decoded(path, levels), expected), f"flip {number} in {file} was not repaired"
         assert verify(path).ok
     print(counts)  # noqa: T201 - the figures of a run that takes minutes

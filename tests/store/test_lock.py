@@ -133,8 +133,8 @@ def test_a_lock_file_of_an_older_version_or_of_anything_is_no_holder(tmp_path: P
     assert file is not None
     for text in (json.dumps({"host": "elsewhere", "pid": 1, "token": "x"}), "", "nonsense", " 7"):
         file.write_text(text)
-        with writer_lock(tmp_path / "s.zarr") as lock:
-            lock.check()
+        with writer_lock(tmp_path / "s.zarr") as claim:
+            claim.check()
 
 
 def test_a_lock_that_was_lost_is_noticed(tmp_path: Path) -> None:
@@ -142,13 +142,13 @@ def test_a_lock_that_was_lost_is_noticed(tmp_path: Path) -> None:
     path = tmp_path / "s.zarr"
     file = lock_path(path)
     assert file is not None
-    with writer_lock(path) as lock:
-        lock.check()
+    with writer_lock(path) as claim:
+        claim.check()
     with pytest.raises(RunError, match="given back"):  # a worker that outlives the extract
-        lock.check()
+        claim.check()
     with writer_lock(path) as second:
         with pytest.raises(RunError, match="taken over by another process"):
-            lock.check()
+            claim.check()
         file.unlink()
         with pytest.raises(RunError, match="removed"):
             second.check()

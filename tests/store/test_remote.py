@@ -11,7 +11,7 @@ from samcls.errors import OverwriteRefused, StoreError
 from samcls.store.feature_store import FeatureStore
 from samcls.store.keys import Keys
 from samcls.store.lock import lock_path, writer_lock
-from samcls.store.repair import prepare_repair
+from samcls.store.repair import repair
 from samcls.store.schema import DONE, PENDING, Partition
 from samcls.store.verify import verify
 
@@ -66,7 +66,7 @@ def test_a_remote_store_is_verified_and_repaired(bucket: str) -> None:
         **dict.fromkeys(range(8, 16), "shard damaged"),
         **dict.fromkeys(range(16, 21), "shard missing"),
     }
-    lost = prepare_repair(url, report)
+    lost = repair(url, report)
     FeatureStore.open(url, mode="r+").write(pick(given, lost))
     assert verify(url).ok
     np.testing.assert_array_equal(FeatureStore.open(url).read("neck"), given.features["neck"])
@@ -75,8 +75,8 @@ def test_a_remote_store_is_verified_and_repaired(bucket: str) -> None:
 def test_a_remote_store_has_no_lock(bucket: str, tmp_path: Path) -> None:
     """No lock file is made for a URL, which the documentation says; a folder's URL has one."""
     assert lock_path(f"{bucket}/s.zarr") is None
-    with writer_lock(f"{bucket}/s.zarr") as lock:
-        lock.check()
+    with writer_lock(f"{bucket}/s.zarr") as claim:
+        claim.check()
     url = f"file://{tmp_path}/s.zarr"
     with writer_lock(url):
         assert (tmp_path / "s.zarr.lock").exists()

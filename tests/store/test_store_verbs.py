@@ -43,3 +43,25 @@ def test_info_says_what_is_there(tmp_path: Path) -> None:
     assert status == 0
     assert "21 images: 21 done, 0 failed, 0 pending" in out
     assert "encoder: vit_t" in out
+
+
+def test_repair_makes_lost_images_pending_and_says_how_to_encode_them(tmp_path: Path) -> None:
+    """What is lost is pending afterwards, the store is sound, and the command has its settings."""
+    path = tmp_path / "s.zarr"
+    make_parted(path)
+    (path / "features/neck/c/2/0/0/0/0").unlink()
+    (path / "zarr.json").write_text("{}")
+    status, out, _ = run("repair", str(path))
+    assert status == 0
+    assert (
+        f"5 images are pending; to encode them, with the same weights as before: samcls extract M.csv {path}"
+        in out
+    )
+    assert "--levels" in out
+    status, out, _ = run("repair", str(path), "--json")
+    values = json.loads(out)
+    assert (values["ok"], values["problems"]) == (True, [])
+    assert values["pending"] == list(table(21).ids[16:])
+    (path / "id/c/0").unlink()
+    status, _, err = run("repair", str(path))
+    assert (status, "give --manifest" in err) == (2, True)

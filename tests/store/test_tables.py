@@ -15,7 +15,7 @@ from samcls.errors import StoreError
 from samcls.store.feature_store import FeatureStore, RowTable
 from samcls.store.keys import Keys
 from samcls.store.metadata import UPDATING, read_root, write_attributes
-from samcls.store.repair import prepare_repair
+from samcls.store.repair import repair
 from samcls.store.schema import DONE, PENDING
 from samcls.store.verify import verify
 
@@ -79,7 +79,7 @@ def test_ids_that_are_gone_or_moved_are_reported(tmp_path: Path) -> None:
     ):
         store.update_table(fewer)
     moved = replace(whole, ids=[*whole.ids[1:], whole.ids[0]])
-    with pytest.raises(StoreError, match=r"9 ids stand in other rows \(image-1-é, .*, \.\.\.\)"):
+    with pytest.raises(StoreError, match=r"9 ids stand in other rows \(image-1-é, .* and 6 more\)"):
         store.update_table(moved)
     assert FeatureStore.open(path).ids == list(whole.ids)
 
@@ -200,6 +200,6 @@ def test_columns_beside_the_labels_are_verified_and_repaired(tmp_path: Path) -> 
     (tmp_path / "s.zarr" / "meta" / "c" / "0" / "0").unlink()
     report = verify(store.path)
     assert {problem.level for problem in report.problems} == {"meta"}
-    assert prepare_repair(store.path, report, given).tolist() == []
+    assert repair(store.path, report, given).tolist() == []
     assert FeatureStore.open(store.path).meta == {"age": list("123456")}
     assert verify(store.path).ok

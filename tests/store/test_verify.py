@@ -14,7 +14,7 @@ from support.stores import LEVELS, batch, make, make_parted, pick, table
 from samcls.errors import StoreError
 from samcls.store.feature_store import FeatureStore, RowBatch
 from samcls.store.metadata import COPIES
-from samcls.store.repair import prepare_repair
+from samcls.store.repair import repair
 from samcls.store.schema import DONE, PENDING
 from samcls.store.verify import verify
 
@@ -97,7 +97,7 @@ def test_damage_names_its_images_and_is_repaired(damaged: tuple[Path, RowBatch],
     assert [p.row for p in report.problems] == rows
     assert {p.level for p in report.problems} == {"neck"}
     assert {p.id for p in report.problems} == {table(IMAGES).ids[row] for row in rows}
-    lost = prepare_repair(path, report)
+    lost = repair(path, report)
     assert lost.tolist() == rows
     store = FeatureStore.open(path, mode="r+")
     assert np.flatnonzero(store.status == PENDING).tolist() == rows
@@ -130,8 +130,8 @@ def test_a_lost_column_is_found_and_repaired(tmp_path: Path, array: str, how: st
     }
     if array in {"id", "split", "label"}:
         with pytest.raises(StoreError, match="only the manifest knows"):
-            prepare_repair(path, report)
-    lost = prepare_repair(path, report, table(9))
+            repair(path, report)
+    lost = repair(path, report, table(9))
     restored = {"sha256": range(8), "valid": range(8), "error": [8]}
     assert lost.tolist() == list(restored.get(array, []))
     assert verify(path).ok
@@ -163,7 +163,7 @@ def test_every_flip_in_the_metadata_is_found_and_undone(tmp_path: Path) -> None:
             assert str(file.relative_to(path)) in {p.level for p in report.problems} or (
                 file.name == "metadata.json"
             )
-            assert not len(prepare_repair(path, report))
+            assert not len(repair(path, report))
             assert verify(path).ok
             assert json.loads(file.read_bytes()) == before[file]
         file.write_bytes(content)
@@ -179,7 +179,7 @@ def test_rows_marked_wrongly_are_found(tmp_path: Path) -> None:
     given = batch(0, 6)
     given.features["neck"][1] = 0
     store.write(given)
-    status = store.status
+    status = store.status.copy()
     status[7] = DONE
     status[8] = 17
     store.rewrite_column("status", status)
@@ -188,7 +188,7 @@ def test_rows_marked_wrongly_are_found(tmp_path: Path) -> None:
     assert (7, "sha256", "done without data") in found
     assert (8, "status", "status out of range") in found
     assert {row for row, *_ in found} == {1, 7, 8}
-    assert prepare_repair(path, verify(path)).tolist() == [1, 7, 8]
+    assert repair(path, verify(path)).tolist() == [1, 7, 8]
     assert FeatureStore.open(path).status.tolist() == [1, 0, 1, 1, 1, 1, 0, 0, 0]
 
 

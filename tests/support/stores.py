@@ -6,8 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from samcls.store.feature_store import FeatureStore, RowBatch, RowTable
-from samcls.store.lock import writer_lock
-from samcls.store.rewrite import finish_rewrite, rewrite_store
 from samcls.store.schema import DONE, Fingerprint, LevelShape, Partition
 
 __all__ = [
@@ -15,7 +13,6 @@ __all__ = [
     "LEVELS",
     "batch",
     "changed",
-    "drop",
     "make",
     "make_parted",
     "only",
@@ -111,11 +108,3 @@ def pick(given: RowBatch, rows: np.ndarray) -> RowBatch:
         status=given.status[rows],
         error=[given.error[row] for row in rows],
     )
-
-
-def drop(path: Path, rows: list[int]) -> FeatureStore:
-    """Write the store anew with some rows of the table alone, ending what was begun."""
-    with writer_lock(path) as lock:
-        finish_rewrite(path)
-        store = FeatureStore.open(path, mode="r+", claim=lock.claim)
-        return rewrite_store(store, only(rows), lock.claim)
