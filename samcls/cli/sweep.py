@@ -38,6 +38,9 @@ def _sweep(
     device: Annotated[
         str, typer.Option(help="auto (the GPU where there is one), cpu or cuda.")
     ] = "auto",
+    plots: Annotated[
+        bool, typer.Option("--plots", help="Draw pictures into the folder; needs matplotlib.")
+    ] = False,
     positive: Annotated[str | None, POSITIVE] = None,
     allow_leak: Annotated[bool, ALLOW_LEAK] = False,
     strict: Annotated[bool, STRICT] = False,
@@ -66,6 +69,7 @@ def _sweep(
             workers=workers,
             dask=dask,
             device=device,
+            plots=plots,
             retry=retry,
             allow_leak=allow_leak,
             strict=strict,
