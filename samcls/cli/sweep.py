@@ -30,8 +30,11 @@ def _sweep(
     folder: Annotated[Path, typer.Argument(help="Folder to make, or to go on with.")],
     space: Annotated[Path, typer.Option(help="TOML with what is fixed and what varies.")],
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes of this machine; they share one copy of features.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1, help="Processes of this machine, which share one copy of features; its cores."
+        ),
+    ] = None,
     dask: Annotated[
         str | None, typer.Option(help="Address of a running Dask scheduler; paths must be shared.")
     ] = None,
@@ -57,6 +60,9 @@ def _sweep(
     found = load_space(space)
     if positive is not None:
         found = replace(found, fixed={**found.fixed, "positive": names(positive)})
+    from samcls.sweep.executors import workers_here
+
+    workers = workers or workers_here(device)
     if dry_run:
         return _planned(store, folder, found, workers, device)
     from samcls.sweep.sweep import sweep

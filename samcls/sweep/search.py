@@ -18,7 +18,7 @@ import json
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -54,7 +54,17 @@ class Round:
 
 
 class Strategy(ABC):
-    """A way through a space."""
+    """A way through a space.
+
+    Attributes:
+        foreseen: Whether its first runs are known before any has ended, and can be listed.
+    """
+
+    foreseen = True
+
+    @abstractmethod
+    def __init__(self, space: Space, folder: Path) -> None:
+        """Made of the space, and of the sweep's folder for what must be kept there."""
 
     @property
     @abstractmethod
@@ -148,6 +158,8 @@ class TPE(Strategy):
     with the sweep and for Optuna's own tools.
     """
 
+    foreseen = False
+
     def __init__(self, space: Space, folder: Path) -> None:
         self._space, journal = space, folder / JOURNAL
         self._optuna = _optuna()
@@ -218,7 +230,7 @@ class TPE(Strategy):
 
 
 # A strategy is a class and a line: made of the space and of the sweep's folder, for what it keeps there.
-STRATEGIES: dict[str, Callable[[Space, Path], Strategy]] = {
+STRATEGIES: dict[str, type[Strategy]] = {
     "grid": AllAtOnce,
     "random": AllAtOnce,
     "halving": Halving,

@@ -42,7 +42,7 @@ from samcls.sweep.outcomes import (
     write_failure,
 )
 from samcls.sweep.plan import groups_of
-from samcls.sweep.search import strategy_of
+from samcls.sweep.search import STRATEGIES, strategy_of
 from samcls.sweep.select import select
 from samcls.sweep.shared import division
 from samcls.sweep.space import Space
@@ -250,9 +250,9 @@ def plan_sweep(
     """
     store = FeatureStore.open(store_path)
     space = _ordered(store, space)
-    if space.search == "tpe":
+    if not STRATEGIES[space.search].foreseen:
         raise ConfigError(
-            "a tpe search proposes configurations as it goes, so there is none to list; "
+            f"a {space.search} search proposes configurations as it goes, so there is none to list; "
             f"it will make {space.runs * space.members} runs"
         )
     strategy = strategy_of(space, folder)
