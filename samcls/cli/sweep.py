@@ -59,7 +59,7 @@ def _sweep(
 
     found = load_space(space)
     if positive is not None:
-        found = replace(found, fixed={**found.fixed, "positive": names(positive)})
+        found = replace(found, fixed={**found.fixed, "positive": tuple(names(positive) or ())})
     from samcls.sweep.executors import workers_here
 
     workers = workers or workers_here(device)

@@ -114,7 +114,7 @@ def followed(rows: Sequence[Row]) -> dict[str, TrainConfig]:
 
 def _named(config: TrainConfig) -> str:
     """A head's name; a guided network and each of its controls stand apart."""
-    control = config.guided_control if HEADS[config.head].sees_pixels else "none"
+    control = config.control if HEADS[config.head].sees_pixels else "none"
     return config.head if control == "none" else f"{config.head}, {control}"
 
 

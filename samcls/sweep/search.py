@@ -229,7 +229,7 @@ class TPE(Strategy):
             self._study.tell(draw.number, score[0])
 
 
-# A strategy is a class and a line: made of the space and of the sweep's folder, for what it keeps there.
+# A strategy is a class and a line here; for space files its name stands in `trials.Search`.
 STRATEGIES: dict[str, type[Strategy]] = {
     "grid": AllAtOnce,
     "random": AllAtOnce,

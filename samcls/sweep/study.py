@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from samcls.config import TrainConfig, digest
+from samcls.config import TrainConfig, digest, values_of
 from samcls.device import choose_device
 from samcls.learn.features.placement import placed
 from samcls.learn.features.rows import pick
@@ -51,8 +51,10 @@ def score_on_test(
         for member in space.trial(configuration).members:
             if (run_path(folder, member) / "head.json").exists():
                 looks = HEADS[member.head].sees_pixels
-                kept = (member.levels, loading_window(member), member.folds, member.fold, looks)
-                alike[kept].append(member)
+                # Nothing of the test images hangs on the share that was trained on.
+                own = values_of(member, "data") | {"train_fraction": 1.0}
+                own["window"] = loading_window(member)
+                alike[looks, *own.values()].append(member)
     scores: dict[str, float | None] = {}
     for members in alike.values():
         features = _test_features(store, members[0])

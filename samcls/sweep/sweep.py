@@ -20,12 +20,14 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from samcls.config import TrainConfig, digest
+from samcls.config import TrainConfig
 from samcls.errors import ConfigError, RunError
 from samcls.learn.features.targets import targets_of
+from samcls.learn.fit.loop import architecture
 from samcls.learn.runs.folder import Run
 from samcls.learn.runs.inputs import check
 from samcls.learn.runs.notes import facts_of
+from samcls.learn.score.headline import headlines
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.efficiency import Point, efficiency
 from samcls.sweep.estimate import SweepPlan, estimate
@@ -92,6 +94,15 @@ class SweepResult:
     rows: tuple[Row, ...]
     efficiency: dict[str, Any]
     failures: tuple[tuple[str, str], ...]
+
+    def __repr__(self) -> str:
+        """How many runs there were, and what the winner is and scores."""
+        first = (
+            f"SweepResult of {self.sweep}: {self.finished} of {self.runs} runs finished, "
+            f"{self.failed} failed, {self.made} made now in {self.seconds:.1f} s"
+        )
+        chosen = f"{self.configurations} configurations ranked; the best is in {self.best['run']}"
+        return "\n  ".join([first, chosen, *headlines(self.best)])
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON knows them."""
@@ -304,10 +315,10 @@ def _refuse_unservable(store: FeatureStore, configs: Iterable[TrainConfig]) -> N
     seen = set()
     for config in configs:
         # What `check` looks at: the rest of a config cannot stand against it.
-        key = replace(config, learning_rate=1e-3, weight_decay=0.0, dropout=0.0, warmup=0.0)
-        if digest(key) in seen:
+        key = division(config), architecture(config)
+        if key in seen:
             continue
-        seen.add(digest(key))
+        seen.add(key)
         try:
             check(store, config)
         except ConfigError as error:

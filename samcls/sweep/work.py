@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from samcls.config import TrainConfig, digest
+from samcls.config import TrainConfig, digest, values_of
 from samcls.device import choose_device
 from samcls.errors import RunError, SamclsError
 from samcls.learn.features.placement import placed
@@ -31,7 +31,7 @@ from samcls.learn.runs.result import common_figures
 from samcls.learn.score.scoring import score
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.outcomes import RunFailure, run_path, write_failure
-from samcls.sweep.shared import KEYS, SharedFeatures
+from samcls.sweep.shared import SharedFeatures
 
 __all__ = ["Ended", "Group", "Site", "run_group"]
 
@@ -141,8 +141,7 @@ def _checkpoint(site: Site, config: TrainConfig) -> Path:
 
 def _features(site: Site, config: TrainConfig) -> tuple[Features, Standardiser]:
     # Only what the features depend on, so that one mapping serves every config that agrees in it.
-    names = ("levels", "window", "upsampling", *KEYS)
-    own = {name: getattr(config, name) for name in names}
+    own = values_of(config, "data") | {"upsampling": config.upsampling}
     seed = config.seed if config.train_fraction < 1 else 0
     own_features = config.upsampling == "bilinear" or HEADS[config.head].sees_pixels
     head = config.head if own_features else "slca"

@@ -32,7 +32,7 @@ batch_size = 16
 intervals = 0
 patience = 0
 [space]
-guided_control = ["none", "plain", "shuffled", "se"]
+control = ["none", "plain", "shuffled", "se"]
 """
 
 
@@ -51,7 +51,7 @@ def test_controls_share_weights_and_schedule_seed_by_seed(
     assert (result.finished, result.failed, result.configurations) == (8, 0, 4)
     records = read_runs(folder)
     found = {
-        (record.config.guided_control, record.config.seed): load_file(
+        (record.config.control, record.config.seed): load_file(
             folder / "runs" / key / "head.safetensors"
         )
         for key, record in records.items()
@@ -92,7 +92,7 @@ def test_a_guided_run_of_a_sweep_is_what_train_makes_of_its_config(
             point
             for point in result.efficiency["test"]
             if point["fraction"] == record.config.train_fraction
-            and ("shuffled" in point["head"]) == (record.config.guided_control == "shuffled")
+            and ("shuffled" in point["head"]) == (record.config.control == "shuffled")
         ]
         assert point["auc"] == single.test["auc"]
 

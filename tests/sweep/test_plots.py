@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from scipy.stats import ttest_1samp, ttest_rel
-from sweeps import record
+from support.sweeps import record
 
 from samcls.config import TrainConfig, digest
 from samcls.learn.runs.folder import Run

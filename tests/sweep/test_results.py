@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from stores import FINGERPRINT, LEVELS, batch, table
-from sweeps import record, write_record
+from support.stores import FINGERPRINT, LEVELS, batch, table
+from support.sweeps import record, write_record
 
 from samcls.config import TrainConfig, digest, to_dict
 from samcls.errors import InputError, OverwriteRefused

@@ -4,10 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
-from sweeps import BINARY, labels_of, record, saying
+from support.sweeps import BINARY, labels_of, record, saying
 
 from samcls.config import TrainConfig
 from samcls.errors import InputError
@@ -53,7 +53,6 @@ def mean_on(runs: list[Run], weights: list[np.ndarray]) -> float:
     return float(np.mean([value for value in found if value is not None]))
 
 
-@settings(max_examples=30, deadline=None)
 @given(
     st.integers(0, 2**31),
     st.integers(1, 25),

@@ -5,8 +5,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,6 +15,7 @@ import pytest
 import torch
 from filelock import FileLock
 from safetensors.torch import load_file
+from support.cli import samcls
 
 from samcls.config import TrainConfig, digest
 from samcls.errors import ConfigError, RunError
@@ -113,19 +112,14 @@ def test_a_killed_sweep_goes_on_to_the_same_leaderboard(
 
 
 def test_dask_finds_the_same_even_where_a_worker_dies(
-    make_store: MakeStore, tmp_path: Path
+    make_store: MakeStore, tmp_path: Path, dask_address: str
 ) -> None:
     """Figures and leaderboard are those of one process; a dead worker's groups are done again."""
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
     store, space = make_store(levels=WIDE), parse_space(SPACE.replace("epochs = 3", "epochs = 40"))
     sweep(store.path, tmp_path / "one", space)
-    with (
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    with Client(dask_address) as client:
         killed: list[int] = []
 
         def kill(ended: int, total: int, failed: int, written: int) -> None:
@@ -138,7 +132,7 @@ def test_dask_finds_the_same_even_where_a_worker_dies(
             store.path,
             tmp_path / "dask",
             space,
-            dask=cluster.scheduler_address,
+            dask=dask_address,
             progress=kill,
         )
     assert killed
@@ -303,11 +297,6 @@ def test_groups_hold_one_architecture_and_every_run_once(make_store: MakeStore) 
         assert sorted(map(digest, flat)) == sorted(map(digest, configs))
         for group in groups:
             assert len({(config.head, config.reduction) for config in group}) == 1
-
-
-def samcls(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "samcls", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_the_command_lists_runs_and_prints_one_json_object(

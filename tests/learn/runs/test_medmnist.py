@@ -9,6 +9,7 @@ import medmnist
 import medmnist.evaluator
 import numpy as np
 import pytest
+from support.data import DATA as REAL
 
 from samcls.config import TrainConfig
 from samcls.errors import ConfigError
@@ -21,7 +22,7 @@ from samcls.store.schema import DONE, FAILED
 
 MakeStore = Callable[..., FeatureStore]
 CONFIG = TrainConfig(epochs=2, batch_size=16, learning_rate=1e-2, reduction=2, intervals=20)
-DATA = Path(__file__).parents[2].parent / "shared" / "data" / "medmnist"
+DATA = REAL / "medmnist"
 
 
 def breast(**changes: Any) -> dict[str, Any]:
