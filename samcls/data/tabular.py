@@ -229,9 +229,14 @@ def _text(value: Any) -> str:
 
 
 def _read_parquet(source: Path) -> Table:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise ManifestError(
+            f"the table {source} is a Parquet file, which pyarrow reads: install it with "
+            "`pip install samcls[parquet]`, or save the table as CSV"
+        ) from error
     try:
         found = pq.read_table(source)
         textual = [
