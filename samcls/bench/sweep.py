@@ -24,8 +24,7 @@ from samcls.bench.table import Bench, BenchRow, measure
 from samcls.config import TrainConfig, to_toml
 from samcls.learn.estimator import SLCAClassifier
 from samcls.learn.features.tensors import Features
-from samcls.learn.fit.fit import steady_threads
-from samcls.learn.fit.loop import fit_together
+from samcls.learn.fit.fit import fit_together, steady_threads
 from samcls.store.feature_store import FeatureStore, RowBatch, RowTable
 from samcls.store.schema import DONE, Fingerprint, LevelShape
 from samcls.sweep.shared import SharedFeatures

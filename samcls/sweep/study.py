@@ -21,7 +21,7 @@ from samcls.learn.features.rows import pick
 from samcls.learn.features.targets import targets_of
 from samcls.learn.features.tensors import Features
 from samcls.learn.fit.prediction import load_model, predict_logits, to_probabilities
-from samcls.learn.heads import HEADS
+from samcls.learn.heads.registry import reads
 from samcls.learn.runs.inputs import features_for, loading_window
 from samcls.learn.score.scoring import auc
 from samcls.store.feature_store import FeatureStore
@@ -50,7 +50,7 @@ def score_on_test(
     for configuration in followed(rows).values():
         for member in space.trial(configuration).members:
             if (Path(folder) / RUNS / digest(member) / "head.json").exists():
-                looks = HEADS[member.head].sees_pixels
+                looks = reads(member).pixels
                 kept = (member.levels, loading_window(member), member.folds, member.fold, looks)
                 alike[kept].append(member)
     scores: dict[str, float | None] = {}

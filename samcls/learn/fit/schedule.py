@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from samcls.config import TrainConfig
-from samcls.learn.heads import Head
+from samcls.learn.heads.base import Head
 
 __all__ = ["Epoch", "Fitted", "learning_rate", "streams"]
 

@@ -24,9 +24,9 @@ from samcls.errors import FingerprintMismatch, InputError
 from samcls.learn.features.tensors import load_features, with_pixels
 from samcls.learn.fit.prediction import predict_logits, to_probabilities
 from samcls.learn.heads.guided.backbone import have_weights
-from samcls.learn.heads.guided.maps import attention_maps
 from samcls.learn.heads.guided.net import GuidedNet
 from samcls.learn.runs.folder import load_run
+from samcls.learn.runs.maps import attention_maps
 from samcls.learn.runs.predictions import read_predictions
 from samcls.learn.runs.train import train
 from samcls.store.feature_store import FeatureStore
