@@ -143,11 +143,11 @@ def test_a_run_that_failed_in_a_sweep_keeps_what_it_trained(
     epoch = Loop.epoch
 
     def fails(self: Loop) -> None:
-        if len(self.history) == 2:
+        if self.done == 2:
             raise RunError("the checkpoint cannot be written: No space left on device")
         epoch(self)
 
-    monkeypatch.setattr("samcls.learn.fit.network.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr("samcls.learn.fit.loop.CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(Loop, "epoch", fails)
     (ended,) = run_group(site, (config,))
     assert ended.reason is not None

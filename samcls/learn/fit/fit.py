@@ -16,7 +16,7 @@ import torch
 from samcls.config import TrainConfig
 from samcls.errors import RunError
 from samcls.learn.features.tensors import Features
-from samcls.learn.fit.loop import CHECKPOINT_SECONDS, Log, Loop, Trainer
+from samcls.learn.fit.loop import Log, Loop, Trainer
 from samcls.learn.fit.members import MemberTrainer
 from samcls.learn.fit.schedule import Fitted
 from samcls.learn.fit.solve import solve
@@ -32,7 +32,7 @@ def fit(
     config: TrainConfig,
     log: Log = lambda _: None,
     checkpoint: Path | None = None,
-    seconds: float = CHECKPOINT_SECONDS,
+    seconds: float | None = None,
 ) -> Fitted:
     """Fit a head on the training split and choose its epoch on the validation split.
 
@@ -42,7 +42,7 @@ def fit(
         config: How to train.
         log: Called with a line of progress now and then.
         checkpoint: File that a long training is put away in and goes on from: a network's.
-        seconds: Least time between two checkpoints.
+        seconds: Least time between two checkpoints; None means `loop.CHECKPOINT_SECONDS`.
 
     Raises:
         ConfigError: where the head cannot be built for the features.
@@ -60,7 +60,7 @@ def fit_together(
     configs: Sequence[TrainConfig],
     log: Log = lambda _: None,
     checkpoint: Callable[[TrainConfig], Path | None] = lambda _: None,
-    seconds: float = CHECKPOINT_SECONDS,
+    seconds: float | None = None,
 ) -> list[Fitted | RunError]:
     """Fit one head for each config, in one pass over the data where the head can.
 

@@ -145,7 +145,11 @@ class Loop:
         trainer: Fresh.
         log: Called with a line of progress now and then.
         checkpoint: File to put a slow training away in, and to go on from; None keeps none.
-        seconds: Least time between two checkpoints.
+        seconds: Least time between two checkpoints; None means `CHECKPOINT_SECONDS`.
+
+    Attributes:
+        running: Places of the configs whose training has not ended.
+        done: Epochs that are over.
     """
 
     def __init__(
@@ -153,12 +157,13 @@ class Loop:
         trainer: Trainer,
         log: Log = lambda _: None,
         checkpoint: Path | None = None,
-        seconds: float = CHECKPOINT_SECONDS,
+        seconds: float | None = None,
     ) -> None:
         self.trainer = trainer
-        self._log, self._pause = log, seconds
+        self._log = log
+        self._pause = CHECKPOINT_SECONDS if seconds is None else seconds
         self._all = [_Progress(config) for config in trainer.configs]
-        self.running = list(range(len(self._all)))
+        self.running, self.done = list(range(len(self._all))), 0
         self._labels = trainer.features.labels[trainer.val]
         self._file = checkpoint if trainer.slow else None
         self._run = "" if self._file is None else _identity(trainer)
@@ -174,7 +179,7 @@ class Loop:
     def epoch(self) -> None:
         """One pass over the training split for all that are running, and a look at validation."""
         trainer, members = self.trainer, [self._all[place] for place in self.running]
-        number = len(members[0].history) + 1
+        number = self.done + 1
         losses, rates = trainer.training_pass(number)
         logits = trainer.validation_logits()
         val_losses = trainer.validation_losses(logits)
@@ -186,6 +191,7 @@ class Loop:
             val_auc = auc(self._labels.numpy(), probabilities)
             epoch = Epoch(number, rates[i], losses[i], val_losses[i], val_auc)
             member.note(epoch, lambda i=i: trainer.weights(i))  # type: ignore[misc]
+        self.done = number
         self._stop([i for i, member in enumerate(members) if not member.ended])
         if self._file is not None and time.monotonic() - self._written >= self._pause:
             write_checkpoint(self._file, self._run, self._state())
@@ -230,10 +236,10 @@ class Loop:
             return
         member.history = [Epoch(*values) for values in state["history"]]
         member.best = member.history[state["best"] - 1] if state["best"] else None
-        member.chosen = state["chosen"]
+        member.chosen, self.done = state["chosen"], len(member.history)
         self.trainer.restore(state)
         self._stop([] if member.ended else [0])
-        self._log(f"going on after epoch {len(member.history)} of {member.config.epochs}")
+        self._log(f"going on after epoch {self.done} of {member.config.epochs}")
 
     def _diverged(self, config: TrainConfig, number: int, train: float, val: float) -> RunError:
         first, *others = self.trainer.rates

@@ -143,8 +143,8 @@ def merge_views(
         return logits
     merged = []
     for part in split_logits(logits, classes):
-        chances = part.log_softmax(1).view(-1, views, part.shape[1])
-        merged.append(chances.logsumexp(1) - math.log(views))
+        log_probabilities = part.log_softmax(1).view(-1, views, part.shape[1])
+        merged.append(log_probabilities.logsumexp(1) - math.log(views))
     return torch.cat(merged, 1)
 
 
