@@ -67,11 +67,11 @@ class Gating:
         """The config's."""
         return cls(
             stages=config.stages,
-            gate=config.guided_gate,
+            gate=config.gate or "residual",
             upsampling=config.upsampling,
             reduction=config.reduction,
             bias=config.gate_bias,
-            control=config.guided_control,
+            control=config.control,
         )
 
 
@@ -180,7 +180,7 @@ class GuidedNet(NetworkHead):
         net = cls(
             body, shape, Gating.of(config), classifier, size=shape.pixels, generator=generator
         )
-        if config.guided_control == "shuffled":
+        if config.control == "shuffled":
             net.partner_seed = config.seed
         if config.freeze_backbone:
             net.frozen = True
@@ -212,7 +212,7 @@ class GuidedNet(NetworkHead):
     @classmethod
     def title(cls, config: TrainConfig) -> str:
         """Its name, with that of its control where it has one."""
-        control = config.guided_control
+        control = config.control
         return config.head if control == "none" else f"{config.head}, {control}"
 
     def learning(self) -> None:
