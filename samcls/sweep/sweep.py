@@ -23,7 +23,7 @@ from typing import Any
 from samcls.config import TrainConfig
 from samcls.errors import ConfigError, RunError
 from samcls.learn.features.targets import targets_of
-from samcls.learn.fit.loop import architecture
+from samcls.learn.fit.members import architecture
 from samcls.learn.runs.folder import Run
 from samcls.learn.runs.inputs import check
 from samcls.learn.runs.notes import facts_of

@@ -17,7 +17,7 @@ from sklearn.model_selection import ParameterGrid, ParameterSampler
 
 from samcls.config import TrainConfig, defaults_of, digest, options_of
 from samcls.errors import ConfigError
-from samcls.learn.heads import learns_order
+from samcls.learn.heads.registry import learns_order
 from samcls.sweep.axes import Axis, Between, Choices, attempt
 
 __all__ = ["Search", "Space", "Trial", "neutral"]
