@@ -18,9 +18,9 @@ from support.extracting import SMALL, features, image_folder
 
 from samcls.data.manifest import Manifest, read_manifest
 from samcls.encode.base import LEVELS
-from samcls.encode.encoder import load_encoder
 from samcls.encode.extract import ExtractOptions, extract
 from samcls.encode.pipeline import Pipeline
+from samcls.encode.sam import load_encoder
 from samcls.errors import ConfigError, FingerprintMismatch, RunError, StoreError
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, FAILED

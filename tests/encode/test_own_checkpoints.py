@@ -12,8 +12,8 @@ from support.layouts import as_hugging_face, prefixed
 
 from samcls.config import TrainConfig
 from samcls.data.manifest import read_manifest
-from samcls.encode.encoder import load_encoder
 from samcls.encode.extract import ExtractOptions, extract
+from samcls.encode.sam import load_encoder
 from samcls.encode.timm_encoder import load_timm
 from samcls.encode.weights import CHECKPOINTS, file_sha256
 from samcls.errors import NotFiniteError, WeightsError

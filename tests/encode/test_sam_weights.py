@@ -12,7 +12,7 @@ from segment_anything.modeling import ImageEncoderViT
 from support.layouts import State, as_hugging_face, prefixed
 from torch import nn
 
-from samcls.encode.encoder import _wanted
+from samcls.encode.sam import _wanted
 from samcls.encode.sam_weights import HeldEncoder, WantedEncoder, read_image_encoder
 from samcls.errors import WeightsError
 

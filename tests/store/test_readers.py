@@ -83,7 +83,7 @@ def test_lazy_arrays_are_sliced_like_the_whole(stored: tuple[Path, RowBatch]) ->
     """Rows and the other axes may be cut in any way, in this process and after travelling to another."""
     path, given = stored
     lazy = FeatureStore.open(path).to_dask("neck")
-    there = LevelArray(FeatureStore.open(path), "neck")
+    there = LevelArray(FeatureStore.open(path), "neck", FeatureStore.open)
     whole = given.features["neck"]
     for key in (
         np.s_[3],

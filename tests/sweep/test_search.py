@@ -16,7 +16,7 @@ from support.sweeps import record
 
 from samcls.config import TrainConfig, digest
 from samcls.errors import ConfigError
-from samcls.sweep.results import Outcome, RunFailure
+from samcls.sweep.outcomes import Outcome, RunFailure
 from samcls.sweep.search import strategy_of
 from samcls.sweep.space import Space, parse_space
 
@@ -47,7 +47,8 @@ def ended(config: TrainConfig, judge: Judge) -> Outcome:
     value = judge(config)
     if value is None:
         return RunFailure(config, "diverged")
-    return replace(TEMPLATE, config=config, validation={"auc": value, "loss": 0.5})
+    metrics = {**TEMPLATE.metrics, "validation": {"auc": value}}
+    return replace(TEMPLATE, config=config, metrics=metrics)
 
 
 def whole(space: Space, judge: Judge, folder: Path) -> list[list[TrainConfig]]:

@@ -22,9 +22,9 @@ from samcls.errors import ConfigError, RunError
 from samcls.learn.runs.train import train
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import LevelShape
+from samcls.sweep.folder import open_sweep
+from samcls.sweep.outcomes import read_failures, read_runs
 from samcls.sweep.plan import groups_of
-from samcls.sweep.records import read_failures, read_records
-from samcls.sweep.results import open_sweep
 from samcls.sweep.shared import SharedFeatures, division
 from samcls.sweep.space import parse_space
 from samcls.sweep.sweep import plan_sweep, sweep
@@ -50,7 +50,7 @@ WIDE = {"block:1": LevelShape(32, 4, 4, 16), "neck": LevelShape(64, 4, 4, 16)}
 
 
 def figures(folder: Path) -> dict[str, tuple[float | None, float]]:
-    return {key: (record.auc, record.loss) for key, record in read_records(folder).items()}
+    return {key: (record.auc, record.loss) for key, record in read_runs(folder).items()}
 
 
 def board(folder: Path) -> object:
@@ -64,7 +64,7 @@ def test_every_run_is_what_train_makes_of_its_config(make_store: MakeStore, tmp_
     space = parse_space(SPACE)
     result = sweep(store.path, tmp_path / "sweep", space)
     assert (result.runs, result.finished, result.failed) == (12, 12, 0)
-    for key, record in read_records(tmp_path / "sweep").items():
+    for key, record in read_runs(tmp_path / "sweep").items():
         single = train(store, record.config, tmp_path / key)
         assert record.auc == single.validation["auc"]
         mine = load_file(tmp_path / "sweep" / "runs" / key / "head.safetensors")
@@ -98,12 +98,12 @@ def test_a_killed_sweep_goes_on_to_the_same_leaderboard(
         process = context.Process(target=sweep, args=(store.path, folder, parse_space(text)))
         process.start()
         deadline = time.monotonic() + 100
-        while len(read_records(folder)) < wanted and process.is_alive():
+        while len(read_runs(folder)) < wanted and process.is_alive():
             assert time.monotonic() < deadline
             time.sleep(0.02)
         process.kill()
         process.join()
-        found = set(read_records(folder))
+        found = set(read_runs(folder))
         assert kept <= found
         kept = found
     result = sweep(store.path, folder, parse_space(text))
@@ -208,7 +208,7 @@ def test_what_the_store_cannot_serve_is_said_before_anything_runs(
     assert "nothing was trained" in message
     assert "unknown level deep; the store has block:1, neck" in message
     assert "window 3 is no multiple of 2" in message
-    assert not read_records(tmp_path / "sweep")
+    assert not read_runs(tmp_path / "sweep")
 
 
 def test_seeds_folds_and_shares_are_runs_of_one_configuration(
@@ -220,7 +220,7 @@ def test_seeds_folds_and_shares_are_runs_of_one_configuration(
     result = sweep(make_store(200, levels=WIDE).path, tmp_path / "sweep", space)
     assert result.runs == 4 * 2 * 2
     first = result.rows[0]
-    records = read_records(tmp_path / "sweep")
+    records = read_runs(tmp_path / "sweep")
     assert first.n == 2
     assert first.auc == pytest.approx(np.mean([records[key].auc for key in first.runs]))
     assert len(result.best["figures"]["runs"]) == 2
