@@ -1,23 +1,27 @@
 """Settings as frozen dataclasses, read from and written to TOML, each with one digest.
 
 A configuration is parsed once, at the edge, into a value that cannot be wrong: every problem of a
-file is reported in one error, before any work begins. Reading one takes under a millisecond and
-imports nothing heavy.
+file is reported in one error, before any work begins. A field says all that there is to know of it:
+its range, its sentence of help, its group and spelling on the command line, and its role, from which
+everything else that goes through fields is derived. Reading one imports nothing heavy.
 
     config = load_toml(TrainConfig, "train.toml")
     print(to_toml(config), digest(config))
+    names_of(TrainConfig, "data", "form")
 """
 
 import difflib
 import hashlib
 import json
 import math
+import textwrap
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import Field, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from samcls.errors import ConfigError
 
@@ -25,56 +29,97 @@ __all__ = [
     "Config",
     "Control",
     "Gate",
+    "Group",
     "Loss",
+    "Option",
     "Precision",
+    "Role",
     "TrainConfig",
     "Upsampling",
+    "defaults_of",
     "digest",
+    "documented",
     "load_toml",
+    "names_of",
     "option",
+    "options_of",
     "parse",
+    "present_name",
     "to_dict",
     "to_toml",
+    "values_of",
 ]
 
 C = TypeVar("C", bound="Config")
+D = TypeVar("D", bound=type)
 T = TypeVar("T")
 Limit = int | float | None
-Control = Literal["none", "plain", "shuffled", "se"]
-Gate = Literal["multiply", "residual"]
-Loss = Literal["cross_entropy", "focal"]
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
-Upsampling = Literal["nearest", "bilinear"]
+Role = Literal["data", "form", "step", "member", "figures"]
+Group = Literal["Data", "Head", "Optimiser", "Evaluation", "Guided", "Machine"]
 
 NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
 
+@dataclass(frozen=True)
+class Option:
+    """What is known of a field besides its type and its default.
+
+    Attributes:
+        text: What it is, in a sentence: in the class's documentation, in `--help` and in the docs.
+        role: `data` (which features and targets), `form` (what is built), `step` (what a step costs),
+            `member` (what may differ among heads trained together), `figures` (what is reported).
+        group: Under which heading `--help` lists it.
+        flags: Its spellings on the command line, where they are not its name alone.
+        unit: What its numbers count, for pictures.
+        heads: The heads that read it, `guided` for all of timm's networks; empty means all.
+        repeats: Whether it tells the runs of one configuration of a sweep apart.
+        unswept: Why a sweep's space cannot vary it, and what to do instead; empty where it can.
+        limits: Range of its values.
+        distinct: For a list: no entry may stand in it twice.
+        former: Its name in files of earlier versions, which are still read.
+    """
+
+    text: str = ""
+    role: Role | None = None
+    group: Group | None = None
+    flags: tuple[str, ...] = ()
+    unit: str = ""
+    heads: tuple[str, ...] = ()
+    repeats: bool = False
+    unswept: str = ""
+    limits: Mapping[str, Limit] = field(default_factory=dict)
+    distinct: bool = False
+    former: str | None = None
+
+
+PLAIN = Option()
+
+
 def option(
     default: T,
+    text: str = "",
     *,
     at_least: Limit = None,
     at_most: Limit = None,
     above: Limit = None,
     below: Limit = None,
-    distinct: bool = False,
-    former: str | None = None,
+    **more: Any,
 ) -> T:
-    """A field of a `Config` with the range of its values.
+    """A field of a `Config` with all that is known of it.
 
     Args:
         default: The value where none is given. A field that may be None must default to None, since
             TOML has no null: an unset field is a key left out.
+        text: What it is, in a sentence.
         at_least: Lowest value allowed.
         at_most: Highest value allowed.
         above: Every value must exceed this.
         below: Every value must stay under this.
-        distinct: For a list: no entry may stand in it twice.
-        former: The key's name in files of earlier versions, which are still read.
+        more: The other attributes of `Option`.
     """
     limits = {"at least": at_least, "at most": at_most, "above": above, "below": below}
-    chosen: T = field(
-        default=default, metadata={"limits": limits, "distinct": distinct, "former": former}
-    )
+    known = Option(text, limits=limits, **more)
+    chosen: T = field(default=default, metadata={"option": known})
     return chosen
 
 
@@ -83,9 +128,15 @@ class Config:
 
     Fields are bool, int, float, str, `Literal` of texts, `tuple[X, ...]`, or one of these `| None`.
 
+    Attributes:
+        defaults_version: Number that changes with any field's default, for digests name only what
+            differs from the defaults.
+
     Raises:
         ConfigError: naming every field that is wrong, what was got and what was expected.
     """
+
+    defaults_version: ClassVar[int] = 1
 
     def __post_init__(self) -> None:
         values, problems = _examine(
@@ -96,113 +147,20 @@ class Config:
         for name, value in values.items():
             object.__setattr__(self, name, value)
 
+    @classmethod
+    def renewed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Values by the names of today, where a file of an earlier version has former ones."""
+        former = {known.former: name for name, known in options_of(cls).items() if known.former}
+        return {former.get(name, name): value for name, value in values.items()}
 
-@dataclass(frozen=True)
-class TrainConfig(Config):
-    """One run of stage two: which features, which head, how it is trained.
 
-    The defaults were chosen on the validation AUC of BreastMNIST and RetinaMNIST under an untrained
-    miniature encoder, among rates of 0.001 to 0.03, dropout of 0 to 0.5, decay of 0.01 to 1.
-
-    Attributes:
-        head: Name of the head, as in `samcls.learn.heads.HEADS`, or `guided:` and a timm model.
-        levels: Levels of the store that the head sees; empty means all of them.
-        tasks: Label columns to learn; empty means all of them.
-        labels: CSV with a column `id` and one for each task, in place of the store's labels.
-        missing: What means that a label is missing in that CSV, besides an empty cell.
-        ordinal: Tasks whose classes are learned as ordered, by a cumulative link; empty means those
-            that the manifest declares, `none` none of them.
-        positive: Class of each task of two that scores, sensitivity and its like are of, as `CLASS` or
-            `TASK=CLASS`; the last one where none is named.
-        folds: Divide all images into so many group-aware, stratified folds in place of the stored
-            splits; 0 keeps the splits.
-        fold: Which of the folds is the test split, from 0.
-        train_fraction: Share of the training split that is learned from, above 0; validation and
-            test stay whole. Shares of one seed are nested, stratified by class, groups whole.
-        window: Side of SLCA's pooling window in cells of the encoder's map. Unset means the window
-            that the store was pooled with; otherwise a multiple of that.
-        reduction: SLCA's bottleneck: channels / reduction hidden channels.
-        gate: `multiply` gives x * A, `residual` gives x + x * A.
-        upsampling: `nearest` gives every cell its window's gate; `bilinear` interpolates between
-            windows, which needs a store of whole maps (window 1).
-        gate_bias: Whether SLCA's two layers have biases.
-        gate_channels: Channels of SLCA's gate (C_out), each for a run of neighbouring channels; 0
-            gives every channel its own.
-        hidden: Width of the hidden layer after pooling; 0 means a linear classifier, and for the
-            `mlp` head 256.
-        dropout: Share of pooled features dropped in training, in [0, 1).
-        epochs: Most passes over the training split.
-        patience: Epochs without a better validation AUC before training stops; 0 means never.
-        batch_size: Images a step.
-        learning_rate: AdamW's peak rate, reached after the warm-up and then lowered along a cosine.
-        warmup: Share of all steps over which the rate rises from zero, in [0, 1).
-        weight_decay: AdamW's decoupled decay, on weights and not on biases.
-        loss: `focal` weighs an image down by (1 - p) ** focal_gamma, p being its class's
-            probability.
-        focal_gamma: The focal loss's exponent.
-        label_smoothing: Share of each label that is spread over all classes, in [0, 1).
-        class_weights: `balanced` weighs each class by the inverse of its share in training.
-        precision: Of training's matrix products; `auto` is bfloat16 on GPUs that multiply it
-            natively and float32 elsewhere. Weights, loss and all figures stay in float32.
-        stages: Of a `guided:` network, which points are gated (`stem`, `stage1` to `stage4`); empty
-            means the last ones, one for each level.
-        guided_gate: `gate` for a guided network.
-        guided_control: What stands in for its gates: `plain` has none; `se` has gates of as many
-            parameters on the network's own features; `shuffled` feeds them other images' features.
-        pretrained: Whether the network starts from timm's pretrained weights.
-        freeze_backbone: Whether only its gates and its classifier learn.
-        backbone_learning_rate: The network's own peak rate; `learning_rate` is its gates' and its
-            classifier's.
-        accumulate: Parts in which a step's images pass through the network, for want of memory.
-        channels_last: Whether the network's maps lie in memory with their channels innermost.
-        compile: Whether the network is compiled, which costs a minute before the first step.
-        jitter: Most by which brightness and contrast of training images are changed, in [0, 1).
-        intervals: Most parts of the images (groups, where there are not more of them) that are left
-            out in turn for the intervals; 0 means no intervals.
-        seed: Of initial weights, order of images, dropout and the training share.
-    """
-
-    head: str = "slca"
-    levels: tuple[str, ...] = option((), distinct=True)
-    tasks: tuple[str, ...] = option((), distinct=True)
-    labels: str | None = None
-    missing: tuple[str, ...] = option((), distinct=True)
-    ordinal: tuple[str, ...] = option((), distinct=True)
-    positive: tuple[str, ...] = option((), distinct=True)
-    folds: int = option(0, at_least=0)
-    fold: int = option(0, at_least=0)
-    train_fraction: float = option(1.0, above=0.0, at_most=1.0)
-    window: int | None = option(None, at_least=1)
-    reduction: int = option(16, at_least=1)
-    gate: Gate = "multiply"
-    upsampling: Upsampling = "nearest"
-    gate_bias: bool = True
-    gate_channels: int = option(0, at_least=0)
-    hidden: int = option(0, at_least=0)
-    dropout: float = option(0.2, at_least=0.0, below=1.0)
-    epochs: int = option(60, at_least=1)
-    patience: int = option(20, at_least=0)
-    batch_size: int = option(64, at_least=1)
-    learning_rate: float = option(5e-3, above=0.0)
-    warmup: float = option(0.05, at_least=0.0, below=1.0)
-    weight_decay: float = option(0.1, at_least=0.0)
-    loss: Loss = "cross_entropy"
-    focal_gamma: float = option(2.0, at_least=0.0)
-    label_smoothing: float = option(0.0, at_least=0.0, below=1.0)
-    class_weights: Literal["none", "balanced"] = "none"
-    precision: Precision = "float32"
-    stages: tuple[str, ...] = option((), distinct=True)
-    guided_gate: Gate = "residual"
-    guided_control: Control = "none"
-    pretrained: bool = True
-    freeze_backbone: bool = False
-    backbone_learning_rate: float = option(3e-4, above=0.0)
-    accumulate: int = option(1, at_least=1)
-    channels_last: bool = False
-    compile: bool = False
-    jitter: float = option(0.0, at_least=0.0, below=1.0)
-    intervals: int = option(1000, at_least=0, former="bootstrap")
-    seed: int = option(0, at_least=0, at_most=2**63 - 1)
+def documented(cls: D) -> D:
+    """Class decorator: its docstring goes on with the sentence of each field."""
+    wide = {"width": 100, "initial_indent": " " * 8, "subsequent_indent": " " * 12}
+    lines = (f"{name}: {known.text}" for name, known in options_of(cls).items())
+    said = "\n".join(textwrap.fill(line, **wide) for line in lines)  # type: ignore[arg-type]
+    cls.__doc__ = f"{(cls.__doc__ or '').rstrip()}\n\n    Attributes:\n{said}\n    "
+    return cls
 
 
 def parse(cls: type[C], values: Mapping[str, Any], where: str) -> C:
@@ -241,8 +199,8 @@ def load_toml(cls: type[C], path: str | Path) -> C:
 
 def to_dict(config: Config) -> dict[str, Any]:
     """All fields by name, as JSON knows them: tuples become lists, an unset field None."""
-    plain = {f.name: getattr(config, f.name) for f in _fields(config)}
-    return {name: list(v) if isinstance(v, tuple) else v for name, v in plain.items()}
+    plain = values_of(config).items()
+    return {name: list(v) if isinstance(v, tuple) else v for name, v in plain}
 
 
 def to_toml(config: Config) -> str:
@@ -252,12 +210,48 @@ def to_toml(config: Config) -> str:
 
 
 def digest(config: Config) -> str:
-    """Hexadecimal sha256 over the canonical JSON of all fields: equal configs, equal digests."""
-    text = json.dumps(to_dict(config), sort_keys=True, separators=(",", ":"), allow_nan=False)
+    """Hexadecimal sha256 over what differs from the defaults: equal configs, equal digests.
+
+    A new field changes no digest of configs that leave it alone; a new default of an old field goes
+    with another `defaults_version`.
+    """
+    usual = defaults_of(type(config))
+    own = {name: value for name, value in values_of(config).items() if value != usual[name]}
+    said = [config.defaults_version, own]
+    text = json.dumps(said, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _fields(config: Config | type[Config]) -> tuple[Any, ...]:
+def options_of(cls: type) -> dict[str, Option]:
+    """What is known of each field, by name, in the class's order."""
+    return {f.name: f.metadata.get("option", PLAIN) for f in fields(cls)}
+
+
+def names_of(cls: type[Config], *roles: Role) -> tuple[str, ...]:
+    """Names of the fields of some roles; of all of them where none is named."""
+    return tuple(
+        name for name, known in options_of(cls).items() if not roles or known.role in roles
+    )
+
+
+def values_of(config: Config, *roles: Role) -> dict[str, Any]:
+    """Values by name of the fields of some roles; of all of them where none is named."""
+    return {name: getattr(config, name) for name in names_of(type(config), *roles)}
+
+
+def defaults_of(cls: type[Config], *roles: Role) -> dict[str, Any]:
+    """Defaults by name of the fields of some roles; of all of them where none is named."""
+    named = names_of(cls, *roles)
+    return {f.name: f.default for f in _fields(cls) if f.name in named}
+
+
+def present_name(cls: type[Config], name: str) -> str:
+    """A field's name of today, where a former one is given."""
+    former = (now for now, known in options_of(cls).items() if known.former == name)
+    return next(former, name)
+
+
+def _fields(config: Config | type[Config]) -> tuple[Field[Any], ...]:
     return fields(config)  # type: ignore[arg-type] # every subclass is a dataclass
 
 
@@ -269,12 +263,10 @@ def _report(where: str, problems: list[str]) -> str:
 def _examine(cls: type[Config], values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     """The values converted to their fields' types, and a sentence for each that cannot be."""
     hints = get_type_hints(cls)
-    known = {f.name: f.metadata for f in _fields(cls)}
-    former = {rules["former"]: name for name, rules in known.items() if rules.get("former")}
+    known = options_of(cls)
     parsed: dict[str, Any] = {}
     problems: list[str] = []
-    for given, value in values.items():
-        name = former.get(given, given)
+    for name, value in cls.renewed(values).items():
         if name not in known:
             problems.append(_unknown(name, list(known)))
             continue
@@ -318,12 +310,12 @@ def _convert(hint: Any, value: Any) -> Any:
     return value
 
 
-def _outside(value: Any, rules: Mapping[str, Any]) -> list[str]:
+def _outside(value: Any, rules: Option) -> list[str]:
     """What of the range, finiteness and distinctness rules the value breaks."""
     wrong = []
     if isinstance(value, float) and not math.isfinite(value):
         return [f"got {value}, expected a finite number"]
-    if isinstance(value, tuple) and rules.get("distinct"):
+    if isinstance(value, tuple) and rules.distinct:
         twice = sorted({str(entry) for entry in value if value.count(entry) > 1})
         wrong += [f"{entry} is named twice" for entry in twice]
     if isinstance(value, int | float):
@@ -333,7 +325,7 @@ def _outside(value: Any, rules: Mapping[str, Any]) -> list[str]:
             "above": lambda limit: value > limit,
             "below": lambda limit: value < limit,
         }
-        limits = {k: v for k, v in rules.get("limits", {}).items() if v is not None}
+        limits = {k: v for k, v in rules.limits.items() if v is not None}
         if not all(fits[kind](limit) for kind, limit in limits.items()):
             expected = " and ".join(f"{kind} {limit:g}" for kind, limit in limits.items())
             wrong.append(f"got {value}, expected {expected}")
@@ -356,3 +348,258 @@ def _toml(value: Any) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(_toml(entry) for entry in value) + "]"
     return repr(value)
+
+
+Control = Literal["none", "plain", "shuffled", "se"]
+Gate = Literal["multiply", "residual"]
+Loss = Literal["cross_entropy", "focal"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Upsampling = Literal["nearest", "bilinear"]
+
+_data = partial(option, role="data", group="Data")
+_form = partial(option, role="form", group="Head")
+_member = partial(option, role="member", group="Optimiser")
+_guided = partial(option, role="form", group="Guided", heads=("guided",))
+
+OTHER_LABELS = "configurations that learn other {} cannot be ranked; make a sweep for each"
+
+
+@documented
+@dataclass(frozen=True)
+class TrainConfig(Config):
+    """One run of stage two: which features, which head, how it is trained.
+
+    The defaults were chosen on the validation AUC of BreastMNIST and RetinaMNIST under an untrained
+    miniature encoder, among rates of 0.001 to 0.03, dropout of 0 to 0.5, decay of 0.01 to 1.
+    """
+
+    head: str = _form(
+        "slca", "slca, linear, se, attention-pool, mlp, knn, logistic, or guided:<timm model>."
+    )
+    levels: tuple[str, ...] = _data(
+        (), "Levels of the store that the head sees; empty means all of them.", distinct=True
+    )
+    tasks: tuple[str, ...] = _data(
+        (),
+        "Label columns to learn; empty means all of them.",
+        distinct=True,
+        unswept=OTHER_LABELS.format("tasks"),
+    )
+    labels: str | None = _data(
+        None,
+        "CSV with a column id and one for each task, in place of the store's labels.",
+        unswept=OTHER_LABELS.format("labels"),
+    )
+    missing: tuple[str, ...] = _data(
+        (),
+        "What means that a label is missing in that CSV, besides an empty cell.",
+        distinct=True,
+        unswept=OTHER_LABELS.format("labels"),
+    )
+    ordinal: tuple[str, ...] = _form(
+        (),
+        "Tasks whose classes are learned as ordered, by a cumulative link; empty means those that "
+        "the manifest declares, none means none of them.",
+        distinct=True,
+    )
+    positive: tuple[str, ...] = _data(
+        (),
+        "Class of each task of two that scores, sensitivity and its like are of, as CLASS or "
+        "TASK=CLASS; the last one where none is named.",
+        distinct=True,
+        unswept="figures of another class cannot be ranked together; set it under [fixed]",
+    )
+    folds: int = _data(
+        0,
+        "Divide all images into so many group-aware, stratified folds in place of the stored "
+        "splits; 0 keeps the splits.",
+        at_least=0,
+        repeats=True,
+        unswept="the file's own key folds cross-validates every configuration",
+    )
+    fold: int = _data(
+        0,
+        "Which of the folds is the test split, from 0.",
+        at_least=0,
+        repeats=True,
+        unswept="the file's own key folds runs every fold",
+    )
+    train_fraction: float = _data(
+        1.0,
+        "Share of the training split that is learned from; validation and test stay whole. Shares "
+        "of one seed are nested, stratified by class, groups whole.",
+        above=0.0,
+        at_most=1.0,
+        repeats=True,
+        unswept="the file's own key fractions is the axis of training shares",
+    )
+    window: int | None = _data(
+        None,
+        "Side of SLCA's pooling window in cells of the encoder's map, a multiple of the store's; "
+        "unset means the window that the store was pooled with.",
+        group="Head",
+        unit="cells",
+        at_least=1,
+    )
+    reduction: int = _form(
+        16,
+        "SLCA's bottleneck: channels / reduction hidden channels.",
+        unit="channels / hidden",
+        heads=("slca", "se", "attention-pool", "guided"),
+        at_least=1,
+    )
+    gate: Gate | None = _form(
+        None,
+        "multiply gives x * A, residual gives x + x * A; unset means the head's own: multiply for "
+        "slca, residual for guided networks.",
+        heads=("slca", "se", "guided"),
+        former="guided_gate",
+    )
+    upsampling: Upsampling = _form(
+        "nearest",
+        "nearest gives every cell its window's gate; bilinear interpolates between windows, which "
+        "needs a store of whole maps (window 1).",
+        heads=("slca", "se", "guided"),
+    )
+    gate_bias: bool = _form(
+        True, "Whether SLCA's two layers have biases.", heads=("slca", "se", "guided")
+    )
+    gate_channels: int = _form(
+        0,
+        "Channels of SLCA's gate (C_out), each for a run of neighbouring channels; 0 gives every "
+        "channel its own.",
+        unit="0: all",
+        heads=("slca", "se"),
+        at_least=0,
+    )
+    hidden: int = _form(
+        0,
+        "Width of the hidden layer after pooling; 0 means a linear classifier, and for the mlp "
+        "head 256.",
+        unit="0: linear",
+        heads=("slca", "linear", "se", "attention-pool", "mlp", "guided"),
+        at_least=0,
+    )
+    dropout: float = _member(
+        0.2,
+        "Share of pooled features dropped in training.",
+        unit="share",
+        at_least=0.0,
+        below=1.0,
+    )
+    epochs: int = _member(60, "Most passes over the training split.", at_least=1)
+    patience: int = _member(
+        20,
+        "Epochs without a better validation AUC before training stops; 0 means never.",
+        unit="epochs",
+        at_least=0,
+    )
+    batch_size: int = _member(64, "Images a step.", role="step", unit="images", at_least=1)
+    learning_rate: float = _member(
+        5e-3,
+        "AdamW's peak rate, reached after the warm-up and then lowered along a cosine.",
+        flags=("--learning-rate", "--lr"),
+        above=0.0,
+    )
+    warmup: float = _member(
+        0.05,
+        "Share of all steps over which the rate rises from zero.",
+        unit="share of steps",
+        at_least=0.0,
+        below=1.0,
+    )
+    weight_decay: float = _member(
+        0.1, "AdamW's decoupled decay, on weights and not on biases.", at_least=0.0
+    )
+    loss: Loss = _member(
+        "cross_entropy",
+        "focal weighs an image down by (1 - p) ** focal_gamma, p being its class's probability.",
+    )
+    focal_gamma: float = _member(2.0, "The focal loss's exponent.", at_least=0.0)
+    label_smoothing: float = _member(
+        0.0, "Share of each label that is spread over all classes.", at_least=0.0, below=1.0
+    )
+    class_weights: Literal["none", "balanced"] = _member(
+        "none", "balanced weighs each class by the inverse of its share in training."
+    )
+    precision: Precision = option(
+        "float32",
+        "Of training's matrix products; auto is bfloat16 on GPUs that multiply it natively and "
+        "float32 elsewhere. Weights, loss and all figures stay in float32.",
+        role="step",
+        group="Machine",
+    )
+    stages: tuple[str, ...] = _guided(
+        (),
+        "Which points of the network are gated (stem, stage1 to stage4); empty means the last "
+        "ones, one for each level.",
+        distinct=True,
+    )
+    control: Control = _guided(
+        "none",
+        "What stands in for the network's gates: plain has none; se has gates of as many parameters "
+        "on its own features; shuffled feeds them other images' features.",
+        former="guided_control",
+    )
+    pretrained: bool = _guided(True, "Whether the network starts from timm's pretrained weights.")
+    freeze_backbone: bool = _guided(
+        False, "Whether only the network's gates and its classifier learn."
+    )
+    backbone_learning_rate: float = _guided(
+        3e-4,
+        "The network's own peak rate; learning_rate is its gates' and its classifier's.",
+        role="member",
+        flags=("--backbone-learning-rate", "--backbone-lr", "--backbone-rate"),
+        above=0.0,
+    )
+    accumulate: int = _guided(
+        1,
+        "Parts in which a step's images pass through the network, for want of memory.",
+        role="step",
+        at_least=1,
+    )
+    channels_last: bool = _guided(
+        False,
+        "Whether the network's maps lie in memory with their channels innermost, as GPUs like it.",
+        role="step",
+    )
+    compile: bool = _guided(
+        False,
+        "Whether the network is compiled, which costs a minute before the first step.",
+        role="step",
+    )
+    jitter: float = _guided(
+        0.0,
+        "Most by which brightness and contrast of training images are changed.",
+        role="member",
+        at_least=0.0,
+        below=1.0,
+    )
+    intervals: int = option(
+        1000,
+        "Most parts of the images (groups, where there are not more of them) that are left out in "
+        "turn for the intervals; 0 means no intervals.",
+        role="figures",
+        group="Evaluation",
+        at_least=0,
+        former="bootstrap",
+        unswept="they change no head; set it under [fixed]",
+    )
+    seed: int = _member(
+        0,
+        "Of initial weights, order of images, dropout and the training share.",
+        at_least=0,
+        at_most=2**63 - 1,
+        repeats=True,
+        unswept="the file's own key seeds runs every configuration with several",
+    )
+
+    @classmethod
+    def renewed(cls, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Values by the names of today; once, guided networks alone read `guided_gate`."""
+        own = dict(values)
+        if {"gate", "guided_gate"} <= set(own):
+            of_network = own.pop("guided_gate")
+            if str(own.get("head")).startswith("guided:"):
+                own["gate"] = of_network
+        return super().renewed(own)

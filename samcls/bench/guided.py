@@ -165,7 +165,7 @@ def _compiled(config: TrainConfig, shape: Shape, steps: int, device: str) -> Ite
     label = _label(config, shape.pixels)
     controls: tuple[tuple[Control, str], ...] = (("plain", "plain"), ("none", "gated by SLCA"))
     for control, named in controls:
-        config = replace(config, guided_control=control)
+        config = replace(config, control=control)
         both = [Training(features, replace(config, compile=wanted)) for wanted in (False, True)]
         start = time.perf_counter()
         eager, quick = _shortest(both, steps)
@@ -185,7 +185,7 @@ def _step_seconds(config: TrainConfig, shape: Shape, steps: int, device: str) ->
     """The shortest step of the plain network and of the gated ones."""
     features = _features(shape, config.batch_size, choose_device(device, training=True))
     controls: tuple[Control, ...] = ("plain", "none", "se")
-    training = [Training(features, replace(config, guided_control=name)) for name in controls]
+    training = [Training(features, replace(config, control=name)) for name in controls]
     return dict(zip(controls, _shortest(training, steps), strict=True))
 
 

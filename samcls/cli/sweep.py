@@ -53,7 +53,7 @@ def _sweep(
 
     found = load_space(space)
     if positive is not None:
-        found = replace(found, fixed={**found.fixed, "positive": names(positive)})
+        found = replace(found, fixed={**found.fixed, "positive": tuple(names(positive) or ())})
     if dry_run:
         return _planned(store, folder, found, workers, device)
     from samcls.sweep.sweep import sweep

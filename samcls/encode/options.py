@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 
 from samcls.data.images import Resize
+from samcls.encode.base import EncoderChoice
 from samcls.encode.precision import PRECISIONS
-from samcls.encode.specs import check_size, encoder_spec, parse_levels
+from samcls.encode.registry import encoder_module
 from samcls.errors import ConfigError
 from samcls.views import view_names
 
-__all__ = ["TIMM_PREFIX", "ExtractOptions"]
+__all__ = ["ExtractOptions"]
 
 MOST_PIXELS = 4096  # side of the images that a store keeps; 50 MB each
-TIMM_PREFIX = "timm:"
 
 
 @dataclass(frozen=True)
@@ -76,13 +76,7 @@ class ExtractOptions:
             ConfigError: naming the option, what was got and what was expected.
         """
         view_names(self.views)
-        if not self.encoder.startswith(TIMM_PREFIX):
-            self._check_sam()
-        elif self.checkpoint and self.random_weights:
-            raise ConfigError(
-                f"--random-weights draws the weights of {self.encoder}, and --checkpoint "
-                f"{self.checkpoint} brings some; leave one of them out"
-            )
+        encoder_module(self.encoder).check(self.encoder_choice)
         choices = {
             "resize": ("longest", "stretch"),
             "storage": ("float16", "float32"),
@@ -105,14 +99,16 @@ class ExtractOptions:
                 f"at most {MOST_PIXELS}, such as 224"
             )
 
-    def _check_sam(self) -> None:
-        spec = encoder_spec(self.encoder)
-        parse_levels(self.levels, spec)
-        if self.size is not None:
-            check_size(self.size)
-        side = (self.size or spec.input_size) // 16
-        if not 1 <= self.window <= side:
-            raise ConfigError(
-                f"window is {self.window}; expected 1 to {side}, the side of the map at "
-                f"{side * 16} pixels"
-            )
+    @property
+    def encoder_choice(self) -> EncoderChoice:
+        """What of these options concerns the encoder itself."""
+        return EncoderChoice(
+            name=self.encoder,
+            levels=self.levels,
+            window=self.window,
+            size=self.size,
+            checkpoint=self.checkpoint,
+            random_weights=self.random_weights,
+            seed=self.seed,
+            precision=self.precision,
+        )

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy.stats import loguniform, randint, uniform
 
-from samcls.config import Config, TrainConfig, option, parse, to_dict
+from samcls.config import Config, TrainConfig, option, parse, present_name, to_dict
 from samcls.errors import ConfigError
 
 __all__ = ["Axis", "Between", "Choices", "attempt", "read_axis", "read_values"]
@@ -143,7 +143,8 @@ def read_values(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
         config, wrong = attempt(lambda n=name, v=value: parse(TrainConfig, {n: v}, ""))  # type: ignore[misc]
         problems += wrong
         if config is not None:
-            kept[name] = getattr(config, name)
+            now = present_name(TrainConfig, name)
+            kept[now] = getattr(config, now)
     return kept, problems
 
 

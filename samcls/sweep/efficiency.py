@@ -23,7 +23,8 @@ from scipy.stats import t as student
 
 from samcls.config import TrainConfig, digest
 from samcls.learn.heads import HEADS
-from samcls.sweep.results import Row, RunRecord
+from samcls.learn.runs.folder import Run
+from samcls.sweep.leaderboard import Row
 from samcls.sweep.space import Space
 
 __all__ = ["Point", "efficiency", "followed"]
@@ -61,7 +62,7 @@ class Point:
 
 def efficiency(
     rows: Sequence[Row],
-    records: Mapping[str, RunRecord],
+    records: Mapping[str, Run],
     space: Space,
     scores: Mapping[str, float | None] | None = None,
 ) -> list[Point]:
@@ -113,7 +114,7 @@ def followed(rows: Sequence[Row]) -> dict[str, TrainConfig]:
 
 def _named(config: TrainConfig) -> str:
     """A head's name; a guided network and each of its controls stand apart."""
-    control = config.guided_control if HEADS[config.head].sees_pixels else "none"
+    control = config.control if HEADS[config.head].sees_pixels else "none"
     return config.head if control == "none" else f"{config.head}, {control}"
 
 

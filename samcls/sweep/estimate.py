@@ -87,24 +87,15 @@ def estimate(
     return SweepPlan(rounds, tuple(configs), len(groups), shown, seconds)
 
 
-def _kind(config: TrainConfig) -> tuple[object, ...]:
-    """What runs have in common whose epochs take as long."""
-    kind = architecture(config)
-    if not HEADS[config.head].sees_pixels:
-        return kind
-    slow = ("guided_control", "stages", "freeze_backbone", "precision", "channels_last", "compile")
-    return (*kind, *(getattr(config, name) for name in slow), config.accumulate)
-
-
 def _largest(groups: Sequence[Group]) -> list[Group]:
     """A group of each of the architectures that most runs have."""
     runs: Counter[tuple[object, ...]] = Counter()
     for group in groups:
-        runs[_kind(group[0])] += len(group)
+        runs[architecture(group[0])] += len(group)
     chosen = {kind for kind, _ in runs.most_common(TIMED)}
     found: dict[tuple[object, ...], Group] = {}
     for group in groups:
-        kind = _kind(group[0])
+        kind = architecture(group[0])
         if kind in chosen and len(group) > len(found.get(kind, ())):
             found[kind] = group
     return list(found.values())
@@ -132,13 +123,13 @@ def _total(groups: Sequence[Group], timed: Sequence[tuple[Group, float]]) -> flo
     """Seconds of all groups on one worker."""
     if not groups:
         return None
-    known = {_kind(group[0]): epoch / len(group) for group, epoch in timed}
+    known = {architecture(group[0]): epoch / len(group) for group, epoch in timed}
     common = sum(known.values()) / len(known) if known else 0.0
     total = 0.0
     for group in groups:
         if issubclass(HEADS[group[0].head], ClosedHead):
             total += CLOSED_SECONDS * len(group)
             continue
-        epoch = known.get(_kind(group[0]), common)
+        epoch = known.get(architecture(group[0]), common)
         total += sum(epoch * config.epochs for config in group)
     return total

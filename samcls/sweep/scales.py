@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from samcls.config import TrainConfig
+from samcls.config import TrainConfig, options_of
 from samcls.sweep.axes import Axis, Between, Choices
-from samcls.sweep.results import Row
+from samcls.sweep.leaderboard import Row
 from samcls.sweep.space import Space
 
 __all__ = [
@@ -30,18 +30,6 @@ __all__ = [
 ]
 
 FEW = 8  # different values up to which a number is shown as a category
-LABELS = {
-    "levels": "levels",
-    "window": "window (cells)",
-    "reduction": "reduction (channels / hidden)",
-    "gate_channels": "gate channels (0: all)",
-    "hidden": "hidden units (0: linear)",
-    "dropout": "dropout (share)",
-    "epochs": "epochs",
-    "patience": "patience (epochs)",
-    "batch_size": "batch size (images)",
-    "warmup": "warm-up (share of steps)",
-}
 
 
 class Scale:
@@ -146,7 +134,8 @@ def round_ticks(low: float, high: float, log: bool) -> list[float]:
 
 def label(key: str) -> str:
     """A setting's name with its unit."""
-    return LABELS.get(key, key.replace("_", " "))
+    unit, name = options_of(TrainConfig)[key].unit, key.replace("_", " ")
+    return f"{name} ({unit})" if unit else name
 
 
 def wrapped(key: str) -> str:

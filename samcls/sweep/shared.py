@@ -23,7 +23,7 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from samcls.config import TrainConfig
+from samcls.config import TrainConfig, values_of
 from samcls.errors import RunError
 from samcls.learn.features.pixels import Pixels
 from samcls.learn.features.targets import targets_of
@@ -32,17 +32,16 @@ from samcls.learn.heads import HEADS
 from samcls.learn.runs.inputs import loading_window
 from samcls.store.feature_store import FeatureStore
 
-__all__ = ["KEYS", "SharedFeatures", "division"]
+__all__ = ["SharedFeatures", "division"]
 
-# What decides which images are trained on, and at which window: configs that agree share files.
-KEYS = ("tasks", "labels", "missing", "positive", "folds", "fold", "train_fraction")
 COLUMNS = ("ids", "splits", "groups", "tasks", "window", "views", "fingerprint", "failed", "reach")
 PIXELS = "pixels"  # no level has that name
 
 
 def division(config: TrainConfig) -> str:
     """Name of a config's division of the images; equal names, equal features."""
-    chosen: dict[str, Any] = {name: getattr(config, name) for name in KEYS}
+    chosen: dict[str, Any] = values_of(config, "data")
+    del chosen["levels"]  # which have a file each
     # A share of the training images is drawn from the seed; all of them are the same for every seed.
     chosen["seed"] = config.seed if config.train_fraction < 1 else None
     chosen["window"] = loading_window(config)

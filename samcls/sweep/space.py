@@ -35,7 +35,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from samcls.config import Config, TrainConfig, option, parse, to_dict
+from samcls.config import Config, TrainConfig, option, options_of, parse, present_name, to_dict
 from samcls.errors import ConfigError
 from samcls.learn.heads import HEADS, unknown_head
 from samcls.sweep.axes import Axis, Between, Choices, attempt, read_axis, read_values
@@ -43,20 +43,11 @@ from samcls.sweep.trials import Search, Space, Trial, neutral
 
 __all__ = ["Search", "Space", "Trial", "load_space", "neutral", "parse_space"]
 
-# Keys of TrainConfig that a sweep sets itself, and the key of the file that says how.
+KNOWN = options_of(TrainConfig)
+# What stays equal over a sweep, and why; of which a sweep sets itself what divides the images.
+EQUAL = {name: known.unswept for name, known in KNOWN.items() if known.unswept}
 OWN = {
-    "folds": "the file's own key folds cross-validates every configuration",
-    "fold": "the file's own key folds runs every fold",
-    "train_fraction": "the file's own key fractions is the axis of training shares",
-}
-# Keys that stay equal over a sweep: validation figures would not be of the same thing.
-EQUAL = {
-    "seed": "the file's own key seeds runs every configuration with several",
-    "labels": "configurations that learn other labels cannot be ranked; make a sweep for each",
-    "tasks": "configurations that learn other tasks cannot be ranked; make a sweep for each",
-    "missing": "configurations that learn other labels cannot be ranked; make a sweep for each",
-    "positive": "figures of another class cannot be ranked together; set it under [fixed]",
-    "intervals": "they change no head; set it under [fixed]",
+    name: why for name, why in EQUAL.items() if KNOWN[name].repeats and KNOWN[name].role == "data"
 }
 
 
@@ -177,9 +168,12 @@ def _parts(
 def _part(table: Mapping[str, Any], fixed: Mapping[str, Any]) -> tuple[dict[str, Axis], list[str]]:
     axes: dict[str, Axis] = {}
     problems: list[str] = []
-    for name, value in table.items():
-        if name in OWN or name in EQUAL:
-            problems.append(f"{name}: {(OWN | EQUAL)[name]}")
+    for given, value in table.items():
+        name = present_name(TrainConfig, given)
+        if name in axes:
+            problems.append(f"{given}: stands there as {name} too; take out one of them")
+        if name in EQUAL:
+            problems.append(f"{name}: {EQUAL[name]}")
             continue
         axis, wrong = read_axis(name, value)
         problems += wrong

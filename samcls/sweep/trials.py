@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from sklearn.model_selection import ParameterGrid, ParameterSampler
 
-from samcls.config import TrainConfig, digest
+from samcls.config import TrainConfig, defaults_of, digest, options_of
 from samcls.errors import ConfigError
 from samcls.learn.heads import learns_order
 from samcls.sweep.axes import Axis, Between, Choices, attempt
@@ -203,7 +203,9 @@ class Space:
 
 def neutral(config: TrainConfig, seed: int) -> TrainConfig:
     """The config with a given seed, no fold and the whole training split."""
-    return replace(config, seed=seed, folds=0, fold=0, train_fraction=1.0)
+    usual = defaults_of(TrainConfig)
+    alike = {name: usual[name] for name, known in options_of(TrainConfig).items() if known.repeats}
+    return replace(config, **alike | {"seed": seed})
 
 
 def _distinct(drawn: Any) -> Iterator[dict[str, Any]]:

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from samcls.config import TrainConfig
+from samcls.config import TrainConfig, values_of
 from samcls.device import autocast, training_dtype
 from samcls.errors import RunError
 from samcls.learn.features.tensors import Features
@@ -42,16 +42,10 @@ Log = Callable[[str], None]
 
 LOG_EVERY = 10  # epochs between two lines of the log
 
-# What members may not differ in: the shapes of weights and of a step.
-SHARED = (
-    "head", "levels", "tasks", "labels", "missing", "ordinal", "positive", "folds", "fold", "train_fraction", "window",
-    "reduction", "gate", "upsampling", "gate_bias", "gate_channels", "hidden", "batch_size", "precision",
-)  # fmt: skip
-
 
 def architecture(config: TrainConfig) -> tuple[object, ...]:
-    """What configs must agree in to be trained together."""
-    return tuple(getattr(config, name) for name in SHARED)
+    """What configs must agree in to be trained together: the shapes of weights and of a step."""
+    return tuple(values_of(config, "data", "form", "step").values())
 
 
 def fit_together(
@@ -132,14 +126,9 @@ class Population:
             self._views.setdefault(config.seed, view)
             # Members of one seed and rate drop the same values, so these are drawn once.
             drop = drops.setdefault((config.seed, config.dropout), drop)
-            of_loss = (
-                config.loss,
-                config.focal_gamma,
-                config.label_smoothing,
-                config.class_weights,
-            )
-            criterion = losses.setdefault(of_loss, Criterion.of(labels, classes, config))
-            weighed = there.setdefault(of_loss, criterion.to(features.device))
+            criterion = Criterion.of(labels, classes, config)
+            criterion = losses.setdefault(criterion.key, criterion)
+            weighed = there.setdefault(criterion.key, criterion.to(features.device))
             self._all.append(_Member(config, criterion, weighed, drop))
         self._dtype = training_dtype(configs[0].precision, features.device)
         mixed = self._dtype != torch.float32

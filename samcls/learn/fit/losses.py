@@ -58,6 +58,11 @@ class Criterion:
         gamma = config.focal_gamma if config.loss == "focal" else 0.0
         return cls(weights, config.label_smoothing, gamma)
 
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Equal keys, equal losses."""
+        return self.smoothing, self.gamma, *(tuple(w.tolist()) for w in self.weights)
+
     def to(self, device: torch.device) -> "Criterion":
         """The same on a device."""
         return Criterion([w.to(device) for w in self.weights], self.smoothing, self.gamma)

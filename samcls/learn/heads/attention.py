@@ -30,7 +30,7 @@ def _attentions(
             channels,
             window=window,
             reduction=config.reduction,
-            gate=config.gate,
+            gate=config.gate or "multiply",
             upsampling=config.upsampling,
             bias=config.gate_bias,
             gate_channels=config.gate_channels or None,

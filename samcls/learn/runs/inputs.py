@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from samcls.config import TrainConfig
+from samcls.config import TrainConfig, defaults_of
 from samcls.data.manifest import SPLITS
 from samcls.errors import ConfigError
 from samcls.learn.features.targets import Targets, targets_of
@@ -45,18 +45,8 @@ def check(store: FeatureStore, config: TrainConfig, run_dir: str | Path | None =
     except ConfigError as error:
         problems.append(str(error))
         known = tuple(task for task in config.tasks if task in store.tasks)
-        targets = targets_of(
-            store,
-            replace(
-                config,
-                tasks=known,
-                labels=None,
-                missing=(),
-                positive=(),
-                folds=0,
-                train_fraction=1.0,
-            ),
-        )
+        usual = defaults_of(TrainConfig, "data")
+        targets = targets_of(store, replace(config, **usual | {"tasks": known}))
     named = () if config.ordinal == ("none",) else config.ordinal
     missing = [task for task in named if task not in targets.tasks]
     problems += [

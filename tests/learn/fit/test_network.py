@@ -229,7 +229,7 @@ def test_controls_see_the_same_images_in_the_same_order() -> None:
     """At one seed the first losses of network and classifier agree wherever gates do nothing."""
     firsts = {}
     for control in ("none", "plain", "se", "shuffled"):
-        training = Training(features(), replace(CONFIG, guided_control=control))
+        training = Training(features(), replace(CONFIG, control=control))
         with training.net.ungated():
             firsts[control] = training.training_pass(1)[0]
     assert len(set(firsts.values())) == 1
@@ -242,7 +242,7 @@ def test_shuffled_features_are_another_images_of_the_same_split() -> None:
     assert (found != torch.arange(len(found))).all()
     assert sorted(found.tolist()) == list(range(len(found)))
     assert all(given.splits[i] == given.splits[j] for i, j in enumerate(found.tolist()))
-    net = build_head(replace(CONFIG, guided_control="shuffled"), shape_of(given), torch.Generator())
+    net = build_head(replace(CONFIG, control="shuffled"), shape_of(given), torch.Generator())
     assert isinstance(net, GuidedNet)
     order = feeding(net, given)
     assert order is not None
@@ -252,10 +252,10 @@ def test_shuffled_features_are_another_images_of_the_same_split() -> None:
 def test_gates_carry_what_only_the_features_know() -> None:
     """Labels that no pixel tells are learned through the gates, and not from shuffled features."""
     given = features(60, views=1, in_tokens=True)
-    config = replace(CONFIG, epochs=12, learning_rate=3e-2, guided_gate="multiply")
+    config = replace(CONFIG, epochs=12, learning_rate=3e-2, gate="multiply")
     areas = {}
     for control in ("none", "plain", "shuffled"):
-        best = fit_guided(given, replace(config, guided_control=control)).best
+        best = fit_guided(given, replace(config, control=control)).best
         areas[control] = best.val_auc or 0.0
     assert areas["none"] > 0.95
     assert max(areas["plain"], areas["shuffled"]) < areas["none"]

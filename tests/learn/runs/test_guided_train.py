@@ -53,7 +53,7 @@ def test_a_saved_run_says_again_what_it_said(
     store: FeatureStore, tmp_path: Path, control: str
 ) -> None:
     """Read back, the network's probabilities of the test images are those of predictions.csv."""
-    result = train(store, replace(CONFIG, guided_control=control), tmp_path / "run")
+    result = train(store, replace(CONFIG, control=control), tmp_path / "run")
     run = load_run(tmp_path / "run")
     net = run.model.head
     assert isinstance(net, GuidedNet)
@@ -112,7 +112,7 @@ def test_the_verb_trains_a_frozen_network_with_its_options(
     assert status == 0, err
     assert "gates add" in err
     run = load_run(tmp_path / "run")
-    assert run.config.guided_gate == "multiply"
+    assert run.config.gate == "multiply"
     assert isinstance(run.model.head, GuidedNet)
     assert list(run.model.head.gates) == ["stage2", "stage4"]
     body = sum(value.numel() for value in run.model.head.body.parameters())

@@ -61,11 +61,11 @@ class Gating:
         """The config's."""
         return cls(
             stages=config.stages,
-            gate=config.guided_gate,
+            gate=config.gate or "residual",
             upsampling=config.upsampling,
             reduction=config.reduction,
             bias=config.gate_bias,
-            control=config.guided_control,
+            control=config.control,
         )
 
 
@@ -174,7 +174,7 @@ class GuidedNet(Head):
         net = cls(
             body, shape, Gating.of(config), classifier, size=shape.pixels, generator=generator
         )
-        if config.guided_control == "shuffled":
+        if config.control == "shuffled":
             net.partner_seed = config.seed
         if config.freeze_backbone:
             net.frozen = True
