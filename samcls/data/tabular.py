@@ -269,7 +269,7 @@ def _read_excel(source: Path, sheet: str | None) -> Table:
     except ImportError as error:
         raise ManifestError(
             f"the table {source} is an Excel workbook, which openpyxl reads: install it with "
-            "`pip install samcls[excel]`, or save the sheet as `CSV UTF-8`"
+            '`pip install "samcls[excel]"`, or save the sheet as `CSV UTF-8`'
         ) from error
     try:
         shown, formulas = (

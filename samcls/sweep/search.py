@@ -279,7 +279,7 @@ def _optuna() -> Any:
     except ImportError as error:
         raise ConfigError(
             'search = "tpe" needs Optuna, which is not installed; install it with: '
-            'pip install "samcls[optuna]", or choose another search'
+            'pip install "samcls[sweep-tpe]", or choose another search'
         ) from error
     # It logs each study that it makes or finds, which is no news here.
     if optuna.logging.get_verbosity() == optuna.logging.INFO:

@@ -1,7 +1,7 @@
 """The space of a sweep: one TOML file, checked as a whole before any work begins.
 
     name = "breast"              # optional
-    search = "random"            # grid, random, halving (on epochs) or tpe (needs samcls[optuna])
+    search = "random"            # grid, random, halving (on epochs) or tpe (needs samcls[sweep-tpe])
     runs = 200                   # configurations; of halving, in its first round; not for grid
     seed = 0                     # of the draw
     seeds = 1                    # runs of every configuration: fixed.seed, the next, ...

@@ -234,7 +234,7 @@ def test_without_optuna_the_error_says_how_to_get_it(
 ) -> None:
     """It is an extra: other searches do without."""
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(ConfigError, match=r'pip install "samcls\[optuna\]"'):
+    with pytest.raises(ConfigError, match=r'pip install "samcls\[sweep-tpe\]"'):
         strategy_of(parse_space(TPE.format(runs=8)), tmp_path)
     assert strategy_of(halving(), tmp_path).propose({})
 
