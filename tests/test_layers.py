@@ -29,14 +29,8 @@ APART = ({"data", "store"}, {"encode", "learn"})
 ROOMS = (("features", "score"), ("heads",), ("fit",), ("runs",), ("estimator",))  # of learn
 
 # Debts: what is not yet as it should be. An entry whose cause is gone must go too.
-KNOWN_CIRCLES: tuple[set[str], ...] = (
-    {"learn.heads", "learn.heads.guided.net"},
-    {"learn.fit.prediction", "learn.heads.guided.answer"},
-)
-KNOWN_OUT_OF_ORDER: set[tuple[str, str]] = {
-    ("learn.heads.guided.answer", "learn.fit.prediction"),
-    ("learn.heads.guided.maps", "learn.runs.folder"),
-}
+KNOWN_CIRCLES: tuple[set[str], ...] = ()
+KNOWN_OUT_OF_ORDER: set[tuple[str, str]] = set()
 
 DOORS = {
     "PIL": {"data/images.py", "data/tiff.py", "data/phantoms.py"},
