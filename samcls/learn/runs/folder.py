@@ -19,15 +19,13 @@ process loses no written file, and after a power cut the checksums tell that a r
     run.metrics["test"]["auc"], run.model.probabilities(tokens, counts)
 """
 
-import csv
 import hashlib
-import io
 import json
 import os
 import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -42,9 +40,9 @@ from samcls.learn.features.tensors import Features
 from samcls.learn.fit.prediction import Model, load_model, load_tasks, model_files
 from samcls.learn.fit.schedule import Epoch
 from samcls.learn.runs.environment import environment
+from samcls.learn.runs.history import history_csv, parse_history
 from samcls.learn.runs.predictions import (
     Predictions,
-    csv_bytes,
     parse_predictions,
     prediction_table,
 )
@@ -53,7 +51,6 @@ from samcls.learn.score.headline import headlines
 __all__ = [
     "Run",
     "begin_run",
-    "history_csv",
     "load_run",
     "load_runs",
     "place_run",
@@ -133,7 +130,7 @@ class Run:
     @cached_property
     def history(self) -> tuple[Epoch, ...]:
         """Every epoch that ran."""
-        return _parse_history(self.tables["history.csv"])
+        return parse_history(self.tables["history.csv"])
 
     @cached_property
     def said(self) -> Predictions:
@@ -382,26 +379,6 @@ def _own(file: Path) -> bool:
     name = file.name.removesuffix(PART)
     return file.is_file() and (
         name in {*FILES, MARK, CHECKPOINT} or MEDMNIST.fullmatch(name) is not None
-    )
-
-
-def history_csv(history: Sequence[Epoch]) -> bytes:
-    """A row an epoch; an AUC that is not defined is an empty cell."""
-    header = [f.name for f in fields(Epoch)]
-    cells = ([getattr(epoch, name) for name in header] for epoch in history)
-    return csv_bytes(header, [["" if v is None else repr(v) for v in row] for row in cells])
-
-
-def _parse_history(content: bytes) -> tuple[Epoch, ...]:
-    return tuple(
-        Epoch(
-            epoch=int(row["epoch"]),
-            learning_rate=float(row["learning_rate"]),
-            train_loss=float(row["train_loss"]),
-            val_loss=float(row["val_loss"]),
-            val_auc=float(row["val_auc"]) if row["val_auc"] else None,
-        )
-        for row in csv.DictReader(io.StringIO(content.decode()))
     )
 
 

@@ -34,7 +34,7 @@ def test_runs_are_compared_on_the_same_images(make_store: MakeStore, tmp_path: P
     assert auc["first"] == pytest.approx(slca.metrics["test"]["auc"], abs=1e-9)
     assert auc["second"] == pytest.approx(linear.metrics["test"]["auc"], abs=1e-9)
     assert auc["difference"] == pytest.approx(auc["first"] - auc["second"])
-    assert (result["images"], result["groups"]) == (40, 40)
+    assert (result["images"], result["groups"]) == (40, 20)
     with pytest.raises(
         InputError,
         match=r"not scored on the same test images: 40 and 100, of which \d+ in both, \d+ only in "
