@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,3 +121,13 @@ def _is_group(name: str) -> bool:
 def _headings(page: Path) -> set[str]:
     titles = re.findall(r"^#+ (.*)$", page.read_text(), flags=re.M)
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+def test_extras_that_are_named_exist() -> None:
+    """Each `samcls[...]` of an error or a page is an extra that can be installed."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    texts = [*PAGES, ROOT / "README.md", *(ROOT / "samcls").rglob("*.py")]
+    named = {name for path in texts for name in re.findall(r"samcls\[([\w-]+)\]", path.read_text())}
+    assert {"excel", "s3", "sweep-tpe"} <= named <= set(extras)

@@ -21,7 +21,7 @@ from samcls.config import (
     present_name,
 )
 from samcls.errors import ConfigError
-from samcls.learn.fit.loop import architecture
+from samcls.learn.fit.members import architecture
 from samcls.sweep.shared import division
 from samcls.sweep.space import parse_space
 

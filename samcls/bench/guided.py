@@ -21,11 +21,11 @@ from samcls.encode.base import LEVELS
 from samcls.encode.specs import encoder_spec
 from samcls.learn.features.pixels import Pixels
 from samcls.learn.features.tensors import Features
-from samcls.learn.fit.network import Training
-from samcls.learn.heads import GUIDED
+from samcls.learn.fit.network import NetworkTrainer
 from samcls.learn.heads.base import Shape
-from samcls.learn.heads.guided.backbone import own_size
-from samcls.learn.heads.guided.cost import Cost, cost_of_network
+from samcls.learn.heads.guided.backbone import GUIDED, own_size
+from samcls.learn.heads.guided.cost import Cost
+from samcls.learn.heads.guided.net import cost_of_network
 
 __all__ = ["NETWORKS", "bench_guided"]
 
@@ -166,7 +166,9 @@ def _compiled(config: TrainConfig, shape: Shape, steps: int, device: str) -> Ite
     controls: tuple[tuple[Control, str], ...] = (("plain", "plain"), ("none", "gated by SLCA"))
     for control, named in controls:
         config = replace(config, control=control)
-        both = [Training(features, replace(config, compile=wanted)) for wanted in (False, True)]
+        both = [
+            NetworkTrainer(features, replace(config, compile=wanted)) for wanted in (False, True)
+        ]
         start = time.perf_counter()
         eager, quick = _shortest(both, steps)
         passed = time.perf_counter() - start - steps * (eager + quick)
@@ -185,14 +187,14 @@ def _step_seconds(config: TrainConfig, shape: Shape, steps: int, device: str) ->
     """The shortest step of the plain network and of the gated ones."""
     features = _features(shape, config.batch_size, choose_device(device, training=True))
     controls: tuple[Control, ...] = ("plain", "none", "se")
-    training = [Training(features, replace(config, control=name)) for name in controls]
+    training = [NetworkTrainer(features, replace(config, control=name)) for name in controls]
     return dict(zip(controls, _shortest(training, steps), strict=True))
 
 
-def _shortest(training: Sequence[Training], steps: int) -> list[float]:
+def _shortest(training: Sequence[NetworkTrainer], steps: int) -> list[float]:
     """Seconds of each one's shortest step, timed in turn after a warm-up."""
 
-    def seconds(one: Training) -> float:
+    def seconds(one: NetworkTrainer) -> float:
         rate = one.config.learning_rate
         start = time.perf_counter()
         float(one.step(one.train, rate))  # which waits for a GPU

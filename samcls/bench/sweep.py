@@ -14,18 +14,23 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from sklearn.model_selection import GridSearchCV, PredefinedSplit
-from torch import nn
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state, vmap
+from torch.nn import functional
 
 from samcls.bench.table import Bench, BenchRow, measure
 from samcls.config import TrainConfig, to_toml
 from samcls.learn.estimator import SLCAClassifier
+from samcls.learn.features.batches import select
 from samcls.learn.features.tensors import Features
-from samcls.learn.fit.fit import steady_threads
-from samcls.learn.fit.loop import fit_together
+from samcls.learn.fit.fit import fit_together, steady_threads, trainer_of
+from samcls.learn.fit.prediction import shape_of
+from samcls.learn.heads.registry import build_head
 from samcls.store.feature_store import FeatureStore, RowBatch, RowTable
 from samcls.store.schema import DONE, Fingerprint, LevelShape
 from samcls.sweep.shared import SharedFeatures
@@ -36,6 +41,7 @@ __all__ = ["bench_sweep"]
 
 PLAIN = "plain torch loop"
 ALONE = "trained one by one"
+VMAPPED, PASSES = 8, 5  # heads at once, and passes of which the shortest counts
 GROUPS = (1, 4, 8, 12, 16, 24, 48)
 SPACE = """
 search = "random"
@@ -110,6 +116,11 @@ def _rows(
             rate = _group_rate(features, few[0], size)
             alone = alone or rate
             yield measure(f"{size} heads in one pass, 1 process", rate, "runs/minute", ALONE, alone)
+    log("torch.func.vmap")
+    own, other = _pass_seconds(features, few[0], VMAPPED)
+    name = f"training pass of {VMAPPED} heads by torch.func.vmap"
+    yield measure(name, other, "s")
+    yield measure(f"training pass of {VMAPPED} heads", own, "s", name, other)
 
 
 def _sweep_rate(path: str, folder: Path, space: Space, workers: int) -> float:
@@ -129,6 +140,38 @@ def _group_rate(features: Features, config: TrainConfig, size: int) -> float:
         start = time.perf_counter()
         fit_together(features, group)
     return 60 * size / (time.perf_counter() - start) * epochs / config.epochs
+
+
+def _pass_seconds(features: Features, config: TrainConfig, size: int) -> tuple[float, float]:
+    """The shortest training pass of several heads, stacked by hand and by PyTorch's own means."""
+    group = [replace(config, dropout=0.0, seed=seed) for seed in range(size)]
+    trainer = trainer_of(features, group)
+    shape, rows = shape_of(features), features.rows("train")
+    heads = [build_head(one, shape, torch.Generator().manual_seed(one.seed)) for one in group]
+    values, _ = stack_module_state(heads)
+    optimizer = torch.optim.AdamW(values.values(), config.learning_rate)
+
+    def loss(own: dict[str, Tensor], tokens: Any, counts: Any, labels: Tensor) -> Tensor:
+        return functional.cross_entropy(functional_call(heads[0], own, (tokens, counts)), labels)
+
+    every = vmap(loss, in_dims=(0, None, None, None))
+
+    def plainly() -> None:
+        for part in torch.split(rows[torch.randperm(len(rows))], config.batch_size):
+            optimizer.zero_grad()
+            losses = every(values, *select(features, part), features.labels[part, 0])
+            torch.autograd.backward(losses.sum())
+            optimizer.step()
+
+    with steady_threads(features, config):
+        own = min(_seconds(lambda: trainer.training_pass(1)) for _ in range(PASSES))
+        return own, min(_seconds(plainly) for _ in range(PASSES))
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    work()
+    return time.perf_counter() - start
 
 
 def _grid_rate(path: str, configs: tuple[TrainConfig, ...], jobs: int) -> float:

@@ -19,9 +19,10 @@ from samcls.config import TrainConfig
 from samcls.encode.sam import load_encoder
 from samcls.learn.features.spill import Spilled
 from samcls.learn.features.tensors import Features
-from samcls.learn.fit.fit import steady_threads, train_pass
+from samcls.learn.fit.fit import steady_threads, trainer_of
 from samcls.learn.fit.prediction import shape_of
-from samcls.learn.heads import SLCAHead, build_head
+from samcls.learn.heads.attention import SLCAHead
+from samcls.learn.heads.registry import build_head
 from samcls.pooling import pool, to_tokens
 
 __all__ = ["bench_train"]
@@ -135,8 +136,8 @@ def _head(features: Features, config: TrainConfig) -> SLCAHead:
 
 
 def _epochs(features: Features, config: TrainConfig) -> list[float]:
-    run = train_pass(features, config)
-    return [_timed(run) for _ in range(POOLED_EPOCHS)]
+    trainer = trainer_of(features, [config])
+    return [_timed(lambda: trainer.training_pass(1)) for _ in range(POOLED_EPOCHS)]
 
 
 def _full_epoch(maps: Tensor, features: Features, config: TrainConfig) -> float:

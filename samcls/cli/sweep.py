@@ -30,14 +30,20 @@ def _sweep(
     folder: Annotated[Path, typer.Argument(help="Folder to make, or to go on with.")],
     space: Annotated[Path, typer.Option(help="TOML with what is fixed and what varies.")],
     workers: Annotated[
-        int, typer.Option(min=1, help="Processes of this machine; they share one copy of features.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1, help="Processes of this machine, which share one copy of features; its cores."
+        ),
+    ] = None,
     dask: Annotated[
         str | None, typer.Option(help="Address of a running Dask scheduler; paths must be shared.")
     ] = None,
     device: Annotated[
         str, typer.Option(help="auto (the GPU where there is one), cpu or cuda.")
     ] = "auto",
+    plots: Annotated[
+        bool, typer.Option("--plots", help="Draw pictures into the folder; needs matplotlib.")
+    ] = False,
     positive: Annotated[str | None, POSITIVE] = None,
     allow_leak: Annotated[bool, ALLOW_LEAK] = False,
     strict: Annotated[bool, STRICT] = False,
@@ -54,6 +60,9 @@ def _sweep(
     found = load_space(space)
     if positive is not None:
         found = replace(found, fixed={**found.fixed, "positive": tuple(names(positive) or ())})
+    from samcls.sweep.executors import workers_here
+
+    workers = workers or workers_here(device)
     if dry_run:
         return _planned(store, folder, found, workers, device)
     from samcls.sweep.sweep import sweep
@@ -66,6 +75,7 @@ def _sweep(
             workers=workers,
             dask=dask,
             device=device,
+            plots=plots,
             retry=retry,
             allow_leak=allow_leak,
             strict=strict,

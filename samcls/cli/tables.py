@@ -7,16 +7,10 @@ from typing import Any
 import typer
 
 from samcls.cli.shell import number, show_table
+from samcls.learn.heads.controls import MEANINGS
 
 __all__ = ["show_comparison", "show_figures"]
 
-_MEANINGS = {
-    "majority": "majority class",
-    "logistic": "logistic regression",
-    "linear": "linear head",
-    "se": "one global window (se)",
-    "slca, shuffled": "slca, shuffled images",
-}
 _EXTRA_P = {"p_holm": "p Holm", "seeds_p": "p seeds", "seeds_p_holm": "p seeds Holm"}
 _COMPARED = ("auc", "average_precision", "accuracy", "balanced_accuracy", "f1", "kappa", "brier")
 
@@ -37,7 +31,7 @@ def _show_tables(result: Mapping[str, Any]) -> None:
         if task is not None:
             typer.echo(f"\n{task}")
         rows = [
-            _row(_MEANINGS.get(name, name), baseline, task)
+            _row(MEANINGS.get(name, name), baseline, task)
             for name, baseline in result["baselines"].items()
         ]
         show_table(header, [*rows, _row(f"{result['head']} head", result, task)])

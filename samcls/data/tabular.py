@@ -229,9 +229,14 @@ def _text(value: Any) -> str:
 
 
 def _read_parquet(source: Path) -> Table:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
+    try:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+    except ImportError as error:
+        raise ManifestError(
+            f"the table {source} is a Parquet file, which pyarrow reads: install it with "
+            "`pip install samcls[parquet]`, or save the table as CSV"
+        ) from error
     try:
         found = pq.read_table(source)
         textual = [
@@ -264,7 +269,7 @@ def _read_excel(source: Path, sheet: str | None) -> Table:
     except ImportError as error:
         raise ManifestError(
             f"the table {source} is an Excel workbook, which openpyxl reads: install it with "
-            "`pip install samcls[excel]`, or save the sheet as `CSV UTF-8`"
+            '`pip install "samcls[excel]"`, or save the sheet as `CSV UTF-8`'
         ) from error
     try:
         shown, formulas = (

@@ -39,7 +39,7 @@ from samcls.learn.features.targets import hold_out
 from samcls.learn.features.tensors import Features, Standardiser, selection_problems
 from samcls.learn.fit.fit import fit
 from samcls.learn.fit.prediction import Model, shape_of
-from samcls.learn.heads import GUIDED, HEADS
+from samcls.learn.heads.registry import head_class, known_heads, unknown_head
 from samcls.store.feature_store import FeatureStore
 
 __all__ = ["LevelArrays", "SLCAClassifier"]
@@ -51,7 +51,7 @@ class SLCAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
     """A head of stage two on one or several levels of feature maps, or on the levels of a store.
 
     Args:
-        head: Any name of `samcls.learn.heads.HEADS`; networks of timm's see images, which X is not.
+        head: Any name of `samcls.learn.heads.registry.HEADS`; networks of timm's see images, which X is not.
         store: Path or URL of a feature store; X is then row numbers of it. None means that X is
             maps.
         levels: Levels, of the store or of `LevelArrays`, that the head sees; empty means all of
@@ -86,7 +86,7 @@ class SLCAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
     # Any value is taken until `fit`, which names all that are wrong at once, as scikit-learn asks.
     def __init__(
         self,
-        head: Any = "slca",
+        head: Any = TrainConfig.head,
         *,
         store: Any = None,
         levels: Any = (),
@@ -237,13 +237,18 @@ class SLCAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
     def _own_problems(self, X: Any) -> list[str]:
         """A sentence for each parameter of the estimator's own that cannot be used with X."""
         problems = []
-        if isinstance(self.head, str) and self.head.startswith(GUIDED):
+        unknown = unknown_head(self.head) if isinstance(self.head, str) else []
+        if (
+            isinstance(self.head, str)
+            and not unknown
+            and head_class(self.head).fitting == "network"
+        ):
             problems.append(
                 f"head: got {self.head!r}, a network that looks at images, which X does not hold; "
                 "train it with samcls train"
             )
-        elif isinstance(self.head, str) and self.head not in HEADS:
-            problems.append(f"head: got {self.head!r}, expected one of {', '.join(HEADS)}")
+        elif unknown:
+            problems.append(f"head: got {self.head!r}, expected one of {known_heads()}")
         share = self.validation_fraction
         known = isinstance(share, float | np.floating)  # no whole number lies between
         if not known or not 0 < share < 1:

@@ -11,10 +11,10 @@ from samcls.errors import RunError, SamclsError, StoreError
 
 __all__ = ["RemoteStore"]
 
-# The package that brings each scheme; others are named by fsspec itself.
+# What brings each scheme, as pip names it; others are named by fsspec itself.
 _PACKAGES = {
-    "s3": "s3fs",
-    "s3a": "s3fs",
+    "s3": '"samcls[s3]"',
+    "s3a": '"samcls[s3]"',
     "gs": "gcsfs",
     "gcs": "gcsfs",
     "az": "adlfs",

@@ -22,7 +22,7 @@ import numpy as np
 from scipy.stats import t as student
 
 from samcls.config import TrainConfig, digest
-from samcls.learn.heads import HEADS
+from samcls.learn.heads.registry import head_class
 from samcls.learn.runs.folder import Run
 from samcls.sweep.leaderboard import Row
 from samcls.sweep.space import Space
@@ -114,8 +114,7 @@ def followed(rows: Sequence[Row]) -> dict[str, TrainConfig]:
 
 def _named(config: TrainConfig) -> str:
     """A head's name; a guided network and each of its controls stand apart."""
-    control = config.control if HEADS[config.head].sees_pixels else "none"
-    return config.head if control == "none" else f"{config.head}, {control}"
+    return head_class(config.head).title(config)
 
 
 def _aucs(

@@ -9,7 +9,6 @@ takes some seconds, of guided networks as long as their epochs, and leaves nothi
 """
 
 import tempfile
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +17,8 @@ from pathlib import Path
 from samcls.config import TrainConfig
 from samcls.device import choose_device
 from samcls.learn.features.placement import placed
-from samcls.learn.fit.fit import steady_threads, train_pass
-from samcls.learn.fit.loop import Population, architecture
-from samcls.learn.heads import HEADS, ClosedHead
+from samcls.learn.fit.members import architecture
+from samcls.learn.fit.price import epoch_seconds, solution_seconds
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.plan import groups_of
 from samcls.sweep.search import Round, Strategy
@@ -30,7 +28,6 @@ from samcls.sweep.work import Group
 __all__ = ["SweepPlan", "estimate"]
 
 TIMED = 4  # architectures whose epoch is timed
-CLOSED_SECONDS = 0.5  # of a head that is solved
 
 
 @dataclass(frozen=True)
@@ -70,7 +67,7 @@ def estimate(
         device: Where they will train.
     """
     groups = groups_of(configs, store, workers, device)
-    trained = [group for group in groups if not issubclass(HEADS[group[0].head], ClosedHead)]
+    trained = [group for group in groups if solution_seconds(group[0]) is None]
     timed = []
     with tempfile.TemporaryDirectory(prefix="samcls-plan-") as folder:
         shared = SharedFeatures(Path(folder), store)
@@ -104,19 +101,7 @@ def _largest(groups: Sequence[Group]) -> list[Group]:
 def _epoch_seconds(shared: SharedFeatures, group: Group, device: str) -> float:
     features, _ = shared.features(group[0])
     features = placed(features, choose_device(device, training=True))
-    with steady_threads(features, group[0]):
-        if HEADS[group[0].head].sees_pixels:
-            once = train_pass(features, group[0])
-            start = time.perf_counter()
-            once()
-            return time.perf_counter() - start
-        population = Population(features, group)
-        population.epoch(1)
-        if not population.running:
-            return 0.0
-        start = time.perf_counter()
-        population.epoch(2)
-        return time.perf_counter() - start
+    return epoch_seconds(features, group)
 
 
 def _total(groups: Sequence[Group], timed: Sequence[tuple[Group, float]]) -> float | None:
@@ -127,8 +112,9 @@ def _total(groups: Sequence[Group], timed: Sequence[tuple[Group, float]]) -> flo
     common = sum(known.values()) / len(known) if known else 0.0
     total = 0.0
     for group in groups:
-        if issubclass(HEADS[group[0].head], ClosedHead):
-            total += CLOSED_SECONDS * len(group)
+        solved = solution_seconds(group[0])
+        if solved is not None:
+            total += solved * len(group)
             continue
         epoch = known.get(architecture(group[0]), common)
         total += sum(epoch * config.epochs for config in group)

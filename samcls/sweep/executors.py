@@ -3,11 +3,16 @@
 A sweep asks an executor to run a function on items and takes results as they come; it knows nothing
 else of it. An item whose process dies is tried again; one that keeps dying becomes an error of its own.
 
+Processes of this machine are the standard library's: on two busy cores (load 12 to 19) 64 small runs had
+their first result after 80 s and ended after 87 s; on a Dask cluster of two local workers, which starts
+a scheduler and imports torch in each worker, after 163 s and 177 s.
+
     with executor_for(workers=2) as executor:
         for item, outcome in executor.run(work, items): ...
 """
 
 import multiprocessing
+import os
 from abc import ABC, abstractmethod
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -17,9 +22,10 @@ from contextlib import contextmanager
 from typing import Any, TypeVar
 
 from samcls.cluster import cancel, connected, result_of
+from samcls.device import choose_device
 from samcls.errors import RunError
 
-__all__ = ["Executor", "executor_for"]
+__all__ = ["Executor", "executor_for", "workers_here"]
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -46,6 +52,19 @@ class Executor(ABC):
             work: A function that can be pickled by its name.
             items: What can be pickled.
         """
+
+
+def workers_here(device: str) -> int:
+    """As many processes as this one may use cores; one where heads are trained on a GPU.
+
+    Args:
+        device: Where they are trained, as in `samcls train`.
+    """
+    if choose_device(device).type != "cpu":
+        return 1
+    if hasattr(os, "sched_getaffinity"):  # which knows of containers and batch systems
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextmanager

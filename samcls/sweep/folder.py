@@ -22,11 +22,12 @@ import numpy as np
 from filelock import FileLock, Timeout
 
 from samcls.errors import OverwriteRefused, RunError
+from samcls.files import to_json, write_whole
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.outcomes import sweep_away
 from samcls.sweep.space import Space
 
-__all__ = ["open_sweep", "owned", "write_json", "write_whole"]
+__all__ = ["open_sweep", "owned"]
 
 FORMAT_VERSION = 2  # of 1, runs had a format of their own
 SWEEP = "sweep.json"
@@ -49,7 +50,7 @@ def open_sweep(folder: str | Path, space: Space, store: FeatureStore) -> None:
         raise OverwriteRefused(f"{folder} holds something else than a sweep; name a new folder")
     else:
         folder.mkdir(parents=True, exist_ok=True)
-        write_json(folder / SWEEP, own)
+        write_whole(folder / SWEEP, to_json(own))
     write_whole(folder / SPACE, space.text.encode())
 
 
@@ -117,17 +118,3 @@ def _refuse_other(folder: Path, own: Mapping[str, Any]) -> None:
 def _short(value: Any) -> str:
     text = str(value)
     return text if len(text) <= 40 else f"{text[:12]}..."
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as JSON, whole or not at all."""
-    write_whole(
-        path, (json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
-    )
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write beside the path and move into place: a file that is there is whole."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(content)
-    part.replace(path)

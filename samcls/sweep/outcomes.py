@@ -16,6 +16,7 @@ from pathlib import Path
 
 from samcls.config import TrainConfig, digest, load_toml, to_toml
 from samcls.errors import InputError
+from samcls.files import PART, to_json
 from samcls.learn.runs.folder import Run, load_run, place_run
 
 __all__ = [
@@ -61,8 +62,8 @@ def run_path(folder: str | Path, config: TrainConfig) -> Path:
 
 def write_failure(folder: str | Path, failure: RunFailure) -> None:
     """Write down why a run failed; a finished run is left as it is."""
-    reason = json.dumps({"reason": failure.reason}, ensure_ascii=False) + "\n"
-    files = {"config.toml": to_toml(failure.config).encode(), FAILED: reason.encode()}
+    reason = to_json({"reason": failure.reason})
+    files = {"config.toml": to_toml(failure.config).encode(), FAILED: reason}
     place_run(run_path(folder, failure.config), files, mark=False)
 
 
@@ -101,7 +102,7 @@ def read_failures(folder: str | Path) -> dict[str, RunFailure]:
 def sweep_away(folder: str | Path) -> None:
     """Remove what killed writers left beside the runs; for the one process that owns the sweep."""
     runs = Path(folder) / RUNS
-    for path in runs.glob(".*.part") if runs.is_dir() else ():
+    for path in runs.glob(f".*{PART}") if runs.is_dir() else ():
         shutil.rmtree(path, ignore_errors=True)
 
 

@@ -1,20 +1,19 @@
 """A sweep in pictures, as SVG and PNG: of the validation split, but for one that says test.
 
     marginals.svg          AUC against the values of each varied setting
-    parallel.svg           every configuration as a line through its settings
     learning_curves.svg    AUC and loss by epoch, the best ten in front
     data_efficiency.svg    AUC against the share of training images, where the space has shares;
                            data_efficiency_test.svg is the same of the test split
 
-Colours are told apart by colour-blind readers (Okabe and Ito), darkness follows AUC where lines
-are many. The only door to matplotlib, by its objects alone: no global state, no display. 300
-configurations take some 6 s.
+Colours are told apart by colour-blind readers (Okabe and Ito). The only door to matplotlib, by its objects alone: no global state, no display. 300
+configurations take some 4 s; matplotlib is in the extra `report`.
 
-    plot_sweep(folder, rows, records, space)
+    plot_sweep(folder, Searched(rows, runs, space))
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,16 +21,14 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
-from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
 from samcls.learn.runs.folder import Run
-from samcls.sweep.efficiency import Point, efficiency
+from samcls.sweep.efficiency import Point
 from samcls.sweep.leaderboard import Row
 from samcls.sweep.scales import (
-    Scale,
     is_log,
     label,
     on_scale,
@@ -39,13 +36,18 @@ from samcls.sweep.scales import (
     reads,
     round_ticks,
     shown,
-    span,
     varied,
-    wrapped,
 )
 from samcls.sweep.space import Space
 
-__all__ = ["data_efficiency", "learning_curves", "marginals", "parallel", "plot_sweep"]
+__all__ = [
+    "PICTURES",
+    "Searched",
+    "data_efficiency",
+    "learning_curves",
+    "marginals",
+    "plot_sweep",
+]
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 GREY = "#9A9A9A"
@@ -62,45 +64,44 @@ STYLE: Any = {
 }
 
 
-def plot_sweep(
-    folder: str | Path,
-    rows: Sequence[Row],
-    records: Mapping[str, Run],
-    space: Space,
-    test_points: Sequence[Point] = (),
-) -> list[Path]:
+@dataclass(frozen=True, eq=False)
+class Searched:
+    """What there is to draw of a sweep.
+
+    Attributes:
+        rows: Ranked rows of the leaderboard, the best first.
+        runs: Finished runs by the digest of their config.
+        space: What was searched.
+        points: The data-efficiency curve on `validation` and on `test`; empty where there is none.
+    """
+
+    rows: Sequence[Row]
+    runs: Mapping[str, Run]
+    space: Space
+    points: Mapping[str, Sequence[Point]] = field(default_factory=dict)
+
+
+def plot_sweep(folder: str | Path, searched: Searched) -> list[Path]:
     """Draw what there is to draw into a folder's `plots`.
 
     Args:
         folder: The sweep's.
-        rows: The leaderboard; rows without a rank are not drawn.
-        records: Finished runs by the digest of their config.
-        space: What was searched.
-        test_points: The data-efficiency curve of the test split, where there is one.
+        searched: Rows without a rank are not drawn.
 
     Returns:
         The files written; none where no configuration has a rank.
     """
-    ranked = [row for row in rows if row.rank is not None]
-    if not ranked:
-        return []
-    points = efficiency(rows, records, space) if len(space.fractions) > 1 else []
-    pictures: dict[str, Callable[[], Figure]] = {
-        "learning_curves": lambda: learning_curves(ranked, records),
-    }
-    if varied(ranked, space):
-        pictures["marginals"] = lambda: marginals(ranked, space)
-        pictures["parallel"] = lambda: parallel(ranked, space)
-    if points:
-        pictures["data_efficiency"] = lambda: data_efficiency(points)
-    if test_points:
-        pictures["data_efficiency_test"] = lambda: data_efficiency(test_points, "test")
+    searched = replace(searched, rows=[row for row in searched.rows if row.rank is not None])
+    written: list[Path] = []
+    if not searched.rows:
+        return written
     plots = Path(folder) / "plots"
     plots.mkdir(parents=True, exist_ok=True)
-    written = []
-    for name, draw in pictures.items():
+    for name, draw in PICTURES.items():
         with mpl.rc_context(STYLE):
-            figure = draw()
+            figure = draw(searched)
+            if figure is None:
+                continue
             for suffix in ("svg", "png"):
                 path = plots / f"{name}.{suffix}"
                 metadata = {"Date": None} if suffix == "svg" else {}
@@ -139,61 +140,16 @@ def marginals(rows: Sequence[Row], space: Space) -> Figure:
     return figure
 
 
-def parallel(rows: Sequence[Row], space: Space) -> Figure:
-    """Every configuration as a line through its settings to its AUC, the best ten in front.
-
-    Args:
-        rows: Ranked rows, the best first.
-        space: Says which settings vary, and on which scale.
-    """
-    keys = varied(rows, space)
-    scales = [Scale(key, rows, space) for key in keys]
-    aucs = np.array([row.auc for row in rows], dtype=np.float64)
-    low, high = span(aucs)
-    heights = np.array([[scale.height(row) for scale in scales] for row in rows])
-    heights = np.column_stack([heights, (aucs - low) / (high - low)])
-    width = max(6.0, 1.6 + 1.5 * len(keys))
-    figure = Figure(figsize=(width, 4.6), layout="constrained")
-    panel = figure.subplots()
-    places = np.arange(heights.shape[1])
-    norm = Normalize(low, high)
-    colours = mpl.colormaps["cividis_r"](norm(aucs))
-    # The best are drawn last, above all others.
-    for i in range(len(rows))[::-1]:
-        stands_out = i < BEST
-        lines = LineCollection(
-            [np.column_stack([places, heights[i]])],
-            colors=[colours[i]],
-            linewidths=2.2 if stands_out else 0.8,
-            alpha=0.95 if stands_out else max(0.1, min(0.6, 24 / len(rows))),
-        )
-        panel.add_collection(lines)
-    for place, scale in zip(places, scales, strict=False):
-        _draw_scale(panel, float(place), scale.ticks)
-    ticks = np.linspace(low, high, 5)
-    _draw_scale(panel, float(places[-1]), [((v - low) / (high - low), f"{v:.3f}") for v in ticks])
-    panel.set_xlim(-0.15, places[-1] + 0.4)
-    panel.set_ylim(-0.18 if any(scale.partial for scale in scales) else -0.06, 1.06)
-    panel.set_xticks(places, [wrapped(key) for key in keys] + ["validation\nAUC"])
-    panel.tick_params(axis="x", length=0, pad=6)
-    panel.yaxis.set_major_locator(NullLocator())
-    for side in ("left", "bottom"):
-        panel.spines[side].set_visible(False)
-    thick = min(BEST, len(rows))
-    panel.set_title(f"{len(rows)} configurations, the best {thick} drawn thick", loc="left")
-    return figure
-
-
-def learning_curves(rows: Sequence[Row], records: Mapping[str, Run]) -> Figure:
+def learning_curves(rows: Sequence[Row], found: Mapping[str, Run]) -> Figure:
     """AUC and loss by epoch, the first run of each configuration; dots mark the epoch chosen.
 
     Args:
         rows: Ranked rows, the best first.
-        records: Finished runs by the digest of their config.
+        found: Finished runs by the digest of their config.
     """
     figure = Figure(figsize=(9.0, 3.8), layout="constrained")
     panels = figure.subplots(1, 2)
-    runs = [records[row.runs[0]] for row in rows]
+    runs = [found[row.runs[0]] for row in rows]
     for i in range(len(runs))[::-1]:
         epochs = [epoch.epoch for epoch in runs[i].history]
         aucs = [np.nan if e.val_auc is None else e.val_auc for e in runs[i].history]
@@ -345,16 +301,6 @@ def _running_median(panel: Axes, x: np.ndarray, aucs: np.ndarray) -> None:
     panel.plot(middle, median, color="black", linewidth=2, zorder=3)
 
 
-def _draw_scale(panel: Axes, place: float, ticks: Sequence[tuple[float, str]]) -> None:
-    panel.plot([place, place], [0, 1], color="black", linewidth=0.9, zorder=5)
-    box = {"facecolor": "white", "alpha": 0.8, "edgecolor": "none", "pad": 0.8}
-    for height, text in ticks:
-        panel.plot([place - 0.02, place], [height, height], color="black", linewidth=0.9, zorder=5)
-        panel.text(
-            place + 0.04, height, text, va="center", ha="left", fontsize=7.5, bbox=box, zorder=6
-        )
-
-
 def _clip_losses(panel: Axes, runs: Sequence[Run]) -> None:
     """Leave out of the picture what a few diverging runs reach."""
     losses = np.array([epoch.val_loss for run in runs for epoch in run.history])
@@ -368,3 +314,17 @@ def _head_handles(heads: Sequence[str]) -> list[Line2D]:
         Line2D([], [], color=COLOURS[i % 7], marker=MARKERS[i % 7], linestyle="", label=head)
         for i, head in enumerate(heads)
     ]
+
+
+# A picture is a function and a line: from what was searched to a figure, or None where there is nothing.
+PICTURES: dict[str, Callable[[Searched], Figure | None]] = {
+    "learning_curves": lambda s: learning_curves(s.rows, s.runs),
+    "marginals": lambda s: marginals(s.rows, s.space) if varied(s.rows, s.space) else None,
+    "data_efficiency": lambda s: _efficiency(s, "validation"),
+    "data_efficiency_test": lambda s: _efficiency(s, "test"),
+}
+
+
+def _efficiency(searched: Searched, split: str) -> Figure | None:
+    points = searched.points.get(split)
+    return data_efficiency(points, split) if points else None

@@ -4,7 +4,6 @@ A setting is drawn for the configurations that read it: of several [[space]] tab
 keys. Numbers of more than a few values lie on a scale, everything else is a category.
 """
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -16,7 +15,6 @@ from samcls.sweep.leaderboard import Row
 from samcls.sweep.space import Space
 
 __all__ = [
-    "Scale",
     "is_log",
     "label",
     "on_scale",
@@ -24,50 +22,10 @@ __all__ = [
     "reads",
     "round_ticks",
     "shown",
-    "span",
     "varied",
-    "wrapped",
 ]
 
 FEW = 8  # different values up to which a number is shown as a category
-
-
-class Scale:
-    """A setting as a vertical axis from 0 to 1; below it, those of tables that do not vary it."""
-
-    def __init__(self, key: str, rows: Sequence[Row], space: Space) -> None:
-        self.key, self.space = key, space
-        own = [row.configuration for row in rows if reads(space, row.configuration, key)]
-        self.partial = len(own) < len(rows)
-        values = ordered([getattr(config, key) for config in own])
-        self.numeric = on_scale(key, values, space)
-        self.log = self.numeric and is_log(key, values, space)
-        if self.numeric:
-            self.low, self.high = self._scaled(values[0]), self._scaled(values[-1])
-            self.ticks = [
-                ((self._scaled(v) - self.low) / (self.high - self.low), f"{v:.2g}")
-                for v in round_ticks(values[0], values[-1], self.log)
-            ]
-        else:
-            gaps = max(1, len(values) - 1)
-            self.places = {v: i / gaps if len(values) > 1 else 0.5 for i, v in enumerate(values)}
-            self.ticks = [(place, shown(v)) for v, place in self.places.items()]
-        if self.partial:
-            self.ticks.append((-0.12, "not varied"))
-
-    def height(self, row: Row) -> float:
-        """Where a configuration crosses the axis; at a category beside others, not on them."""
-        # From the digest: the same in each picture, and without a draw.
-        aside = 0.06 * (int(row.key[:8], 16) / 16**8 - 0.5)
-        if not reads(self.space, row.configuration, self.key):
-            return -0.12 + aside
-        value = getattr(row.configuration, self.key)
-        if not self.numeric:
-            return float(self.places[value]) + aside
-        return (self._scaled(value) - self.low) / (self.high - self.low)
-
-    def _scaled(self, value: float) -> float:
-        return math.log(value) if self.log else float(value)
 
 
 def varied(rows: Sequence[Row], space: Space) -> list[str]:
@@ -118,12 +76,6 @@ def is_log(key: str, values: Sequence[Any], space: Space) -> bool:
     return key in space.logarithmic and min(values) > 0
 
 
-def span(values: np.ndarray) -> tuple[float, float]:
-    """Lowest and highest of some numbers, apart also where all are equal."""
-    low, high = float(values.min()), float(values.max())
-    return (low, high) if high > low else (low - 0.01, high + 0.01)
-
-
 def round_ticks(low: float, high: float, log: bool) -> list[float]:
     """Some five readable numbers from low to high, ends included."""
     middle = np.geomspace(low, high, 5) if log else np.linspace(low, high, 5)
@@ -136,12 +88,6 @@ def label(key: str) -> str:
     """A setting's name with its unit."""
     unit, name = options_of(TrainConfig)[key].unit, key.replace("_", " ")
     return f"{name} ({unit})" if unit else name
-
-
-def wrapped(key: str) -> str:
-    """The same on two lines."""
-    name = label(key)
-    return name.replace(" (", "\n(") if "(" in name else name.replace(" ", "\n", 1)
 
 
 def shown(value: Any) -> str:

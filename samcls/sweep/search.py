@@ -32,7 +32,7 @@ from samcls.sweep.leaderboard import trial_score
 from samcls.sweep.outcomes import Outcome
 from samcls.sweep.space import Space, Trial
 
-__all__ = ["Round", "Strategy", "strategy_of"]
+__all__ = ["STRATEGIES", "Round", "Strategy", "strategy_of"]
 
 JOURNAL = "tpe.journal"
 KEY = "configuration"  # a trial's attribute: the configuration, as JSON
@@ -54,7 +54,17 @@ class Round:
 
 
 class Strategy(ABC):
-    """A way through a space."""
+    """A way through a space.
+
+    Attributes:
+        foreseen: Whether its first runs are known before any has ended, and can be listed.
+    """
+
+    foreseen = True
+
+    @abstractmethod
+    def __init__(self, space: Space, folder: Path) -> None:
+        """Made of the space, and of the sweep's folder for what must be kept there."""
 
     @property
     @abstractmethod
@@ -71,28 +81,11 @@ class Strategy(ABC):
         """
 
 
-def strategy_of(space: Space, folder: str | Path) -> Strategy:
-    """The strategy that the space asks for.
-
-    Args:
-        space: What to search.
-        folder: The sweep's, where tpe keeps its journal.
-
-    Raises:
-        ConfigError: where tpe is asked for and Optuna is not installed, or `TrainConfig` refuses
-            what was drawn.
-    """
-    if space.search == "halving":
-        return Halving(space)
-    if space.search == "tpe":
-        return TPE(space, Path(folder) / JOURNAL)
-    return AllAtOnce(space)
-
-
 class AllAtOnce(Strategy):
     """Grid and random search: every run is known beforehand."""
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: Space, folder: Path) -> None:
+        del folder
         self._trials = space.trials()
 
     @property
@@ -112,7 +105,8 @@ class Halving(Strategy):
     as many, and so on up to the most. Smaller training shares are run in the last round alone.
     """
 
-    def __init__(self, space: Space) -> None:
+    def __init__(self, space: Space, folder: Path) -> None:
+        del folder
         self._space = space
         self._first = space.configurations()
         self._epochs = _rungs(space.min_epochs, space.base.epochs, space.factor)
@@ -164,8 +158,10 @@ class TPE(Strategy):
     with the sweep and for Optuna's own tools.
     """
 
-    def __init__(self, space: Space, journal: Path) -> None:
-        self._space = space
+    foreseen = False
+
+    def __init__(self, space: Space, folder: Path) -> None:
+        self._space, journal = space, folder / JOURNAL
         self._optuna = _optuna()
         journal.parent.mkdir(parents=True, exist_ok=True)
         _mend(journal)
@@ -233,6 +229,29 @@ class TPE(Strategy):
             self._study.tell(draw.number, score[0])
 
 
+# A strategy is a class and a line here; for space files its name stands in `trials.Search`.
+STRATEGIES: dict[str, type[Strategy]] = {
+    "grid": AllAtOnce,
+    "random": AllAtOnce,
+    "halving": Halving,
+    "tpe": TPE,
+}
+
+
+def strategy_of(space: Space, folder: str | Path) -> Strategy:
+    """The strategy that the space asks for.
+
+    Args:
+        space: What to search.
+        folder: The sweep's.
+
+    Raises:
+        ConfigError: where tpe is asked for and Optuna is not installed, or `TrainConfig` refuses
+            what was drawn.
+    """
+    return STRATEGIES[space.search](space, Path(folder))
+
+
 @dataclass(frozen=True)
 class _Draw:
     """A configuration that Optuna drew: its number in the study, and whether it knows the score."""
@@ -260,7 +279,7 @@ def _optuna() -> Any:
     except ImportError as error:
         raise ConfigError(
             'search = "tpe" needs Optuna, which is not installed; install it with: '
-            'pip install "samcls[optuna]", or choose another search'
+            'pip install "samcls[sweep-tpe]", or choose another search'
         ) from error
     # It logs each study that it makes or finds, which is no news here.
     if optuna.logging.get_verbosity() == optuna.logging.INFO:

@@ -28,7 +28,7 @@ from samcls.errors import RunError
 from samcls.learn.features.pixels import Pixels
 from samcls.learn.features.targets import targets_of
 from samcls.learn.features.tensors import Features, Standardiser, image_rows, load_features
-from samcls.learn.heads import HEADS
+from samcls.learn.heads.registry import reads
 from samcls.learn.runs.inputs import loading_window
 from samcls.store.feature_store import FeatureStore
 
@@ -70,7 +70,7 @@ class SharedFeatures:
         """
         place = self.folder / division(config)
         levels = config.levels or tuple(self.store.levels)
-        looks = HEADS[config.head].sees_pixels
+        looks = reads(config).pixels
         try:
             place.mkdir(parents=True, exist_ok=True)
             for level in levels:

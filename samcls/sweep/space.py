@@ -1,7 +1,7 @@
 """The space of a sweep: one TOML file, checked as a whole before any work begins.
 
     name = "breast"              # optional
-    search = "random"            # grid, random, halving (on epochs) or tpe (needs samcls[optuna])
+    search = "random"            # grid, random, halving (on epochs) or tpe (needs samcls[sweep-tpe])
     runs = 200                   # configurations; of halving, in its first round; not for grid
     seed = 0                     # of the draw
     seeds = 1                    # runs of every configuration: fixed.seed, the next, ...
@@ -37,7 +37,7 @@ from typing import Any
 
 from samcls.config import Config, TrainConfig, option, options_of, parse, present_name, to_dict
 from samcls.errors import ConfigError
-from samcls.learn.heads import HEADS, unknown_head
+from samcls.learn.heads.registry import unknown_head
 from samcls.sweep.axes import Axis, Between, Choices, attempt, read_axis, read_values
 from samcls.sweep.trials import Search, Space, Trial, neutral
 
@@ -145,7 +145,7 @@ def _fixed(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
     fixed, problems = read_values({k: v for k, v in given.items() if k not in OWN})
     problems += [f"{name}: {reason}" for name, reason in OWN.items() if name in given]
     if "head" in fixed:
-        problems += [f"head: {line}" for line in unknown_head(TrainConfig(head=fixed["head"]))]
+        problems += [f"head: {line}" for line in unknown_head(fixed["head"])]
     return fixed, [f"fixed.{line}" for line in problems]
 
 
@@ -183,8 +183,7 @@ def _part(table: Mapping[str, Any], fixed: Mapping[str, Any]) -> tuple[dict[str,
             axes[name] = axis
     heads = axes.get("head")
     for head in heads.values if isinstance(heads, Choices) else ():
-        if head not in HEADS:
-            problems.append(f"head: unknown head {head}; known heads: {', '.join(HEADS)}")
+        problems += [f"head: {line}" for line in unknown_head(head)]
     return axes, problems
 
 

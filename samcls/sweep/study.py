@@ -21,8 +21,8 @@ from samcls.learn.features.rows import pick
 from samcls.learn.features.targets import targets_of
 from samcls.learn.features.tensors import Features
 from samcls.learn.fit.prediction import load_model, predict_logits, to_probabilities
-from samcls.learn.heads import HEADS
-from samcls.learn.runs.inputs import features_for, loading_window
+from samcls.learn.heads.registry import reads
+from samcls.learn.runs.inputs import features_for
 from samcls.learn.score.scoring import auc
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.efficiency import followed
@@ -50,11 +50,11 @@ def score_on_test(
     for configuration in followed(rows).values():
         for member in space.trial(configuration).members:
             if (run_path(folder, member) / "head.json").exists():
-                looks = HEADS[member.head].sees_pixels
                 # Nothing of the test images hangs on the share that was trained on.
                 own = values_of(member, "data") | {"train_fraction": 1.0}
-                own["window"] = loading_window(member)
-                alike[looks, *own.values()].append(member)
+                wanted = reads(member)
+                own["window"] = wanted.window
+                alike[wanted.pixels, *own.values()].append(member)
     scores: dict[str, float | None] = {}
     for members in alike.values():
         features = _test_features(store, members[0])

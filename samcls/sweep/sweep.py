@@ -23,7 +23,7 @@ from typing import Any
 from samcls.config import TrainConfig
 from samcls.errors import ConfigError, RunError
 from samcls.learn.features.targets import targets_of
-from samcls.learn.fit.loop import architecture
+from samcls.learn.fit.members import architecture
 from samcls.learn.runs.folder import Run
 from samcls.learn.runs.inputs import check
 from samcls.learn.runs.notes import facts_of
@@ -44,8 +44,7 @@ from samcls.sweep.outcomes import (
     write_failure,
 )
 from samcls.sweep.plan import groups_of
-from samcls.sweep.plots import plot_sweep
-from samcls.sweep.search import strategy_of
+from samcls.sweep.search import STRATEGIES, strategy_of
 from samcls.sweep.select import select
 from samcls.sweep.shared import division
 from samcls.sweep.space import Space
@@ -119,6 +118,7 @@ def sweep(
     workers: int = 1,
     dask: str | None = None,
     device: str = "auto",
+    plots: bool = False,
     retry: bool = False,
     allow_leak: bool = False,
     strict: bool = False,
@@ -134,6 +134,7 @@ def sweep(
         workers: Processes of this machine.
         dask: Address of a running Dask scheduler, in place of processes; paths must be shared.
         device: Where heads are trained.
+        plots: Whether to draw pictures, which needs matplotlib.
         retry: Whether runs that failed before are tried again.
         allow_leak: Whether groups may lie in several splits; the winner's notes then say so.
         strict: Whether identical pixels in several splits are an error, not a note.
@@ -142,14 +143,14 @@ def sweep(
 
     Raises:
         ConfigError: where the store cannot serve a configuration; all that is wrong is said before
-            any run begins.
+            any run begins. Or pictures are asked for and matplotlib is not installed.
         OverwriteRefused: where the folder holds something else.
         RunError: where no run could be finished.
     """
     folder = Path(folder)
     store = FeatureStore.open(store_path)
     space = _ordered(store, space)
-    options = _Options(workers, dask, device, retry, allow_leak, strict)
+    options = _Options(workers, dask, device, plots, retry, allow_leak, strict)
     _refuse_leaks(store, space, options, log)
     open_sweep(folder, space, store)
     with owned(folder):
@@ -161,6 +162,7 @@ class _Options:
     workers: int
     dask: str | None
     device: str
+    plots: bool
     retry: bool
     allow_leak: bool
     strict: bool
@@ -174,7 +176,7 @@ def _sweep(
     log: Log,
     progress: Progress,
 ) -> SweepResult:
-    strategy = strategy_of(space, folder)
+    strategy, draw = strategy_of(space, folder), _drawing() if options.plots else None
     outcomes: dict[str, Outcome] = {**read_runs(folder)}
     if not options.retry:
         outcomes |= {k: v for k, v in read_failures(folder).items() if k not in outcomes}
@@ -218,7 +220,8 @@ def _sweep(
     shown = {name: [point.to_dict() for point in points] for name, points in curves.items()}
     more = {"selection": chosen.to_dict(), "best": best, "efficiency": shown}
     write_tables(folder, runs, rows, more)
-    plot_sweep(folder, rows, runs, space, curves.get("test", ()))
+    if draw is not None:
+        draw(folder, rows, runs, space, curves)
     return SweepResult(
         sweep=str(folder),
         runs=asked,
@@ -258,9 +261,9 @@ def plan_sweep(
     """
     store = FeatureStore.open(store_path)
     space = _ordered(store, space)
-    if space.search == "tpe":
+    if not STRATEGIES[space.search].foreseen:
         raise ConfigError(
-            "a tpe search proposes configurations as it goes, so there is none to list; "
+            f"a {space.search} search proposes configurations as it goes, so there is none to list; "
             f"it will make {space.runs * space.members} runs"
         )
     strategy = strategy_of(space, folder)
@@ -355,6 +358,18 @@ def _refuse_nothing(folder: Path, rows: Sequence[Row], failures: Mapping[str, Ru
         f"no configuration of {folder} finished all its runs; nothing was scored. "
         f"Reasons: {'; '.join(reasons[:3]) or 'none is defined an AUC on validation'}"
     )
+
+
+def _drawing() -> Callable[..., object]:
+    """What draws a sweep; matplotlib is missed before anything is trained."""
+    try:
+        from samcls.sweep.plots import Searched, plot_sweep
+    except ImportError as error:
+        raise ConfigError(
+            "pictures need matplotlib, which is not installed; install it with: "
+            'pip install "samcls[report]", or leave out --plots (plots in Python)'
+        ) from error
+    return lambda folder, *found: plot_sweep(folder, Searched(*found))
 
 
 def _curves(

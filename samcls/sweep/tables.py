@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from samcls.config import to_dict
+from samcls.files import to_json, write_whole
 from samcls.learn.runs.folder import Run
-from samcls.sweep.folder import write_json, write_whole
 from samcls.sweep.leaderboard import Row
 
 __all__ = ["results_csv", "results_table", "write_tables"]
@@ -85,7 +85,7 @@ def write_tables(
         **(more or {}),
         "rows": [row.to_dict() for row in rows],
     }
-    write_json(Path(folder) / "leaderboard.json", board)
+    write_whole(Path(folder) / "leaderboard.json", to_json(board))
 
 
 def _is_figure(value: Any) -> bool:

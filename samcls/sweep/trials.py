@@ -17,7 +17,7 @@ from sklearn.model_selection import ParameterGrid, ParameterSampler
 
 from samcls.config import TrainConfig, defaults_of, digest, options_of
 from samcls.errors import ConfigError
-from samcls.learn.heads import learns_order
+from samcls.learn.heads.registry import learns_order
 from samcls.sweep.axes import Axis, Between, Choices, attempt
 
 __all__ = ["Search", "Space", "Trial", "neutral"]
@@ -51,7 +51,7 @@ class Space:
 
     Attributes:
         name: What the file calls it.
-        search: How configurations are found.
+        search: How configurations are found: a name of `search.STRATEGIES`.
         runs: Number of configurations; 0 under grid search.
         seed: Of the draw.
         seeds: Seeds of every configuration.
@@ -67,7 +67,7 @@ class Space:
     """
 
     name: str
-    search: Search
+    search: str
     runs: int
     seed: int
     seeds: int

@@ -9,7 +9,7 @@ fails as a whole is tried again in halves, so that what cannot be trained fails 
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,11 +20,10 @@ from samcls.device import choose_device
 from samcls.errors import RunError, SamclsError
 from samcls.learn.features.placement import placed
 from samcls.learn.features.tensors import Features, Standardiser
-from samcls.learn.fit.fit import fit, steady_threads
-from samcls.learn.fit.loop import fit_together
+from samcls.learn.fit.fit import fit_together, steady_threads
 from samcls.learn.fit.prediction import Model, predict_logits, shape_of, to_probabilities
 from samcls.learn.fit.schedule import Fitted
-from samcls.learn.heads import HEADS, ClosedHead
+from samcls.learn.heads.registry import reads
 from samcls.learn.runs.baselines import majority_classes
 from samcls.learn.runs.folder import place_run, run_files
 from samcls.learn.runs.result import common_figures
@@ -89,16 +88,8 @@ def run_group(site: Site, group: Group) -> list[Ended]:
 
 
 def _fitted(site: Site, features: Features, group: Group) -> Sequence[Fitted | RunError]:
-    if HEADS[group[0].head].sees_pixels:
-        # Its training takes long, so that it goes on where it was cut off.
-        kept = [_checkpoint(site, config) for config in group]
-        kept[0].parent.mkdir(parents=True, exist_ok=True)
-        pairs = zip(group, kept, strict=True)
-        return [fit(features, config, checkpoint=file) for config, file in pairs]
-    if len(group) == 1 or issubclass(HEADS[group[0].head], ClosedHead):
-        return [fit(features, config) for config in group]
-    with steady_threads(features, group[0]):
-        return fit_together(features, group)
+    # A training that takes long goes on where it was cut off.
+    return fit_together(features, group, checkpoint=lambda config: _checkpoint(site, config))
 
 
 def _finished(
@@ -141,11 +132,11 @@ def _checkpoint(site: Site, config: TrainConfig) -> Path:
 
 def _features(site: Site, config: TrainConfig) -> tuple[Features, Standardiser]:
     # Only what the features depend on, so that one mapping serves every config that agrees in it.
-    own = values_of(config, "data") | {"upsampling": config.upsampling}
+    own = values_of(config, "data")
     seed = config.seed if config.train_fraction < 1 else 0
-    own_features = config.upsampling == "bilinear" or HEADS[config.head].sees_pixels
-    head = config.head if own_features else "slca"
-    return _mapped(site, TrainConfig(**own, seed=seed, head=head))
+    wanted = reads(config)
+    alike = TrainConfig(**own | {"window": wanted.window}, seed=seed)
+    return _mapped(site, alike if reads(alike) == wanted else replace(alike, head=config.head))
 
 
 @lru_cache(maxsize=8)

@@ -48,12 +48,13 @@ def update(block: Block, tokens: Tensor, out: Tensor) -> tuple[Tensor, Tensor]:
         return out - tokens, block(tokens) - tokens
 
 
+SLOW = pytest.mark.slow  # seconds each; a case of every kind is left
 CASES = [
-    ("vit_b", 14, (64, 64), (64, 64), 1),
-    ("vit_l", 14, (32, 32), (64, 64), 1),
-    ("vit_h", 14, (14, 14), (64, 64), 5),
+    pytest.param("vit_b", 14, (64, 64), (64, 64), 1, marks=SLOW),
+    pytest.param("vit_l", 14, (32, 32), (64, 64), 1, marks=SLOW),
+    pytest.param("vit_h", 14, (14, 14), (64, 64), 5, marks=SLOW),
     ("vit_b", 0, (32, 32), (32, 32), 1),
-    ("vit_l", 0, (14, 14), (14, 14), 5),
+    pytest.param("vit_l", 0, (14, 14), (14, 14), 5, marks=SLOW),
     ("vit_h", 0, (14, 22), (14, 22), 1),
     ("small", 0, (64, 64), (64, 64), 1),
     ("small", 0, (14, 14), (64, 64), 2),

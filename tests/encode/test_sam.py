@@ -20,6 +20,8 @@ from samcls.encode.specs import ENCODERS, parse_levels, resolve_level
 from samcls.errors import ConfigError, WeightsError
 from samcls.pooling import pool_valid, valid_cells
 
+SLOW = pytest.mark.slow  # the large sizes take seconds each
+
 
 def hooked(body: ImageEncoderViT, pixels: torch.Tensor) -> dict[str, torch.Tensor]:
     """Run the reference whole, taking every depth by hooks."""
@@ -73,7 +75,9 @@ def test_preprocessing_equals_sams_own(shape: tuple[int, int]) -> None:
     assert torch.equal(ours[0], theirs)
 
 
-@pytest.mark.parametrize("name", ["vit_b", "vit_l", "vit_h"])
+@pytest.mark.parametrize(
+    "name", ["vit_b", *(pytest.param(n, marks=SLOW) for n in ("vit_l", "vit_h"))]
+)
 def test_an_official_checkpoint_round_trips(name: str, tmp_path: Path, shallow: None) -> None:
     """A file in the official format loads for each size, and gives the reference's features."""
     del shallow
@@ -95,11 +99,11 @@ def test_an_official_checkpoint_round_trips(name: str, tmp_path: Path, shallow: 
     [
         ("vit_b", 224, 5),
         ("vit_b", 512, 1),
-        ("vit_b", 1024, 1),
-        ("vit_l", 224, 1),
-        ("vit_l", 512, 1),
-        ("vit_h", 224, 5),
-        ("vit_h", 512, 1),
+        pytest.param("vit_b", 1024, 1, marks=SLOW),
+        pytest.param("vit_l", 224, 1, marks=SLOW),
+        pytest.param("vit_l", 512, 1, marks=SLOW),
+        pytest.param("vit_h", 224, 5, marks=SLOW),
+        pytest.param("vit_h", 512, 1, marks=SLOW),
     ],
 )
 def test_other_sizes_equal_the_reference(name: str, size: int, images: int, shallow: None) -> None:

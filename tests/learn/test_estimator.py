@@ -19,7 +19,7 @@ from samcls.learn.features.rows import _load, pick_rows
 from samcls.learn.features.tensors import Features
 from samcls.learn.fit.fit import fit
 from samcls.learn.fit.schedule import Fitted
-from samcls.learn.heads import HEADS
+from samcls.learn.heads.registry import HEADS
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, FAILED, PENDING
 
@@ -69,7 +69,7 @@ def maps(images: int = 120, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return x, labels
 
 
-@pytest.mark.parametrize("head", sorted(HEADS))
+@pytest.mark.parametrize("head", sorted(name for name in HEADS if name != "guided:"))
 def test_every_head_learns_maps(head: str) -> None:
     """On separable maps each head ranks new images well, and answers with the labels given."""
     x, y = maps()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from samcls.errors import RunError
-from samcls.sweep.executors import executor_for
+from samcls.sweep.executors import executor_for, workers_here
 
 
 def square(number: int) -> int:
@@ -66,3 +66,9 @@ def test_no_scheduler_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
         executor_for(dask="tcp://127.0.0.1:1"),
     ):
         pass
+
+
+def test_a_cpu_is_used_whole() -> None:
+    """As many processes as this one may use cores."""
+    expected = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    assert workers_here("cpu") == expected

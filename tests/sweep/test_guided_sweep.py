@@ -10,7 +10,8 @@ from safetensors.torch import load_file
 
 from samcls.config import TrainConfig, digest
 from samcls.errors import RunError
-from samcls.learn.fit.network import Training, fit_guided
+from samcls.learn.fit.fit import fit
+from samcls.learn.fit.loop import Loop
 from samcls.learn.runs.train import train
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.outcomes import read_run, read_runs, run_path
@@ -66,7 +67,7 @@ def test_controls_share_weights_and_schedule_seed_by_seed(
     first = next(name for name in names if found["plain", 0][name].dim() > 1)
     assert not torch.equal(found["plain", 0][first], found["plain", 1][first])
     assert len({tuple(e.learning_rate for e in one.history) for one in records.values()}) == 1
-    assert not list((folder / "checkpoints").iterdir())
+    assert not list(folder.glob("checkpoints/*"))
 
 
 def test_a_guided_run_of_a_sweep_is_what_train_makes_of_its_config(
@@ -124,9 +125,9 @@ def test_a_run_that_was_cut_off_in_a_sweep_goes_on(
             raise Cut
 
     with pytest.raises(Cut):
-        fit_guided(features, config, cut, kept, seconds=0.0)
-    trained, epoch = [], Training.epoch
-    monkeypatch.setattr(Training, "epoch", lambda self: trained.append(epoch(self)))
+        fit(features, config, cut, kept, seconds=0.0)
+    trained, epoch = [], Loop.epoch
+    monkeypatch.setattr(Loop, "epoch", lambda self: trained.append(epoch(self)))
     (ended,) = run_group(site, (config,))
     assert (ended[1], len(trained), kept.exists()) == (None, 1, False)
     single = train(store, config, tmp_path / "run")
@@ -141,19 +142,19 @@ def test_a_run_that_failed_in_a_sweep_keeps_what_it_trained(
     """A full disk, say, costs no epochs: tried again, it goes on from its checkpoint."""
     config = LONG
     site, kept = site_of(store_of(make_store), tmp_path)
-    epoch = Training.epoch
+    epoch = Loop.epoch
 
-    def fails(self: Training) -> None:
-        if len(self.history) == 2:
+    def fails(self: Loop) -> None:
+        if self.done == 2:
             raise RunError("the checkpoint cannot be written: No space left on device")
         epoch(self)
 
-    monkeypatch.setattr("samcls.learn.fit.network.CHECKPOINT_SECONDS", 0.0)
-    monkeypatch.setattr(Training, "epoch", fails)
+    monkeypatch.setattr("samcls.learn.fit.loop.CHECKPOINT_SECONDS", 0.0)
+    monkeypatch.setattr(Loop, "epoch", fails)
     (ended,) = run_group(site, (config,))
     assert ended[1] is not None
     assert kept.exists()
     trained: list[None] = []
-    monkeypatch.setattr(Training, "epoch", lambda self: trained.append(epoch(self)))
+    monkeypatch.setattr(Loop, "epoch", lambda self: trained.append(epoch(self)))
     (again,) = run_group(site, (config,))
     assert (again[1], len(trained), kept.exists()) == (None, 1, False)

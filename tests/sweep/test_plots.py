@@ -15,7 +15,14 @@ from samcls.config import TrainConfig, digest
 from samcls.learn.runs.folder import Run
 from samcls.sweep.efficiency import efficiency
 from samcls.sweep.leaderboard import Row, leaderboard
-from samcls.sweep.plots import data_efficiency, learning_curves, marginals, parallel, plot_sweep
+from samcls.sweep.plots import (
+    PICTURES,
+    Searched,
+    data_efficiency,
+    learning_curves,
+    marginals,
+    plot_sweep,
+)
 from samcls.sweep.space import Space, parse_space
 
 WIDE = (
@@ -45,12 +52,12 @@ def texts(figure: Figure) -> str:
     return " ".join(text.get_text() for text in figure.findobj(mpl.text.Text))
 
 
-@pytest.mark.parametrize(("runs", "expected"), [(1, 1), (3, 3), (40, 3)])
+@pytest.mark.parametrize(("runs", "expected"), [(1, 1), (3, 2), (40, 2)])
 def test_a_sweep_of_any_size_is_drawn(runs: int, expected: int, tmp_path: Path) -> None:
     """Each picture is a whole SVG and a PNG; of a single run there is nothing to compare."""
     space = parse_space(WIDE.format(runs))
     rows, records = sweep(space)
-    written = plot_sweep(tmp_path, rows, records, space)
+    written = plot_sweep(tmp_path, Searched(rows, records, space))
     assert len(written) == 2 * expected
     for path in written:
         assert path.parent == tmp_path / "plots"
@@ -64,14 +71,30 @@ def test_the_same_sweep_gives_the_same_picture(tmp_path: Path) -> None:
     """An SVG hangs on its sweep alone: it can be compared and kept under version control."""
     space = parse_space(WIDE.format(12))
     rows, records = sweep(space)
-    first, second = (plot_sweep(tmp_path / name, rows, records, space) for name in "ab")
+    first, second = (plot_sweep(tmp_path / name, Searched(rows, records, space)) for name in "ab")
     for one, other in zip(first, second, strict=True):
         assert one.read_bytes() == other.read_bytes()
 
 
+def test_a_picture_is_a_function_and_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What stands in the registry is drawn beside the others."""
+
+    def seconds(searched: Searched) -> Figure:
+        figure = Figure()
+        figure.subplots().plot([row.seconds for row in searched.rows])
+        return figure
+
+    monkeypatch.setitem(PICTURES, "seconds", seconds)
+    space = parse_space(WIDE.format(3))
+    written = plot_sweep(tmp_path, Searched(*sweep(space), space))
+    assert {"seconds.svg", "seconds.png", "marginals.svg"} <= {path.name for path in written}
+
+
 def test_nothing_ranked_draws_nothing(tmp_path: Path) -> None:
     """No empty pictures."""
-    assert plot_sweep(tmp_path, [], {}, parse_space(WIDE.format(3))) == []
+    assert plot_sweep(tmp_path, Searched([], {}, parse_space(WIDE.format(3)))) == []
     assert not (tmp_path / "plots").exists()
 
 
@@ -113,20 +136,6 @@ def test_many_values_are_cut_to_the_best() -> None:
     assert sum(len(c.get_offsets()) for c in panel.collections if len(c.get_offsets())) >= 12
 
 
-def test_parallel_lines_end_at_their_auc() -> None:
-    """A line for each configuration, the best ten thick; what a table does not vary is marked."""
-    space = parse_space(WIDE.format(30))
-    rows, _ = sweep(space)
-    figure = parallel(rows, space)
-    (panel,) = figure.axes
-    assert len(panel.collections) == 30
-    assert sum(c.get_linewidth()[0] > 2 for c in panel.collections) == 10
-    aucs = np.array([row.auc for row in rows])
-    ends = [c.get_segments()[0][-1][1] for c in panel.collections][::-1]
-    np.testing.assert_allclose(ends, (aucs - aucs.min()) / (aucs.max() - aucs.min()))
-    assert "not varied" in texts(figure)
-
-
 def test_learning_curves_name_winner_and_others() -> None:
     """The winner, the next nine and the rest are told apart."""
     space = parse_space(WIDE.format(25))
@@ -140,7 +149,7 @@ def test_drawing_leaves_no_global_state(tmp_path: Path) -> None:
     """A notebook's own style and figures are as they were."""
     before = dict(mpl.rcParams)
     space = parse_space(WIDE.format(3))
-    plot_sweep(tmp_path, *sweep(space), space)
+    plot_sweep(tmp_path, Searched(*sweep(space), space))
     assert dict(mpl.rcParams) == before
 
 
@@ -193,11 +202,13 @@ def test_the_curve_shows_shares_and_heads(tmp_path: Path) -> None:
     """A line for each head over the shares in per cent; a sweep with shares draws it."""
     space = parse_space(SHARES)
     rows, records = sweep(space)
-    figure = data_efficiency(efficiency(rows, records, space))
+    points = efficiency(rows, records, space)
+    figure = data_efficiency(points)
     figure.draw_without_rendering()
     (panel,) = figure.axes
     assert [t.get_text() for t in panel.get_xticklabels()] == ["10 %", "50 %", "100 %"]
     assert len(panel.containers) == 2
     assert "mean of 4 runs (seeds and folds); bars: 95 % over these runs" in texts(figure)
-    names = {path.name for path in plot_sweep(tmp_path, rows, records, space)}
+    searched = Searched(rows, records, space, {"validation": points})
+    names = {path.name for path in plot_sweep(tmp_path, searched)}
     assert {"data_efficiency.svg", "data_efficiency.png"} <= names

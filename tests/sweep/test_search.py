@@ -4,7 +4,7 @@ import itertools
 import math
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from support.sweeps import record
 from samcls.config import TrainConfig, digest
 from samcls.errors import ConfigError
 from samcls.sweep.outcomes import Outcome, RunFailure
-from samcls.sweep.search import strategy_of
+from samcls.sweep.search import STRATEGIES, Round, Strategy, strategy_of
 from samcls.sweep.space import Space, parse_space
 
 Judge = Callable[[TrainConfig], float | None]
@@ -234,6 +234,31 @@ def test_without_optuna_the_error_says_how_to_get_it(
 ) -> None:
     """It is an extra: other searches do without."""
     monkeypatch.setitem(sys.modules, "optuna", None)
-    with pytest.raises(ConfigError, match=r'pip install "samcls\[optuna\]"'):
+    with pytest.raises(ConfigError, match=r'pip install "samcls\[sweep-tpe\]"'):
         strategy_of(parse_space(TPE.format(runs=8)), tmp_path)
     assert strategy_of(halving(), tmp_path).propose({})
+
+
+class FirstOnly(Strategy):
+    """Runs the space's first configuration and stops."""
+
+    def __init__(self, space: Space, folder: Path) -> None:
+        del folder
+        self.run = space.trials()[0].members[0]
+
+    @property
+    def planned(self) -> tuple[Round, ...]:
+        return (Round(1, 1, self.run.epochs),)
+
+    def propose(self, outcomes: Mapping[str, Outcome]) -> list[TrainConfig]:
+        return [] if digest(self.run) in outcomes else [self.run]
+
+
+def test_a_strategy_is_a_class_and_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in the registry goes through a space as the others do."""
+    monkeypatch.setitem(STRATEGIES, "first", FirstOnly)
+    space = parse_space(
+        "runs = 5\n[fixed]\nepochs = 1\n[space]\ndropout = {low = 0.0, high = 0.5}\n"
+    )
+    rounds = whole(replace(space, search="first"), smaller_is_better, tmp_path)
+    assert rounds == [[space.trials()[0].members[0]]]

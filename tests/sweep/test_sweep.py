@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -217,7 +218,7 @@ def test_seeds_folds_and_shares_are_runs_of_one_configuration(
     """Ranked by their mean; the winner is trained with all of them."""
     text = SPACE.replace('["slca", "linear", "logistic"]', '["linear"]')
     space = parse_space("seeds = 2\nfractions = [0.5, 1.0]\n" + text)
-    result = sweep(make_store(200, levels=WIDE).path, tmp_path / "sweep", space)
+    result = sweep(make_store(200, levels=WIDE).path, tmp_path / "sweep", space, plots=True)
     assert result.runs == 4 * 2 * 2
     first = result.rows[0]
     records = read_runs(tmp_path / "sweep")
@@ -229,6 +230,18 @@ def test_seeds_folds_and_shares_are_runs_of_one_configuration(
     winner = result.best["figures"]["test"]["auc"]
     assert curve[1]["auc"] == pytest.approx(winner)
     assert (tmp_path / "sweep" / "plots" / "data_efficiency_test.svg").exists()
+
+
+def test_pictures_without_matplotlib_are_refused_before_anything_runs(
+    make_store: MakeStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The error names the extra; without pictures a sweep needs no matplotlib."""
+    monkeypatch.delitem(sys.modules, "samcls.sweep.plots", raising=False)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    store, space = make_store(levels=WIDE), parse_space(SPACE)
+    with pytest.raises(ConfigError, match=r"pip install \"samcls\[report\]\""):
+        sweep(store.path, tmp_path / "sweep", space, plots=True)
+    assert not read_runs(tmp_path / "sweep")
 
 
 def test_two_sweeps_do_not_share_a_folder(make_store: MakeStore, tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ def write_checkpoint(path: Path, run: str, state: dict[str, Any]) -> None:
     """
     part = path.with_name(path.name + ".part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with part.open("wb") as file:
             torch.save({"run": run, **state}, file)
             file.flush()

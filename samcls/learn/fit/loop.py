@@ -1,305 +1,267 @@
-"""Many heads of one architecture trained in one pass over the data: what sweeps are made of.
+"""The epoch loop, the same for every head that is trained: history, choice of epoch, patience, divergence.
 
-Members may differ in learning rate, warm-up, decay, dropout, loss, epochs, patience and seed. Each
-draws its numbers as if it were alone, so on a CPU its weights are those of a single run, bit for
-bit; members of one seed share what they read. A member that stops early leaves the others running.
+A `Trainer` knows how to pass over the training split, alone or for many heads at once; the loop judges
+each head by validation after every pass, keeps the weights of its best epoch, and stops it when it has
+waited too long. A trainer whose epochs are long is put away between two of them and goes on from there.
 
-    fitted = fit_together(features, [config, other])
+    loop = Loop(trainer, log)
+    loop.run()
+    fitted = loop.results()
 """
 
+import hashlib
+import json
 import math
+import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
 
-import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from samcls.config import TrainConfig, values_of
-from samcls.device import autocast, training_dtype
+from samcls.config import TrainConfig, digest
 from samcls.errors import RunError
 from samcls.learn.features.tensors import Features
-from samcls.learn.fit.adamw import StackedAdamW
-from samcls.learn.fit.losses import Criterion
-from samcls.learn.fit.prediction import (
-    batch_size,
-    batched,
-    merge_views,
-    select,
-    shape_of,
-    to_probabilities,
-)
-from samcls.learn.fit.schedule import Epoch, Fitted, learning_rate, streams
-from samcls.learn.fit.stacked import can_stack, stack_of
-from samcls.learn.heads import HEADS, Head, SEHead, build_head
-from samcls.learn.heads.pooled import LinearHead
+from samcls.learn.fit.checkpoint import read_checkpoint, write_checkpoint
+from samcls.learn.fit.prediction import to_probabilities
+from samcls.learn.fit.schedule import Epoch, Fitted
+from samcls.learn.heads.base import Head
 from samcls.learn.score.scoring import auc
-from samcls.pooling import masked_mean
 
-__all__ = ["Population", "architecture", "fit_together", "together"]
+__all__ = ["CHECKPOINT_SECONDS", "Log", "Loop", "Trainer"]
 
 Log = Callable[[str], None]
 
-LOG_EVERY = 10  # epochs between two lines of the log
+CHECKPOINT_SECONDS = 30.0  # a killed run loses at most this and one epoch
+LOG_EVERY = 10  # epochs between two lines of the log, where epochs are short
 
 
-def architecture(config: TrainConfig) -> tuple[object, ...]:
-    """What configs must agree in to be trained together: the shapes of weights and of a step."""
-    return tuple(values_of(config, "data", "form", "step").values())
+class Trainer(ABC):
+    """Heads in training, whose places are those of their configs.
 
-
-def fit_together(
-    features: Features, configs: Sequence[TrainConfig], log: Log = lambda _: None
-) -> list[Fitted | RunError]:
-    """Train one head for each config, choosing each one's epoch on the validation split.
-
-    Args:
-        features: Standardised features with rows in `train` and `val`; `test` is never looked at.
-        configs: Of one `architecture`.
-        log: Called with a line of progress now and then.
-
-    Returns:
-        For each config what its training left, or why it failed; one that diverges does not stop
-        the others.
+    Attributes:
+        configs: How each is trained.
+        features: Standardised features with rows in `train` and `val`.
+        train: Images to learn from.
+        val: Images to choose by.
+        slow: Whether an epoch takes so long that each is logged, and the training put away between.
+        rates: Settings to lower where training diverges.
     """
-    population = Population(features, configs)
-    number = 0
-    while population.running:
-        number += 1
-        population.epoch(number, log)
-    return population.results()
+
+    slow: ClassVar[bool] = False
+    rates: ClassVar[tuple[str, ...]] = ("learning_rate",)
+    configs: Sequence[TrainConfig]
+    features: Features
+    train: Int64[Tensor, " row"]
+    val: Int64[Tensor, " row"]
+
+    @abstractmethod
+    def training_pass(self, number: int) -> tuple[list[float], list[float]]:
+        """One pass over the training split: mean loss and last learning rate of all that are left.
+
+        Args:
+            number: Of the epoch, from 1.
+        """
+
+    @abstractmethod
+    def validation_logits(self) -> Float[Tensor, "member image logit"]:
+        """Logits of the validation images, on the CPU, of all that are left."""
+
+    @abstractmethod
+    def validation_losses(self, logits: Float[Tensor, "member image logit"]) -> list[float]:
+        """Each one's loss.
+
+        Args:
+            logits: From `validation_logits`.
+        """
+
+    @abstractmethod
+    def weights(self, i: int) -> Any:
+        """A copy of the weights of the i-th of those that are left."""
+
+    @abstractmethod
+    def keep(self, left: list[int]) -> None:
+        """Go on with these of those that are left."""
+
+    @abstractmethod
+    def head(self, place: int, weights: Any) -> Head:
+        """The head of a config with weights that it once had."""
+
+    def state(self) -> dict[str, Any]:
+        """Everything that the next epoch depends on, of a slow one."""
+        return {}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` gave."""
+        del state
 
 
 @dataclass(eq=False)
-class _Member:
-    """One config's training: what is drawn for it, and what it has come to."""
+class _Progress:
+    """What one config's training has come to."""
 
     config: TrainConfig
-    criterion: Criterion
-    weighed: Criterion  # the same on the device of the features
-    drop: torch.Generator
     history: list[Epoch] = field(default_factory=list)
     best: Epoch | None = None
-    chosen: Tensor | None = None
+    chosen: Any = None
     error: RunError | None = None
 
-    def note(self, epoch: Epoch, values: Tensor, log: Log) -> bool:
-        """Take an epoch's outcome; whether training is to go on."""
+    def note(self, epoch: Epoch, weights: Callable[[], Any]) -> None:
+        """Take an epoch's outcome."""
         self.history.append(epoch)
         if self.best is None or epoch.rank() > self.best.rank():
-            self.best, self.chosen = epoch, values.clone()
-        number, patience = epoch.epoch, self.config.patience
-        if number % LOG_EVERY == 0:
-            log(f"epoch {number} of {self.config.epochs}: {epoch}; best so far {self.best}")
-        if patience and number - self.best.epoch >= patience:
-            log(f"epoch {number}: no better since epoch {self.best.epoch}, stopping")
-            return False
-        return number < self.config.epochs
+            self.best, self.chosen = epoch, weights()
+
+    @property
+    def waited(self) -> bool:
+        """Whether nothing has become better for too long."""
+        since = len(self.history) - self.best.epoch if self.best else 0
+        return bool(self.config.patience and since >= self.config.patience)
+
+    @property
+    def ended(self) -> bool:
+        """Whether there is nothing more to train."""
+        return self.error is not None or len(self.history) >= self.config.epochs or self.waited
+
+    def lines(self, every: int) -> list[str]:
+        """What the log says after an epoch."""
+        if self.error is not None:
+            return []
+        epoch, total = self.history[-1], self.config.epochs
+        told = f"epoch {epoch.epoch} of {total}: {epoch}; best so far {self.best}"
+        found = [] if epoch.epoch % every else [told]
+        if self.waited and self.best is not None:
+            found.append(f"epoch {epoch.epoch}: no better since epoch {self.best.epoch}, stopping")
+        return found
 
 
-class Population:
-    """Heads in training, an epoch at a time.
+class Loop:
+    """Training, an epoch at a time.
 
     Args:
-        features: Standardised features with rows in `train` and `val`.
-        configs: Of one `architecture`; more than one only of heads that can be stacked.
+        trainer: Fresh.
+        log: Called with a line of progress now and then.
+        checkpoint: File to put a slow training away in, and to go on from; None keeps none.
+        seconds: Least time between two checkpoints; None means `CHECKPOINT_SECONDS`.
+
+    Attributes:
+        running: Places of the configs whose training has not ended.
+        done: Epochs that are over.
     """
 
-    def __init__(self, features: Features, configs: Sequence[TrainConfig]) -> None:
-        features = features if sees_tokens(configs[0].head) else mean_features(features)
-        self.features = features
-        self.train, self.val = features.rows("train"), features.rows("val")
-        self.steps = math.ceil(len(self.train) / configs[0].batch_size)
-        classes = [len(names) for names in features.tasks.values()]
-        labels = features.labels[self.train]
-        losses: dict[tuple[object, ...], Criterion] = {}
-        there: dict[tuple[object, ...], Criterion] = {}
-        self._orders: dict[int, torch.Generator] = {}
-        self._views: dict[int, torch.Generator] = {}
-        drops: dict[tuple[int, float], torch.Generator] = {}
-        heads: list[Head] = []
-        self._all: list[_Member] = []
-        for config in configs:
-            initial, order, drop, view = streams(config.seed)
-            heads.append(build_head(config, shape_of(features), initial))
-            self._orders.setdefault(config.seed, order)
-            self._views.setdefault(config.seed, view)
-            # Members of one seed and rate drop the same values, so these are drawn once.
-            drop = drops.setdefault((config.seed, config.dropout), drop)
-            criterion = Criterion.of(labels, classes, config)
-            criterion = losses.setdefault(criterion.key, criterion)
-            weighed = there.setdefault(criterion.key, criterion.to(features.device))
-            self._all.append(_Member(config, criterion, weighed, drop))
-        self._dtype = training_dtype(configs[0].precision, features.device)
-        mixed = self._dtype != torch.float32
-        self.members = stack_of(heads, features.device, autograd=mixed)
-        self.running = list(range(len(configs)))
-        self._optimizer = StackedAdamW(self.members, [c.weight_decay for c in configs])
-        # Float16 gradients underflow unless the loss is scaled up; otherwise this does nothing.
-        self._scaler = torch.amp.GradScaler(
-            features.device.type, enabled=self._dtype == torch.float16
-        )
-        self._labels = features.labels.to(features.device)
-        self._heads = heads
+    def __init__(
+        self,
+        trainer: Trainer,
+        log: Log = lambda _: None,
+        checkpoint: Path | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        self.trainer = trainer
+        self._log = log
+        self._pause = CHECKPOINT_SECONDS if seconds is None else seconds
+        self._all = [_Progress(config) for config in trainer.configs]
+        self.running, self.done = list(range(len(self._all))), 0
+        self._labels = trainer.features.labels[trainer.val]
+        self._file = checkpoint if trainer.slow else None
+        self._run = "" if self._file is None else _identity(trainer)
+        self._written = time.monotonic()
+        if self._file is not None and self._file.exists():
+            self._go_on(self._file)
+
+    def run(self) -> None:
+        """Every epoch that is left."""
+        while self.running:
+            self.epoch()
+
+    def epoch(self) -> None:
+        """One pass over the training split for all that are running, and a look at validation."""
+        trainer, members = self.trainer, [self._all[place] for place in self.running]
+        number = self.done + 1
+        losses, rates = trainer.training_pass(number)
+        logits = trainer.validation_logits()
+        val_losses = trainer.validation_losses(logits)
+        for i, member in enumerate(members):
+            if not math.isfinite(losses[i] + val_losses[i]):
+                member.error = self._diverged(member.config, number, losses[i], val_losses[i])
+                continue
+            probabilities = to_probabilities(logits[i], trainer.features.tasks)
+            val_auc = auc(self._labels.numpy(), probabilities)
+            epoch = Epoch(number, rates[i], losses[i], val_losses[i], val_auc)
+            member.note(epoch, lambda i=i: trainer.weights(i))  # type: ignore[misc]
+        self.done = number
+        self._stop([i for i, member in enumerate(members) if not member.ended])
+        if self._file is not None and time.monotonic() - self._written >= self._pause:
+            write_checkpoint(self._file, self._run, self._state())
+            self._written = time.monotonic()
+        for member in members:
+            for line in member.lines(1 if trainer.slow else LOG_EVERY):
+                self._log(line)
 
     def results(self) -> list[Fitted | RunError]:
-        """What each config's training left, in the order of the configs."""
+        """What each config's training left, in the order of the configs, or why it failed."""
         return [self._result(place, member) for place, member in enumerate(self._all)]
 
-    def epoch(self, number: int, log: Log = lambda _: None) -> None:
-        """One pass over the training split for all that are running, and a look at validation."""
-        losses, rates = self.training_pass(number)
-        logits = self._validation_logits().cpu()
-        labels = self.features.labels[self.val]
-        every = labels.expand(len(self.running), -1, -1)
-        criteria = [member.criterion for member in self._members()]
-        val_losses = _losses(criteria, logits, every).tolist()
-        left = []
-        for i, place in enumerate(self.running):
-            member = self._all[place]
-            if not math.isfinite(losses[i] + val_losses[i]):
-                member.error = _diverged(member.config, number, losses[i], val_losses[i])
-                continue
-            chances = to_probabilities(logits[i], self.features.tasks)
-            area = auc(labels.numpy(), chances)
-            epoch = Epoch(number, rates[i], losses[i], val_losses[i], area)
-            if member.note(epoch, self.members.values[i].detach(), log):
-                left.append(i)
-        self._keep(left)
-
-    def training_pass(self, number: int) -> tuple[list[float], list[float]]:
-        """One pass over the training split: each member's mean loss and last learning rate."""
-        members = self._members()
-        orders = {
-            seed: self.train[torch.randperm(len(self.train), generator=self._orders[seed])]
-            for seed in dict.fromkeys(member.config.seed for member in members)
-        }
-        # Parts of nearly equal size: a last batch of three images would be a noisy step.
-        parts = torch.tensor_split(torch.stack(list(orders.values())), self.steps, 1)
-        total = torch.zeros(len(members), device=self.features.device)
-        rates = [0.0] * len(members)
-        for step, rows in enumerate(parts):
-            done = (number - 1) * self.steps + step
-            rates = [learning_rate(member.config, done, self.steps) for member in members]
-            total += self._step(rows, list(orders), rates) * rows.shape[1]
-        return (total / len(self.train)).tolist(), rates
-
-    def _step(
-        self, rows: Int64[Tensor, "draw row"], seeds: list[int], rates: Sequence[float]
-    ) -> Float[Tensor, " member"]:
-        """One step for all; `rows` has a line for each seed."""
-        members, features = self._members(), self.features
-        views = [
-            features.drawn(own, self._views[seed]) for own, seed in zip(rows, seeds, strict=True)
-        ]
-        drawn, labelled = torch.stack(views), rows
-        which = torch.tensor([seeds.index(member.config.seed) for member in members])
-        if len(seeds) > 1:
-            drawn, labelled = drawn[which], rows[which]
-        with autocast(features.device, self._dtype):
-            tokens, counts = _selected(features, drawn)
-            logits = self.members.logits(tokens, counts, [member.drop for member in members])
-        labels = _rows_of(self._labels, labelled).expand(len(members), -1, -1)
-        losses = _losses([member.weighed for member in members], logits.float(), labels)
-        self.members.backward(self._scaler.scale(losses))
-        # It asks an optimizer for `param_groups` and `step` alone, and hands the rates on.
-        self._scaler.step(self._optimizer, rates)  # type: ignore[arg-type]
-        self._scaler.update()
-        return losses.detach()
-
-    def _validation_logits(self) -> Float[Tensor, "member image logit"]:
-        features = self.features
-        with torch.no_grad():  # not inference mode: training goes on in the same memory
-            parts = [
-                self.members.logits(*_selected(features, part[None]), None)
-                for part in torch.split(features.flat(self.val), batch_size(features.tokens))
-            ]
-            logits = torch.cat(parts, 1)
-            classes = [len(names) for names in features.tasks.values()]
-            merged = [merge_views(one, features.views, classes) for one in logits]
-            return torch.stack(merged)
-
-    def _keep(self, left: list[int]) -> None:
-        """Go on with those members, by their places among the running."""
-        if len(left) < len(self.running) and left:
-            self.members = self.members.keep(left)
-            self._optimizer.keep(left, self.members)
-        self.running = [self.running[i] for i in left]
-
-    def _members(self) -> list[_Member]:
-        return [self._all[place] for place in self.running]
-
-    def _result(self, place: int, member: _Member) -> Fitted | RunError:
-        if member.error is not None or member.best is None or member.chosen is None:
+    def _result(self, place: int, member: _Progress) -> Fitted | RunError:
+        if member.error is not None or member.best is None:
             return member.error or RunError("no epoch was trained")
-        head = self.members.store(self._heads[place], member.chosen)
+        head = self.trainer.head(place, member.chosen)
         return Fitted(head, member.best, tuple(member.history), 1, {})
 
+    def _stop(self, left: list[int]) -> None:
+        """Go on with these alone, by their places among the running."""
+        if 0 < len(left) < len(self.running):
+            self.trainer.keep(left)
+        self.running = [self.running[i] for i in left]
 
-def sees_tokens(head: str) -> bool:
-    """Whether a head looks at single tokens, rather than at each level's mean alone."""
-    return not issubclass(HEADS[head], LinearHead | SEHead)
+    def _state(self) -> dict[str, Any]:
+        (member,) = self._all  # slow ones are trained alone
+        return {
+            "history": [list(astuple(epoch)) for epoch in member.history],
+            "best": member.best.epoch if member.best else 0,
+            "chosen": member.chosen,
+            **self.trainer.state(),
+        }
+
+    def _go_on(self, file: Path) -> None:
+        """From where an earlier run of the same training was put away."""
+        (member,) = self._all
+        state = read_checkpoint(file, self._run)
+        if state is None:
+            self._log(
+                "its images, labels or features have changed since: it starts from the beginning"
+            )
+            return
+        member.history = [Epoch(*values) for values in state["history"]]
+        member.best = member.history[state["best"] - 1] if state["best"] else None
+        member.chosen, self.done = state["chosen"], len(member.history)
+        self.trainer.restore(state)
+        self._stop([] if member.ended else [0])
+        self._log(f"going on after epoch {self.done} of {member.config.epochs}")
+
+    def _diverged(self, config: TrainConfig, number: int, train: float, val: float) -> RunError:
+        first, *others = self.trainer.rates
+        lower = " or ".join([f"{first} ({getattr(config, first):g})", *others])
+        return RunError(
+            f"training diverged: the loss is {train:g} in training and {val:g} in validation after "
+            f"epoch {number}; lower {lower}"
+        )
 
 
-def mean_features(features: Features) -> Features:
-    """Features with one token a level, the mean over valid cells: all that some heads look at."""
-    rows = torch.arange(len(features.ids) * features.views)
-
-    def means(part: Tensor) -> Tensor:
-        found, counts = select(features, part)
-        return torch.cat([masked_mean(found[k], counts[k]) for k in features.tokens], 1)
-
-    widths = list(features.channels.values())
-    parts = torch.split(
-        batched(means, rows, batch_size(features.tokens))[:, None].to(features.device), widths, 2
+def _identity(trainer: Trainer) -> str:
+    """What tells a training from others: its settings, its images and what made their features."""
+    features = trainer.features
+    told = json.dumps(
+        [
+            *(digest(config) for config in trainer.configs),
+            features.ids,
+            features.splits,
+            features.labels.tolist(),
+            features.fingerprint,
+        ],
+        sort_keys=True,
+        default=str,
     )
-    tokens = dict(zip(features.tokens, (part.contiguous() for part in parts), strict=True))
-    counts = {level: torch.ones_like(values[:, :1]) for level, values in features.counts.items()}
-    grids = dict.fromkeys(tokens, (1, 1))
-    return replace(features, tokens=tokens, counts=counts, grids=grids)
-
-
-def together(features: Features, config: TrainConfig) -> bool:
-    """Whether heads of the config's architecture can be trained together."""
-    head = build_head(config, shape_of(features), torch.Generator())
-    return can_stack(head)
-
-
-def _selected(
-    features: Features, rows: Int64[Tensor, "draw row"]
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Tokens "draw row token channel" and counts "draw row token" of each level."""
-    found = select(features, rows.flatten())
-    tokens, counts = (
-        {level: values.view(*rows.shape, *values.shape[1:]) for level, values in one.items()}
-        for one in found
-    )
-    return tokens, counts
-
-
-def _rows_of(
-    labels: Int64[Tensor, "image task"], rows: Int64[Tensor, "draw row"]
-) -> Int64[Tensor, "draw row task"]:
-    return labels[rows.to(labels.device, non_blocking=True)]
-
-
-def _losses(
-    criteria: Sequence[Criterion],
-    logits: Float[Tensor, "member image logit"],
-    labels: Int64[Tensor, "member image task"],
-) -> Float[Tensor, " member"]:
-    """Each member's loss by its own criterion; in one go where they share it."""
-    if all(criterion is criteria[0] for criterion in criteria):
-        return criteria[0].of_members(logits, labels)
-    losses = [
-        criterion.of_members(logits[i : i + 1], labels[i : i + 1])
-        for i, criterion in enumerate(criteria)
-    ]
-    return torch.cat(losses)
-
-
-def _diverged(config: TrainConfig, number: int, train: float, val: float) -> RunError:
-    return RunError(
-        f"training diverged: the loss is {train:g} in training and {val:g} in validation after epoch "
-        f"{number}; lower learning_rate ({config.learning_rate:g})"
-    )
+    return hashlib.sha256(told.encode()).hexdigest()

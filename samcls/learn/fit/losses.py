@@ -110,15 +110,19 @@ class Criterion:
     ) -> Tensor:
         if self.gamma:
             known = labels.clamp(min=0)[:, None]
-            chances = logits.log_softmax(1)
+            log_probabilities = logits.log_softmax(1)
             # 1 - p as the other classes' sum: exact near p = 1, where a power of 1 - p below the
             # first has no gradient that a number could hold.
-            own = torch.zeros_like(chances, dtype=torch.bool).scatter(1, known, value=True)
-            rest = chances.masked_fill(own, -torch.inf).logsumexp(1)
+            own = torch.zeros_like(log_probabilities, dtype=torch.bool).scatter(
+                1, known, value=True
+            )
+            rest = log_probabilities.masked_fill(own, -torch.inf).logsumexp(1)
             factor = (self.gamma * rest).exp()
-            each = functional.nll_loss(chances, labels, weights, ignore_index=-1, reduction="none")
+            each = functional.nll_loss(
+                log_probabilities, labels, weights, ignore_index=-1, reduction="none"
+            )
             if self.smoothing:
-                even = -(chances * weights).mean(1) * (labels >= 0)
+                even = -(log_probabilities * weights).mean(1) * (labels >= 0)
                 each = (1 - self.smoothing) * each + self.smoothing * even
             each = factor * each
         else:

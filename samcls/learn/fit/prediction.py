@@ -9,7 +9,7 @@ them): no pickle, so that a run from a stranger is safe to open. Loading takes s
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -25,26 +25,21 @@ from samcls.config import TrainConfig, parse, to_dict
 from samcls.errors import InputError
 from samcls.learn.features.pixels import Pixels
 from samcls.learn.features.tensors import Features, Held, Standardiser
-from samcls.learn.heads import Head, Shape, build_head, split_logits
+from samcls.learn.heads.base import Head, Shape, split_logits
+from samcls.learn.heads.registry import build_head
 
 __all__ = [
     "Model",
-    "batch_size",
-    "batched",
     "load_model",
     "load_tasks",
     "merge_views",
     "model_files",
     "predict_logits",
-    "select",
-    "select_rows",
     "shape_of",
     "to_probabilities",
 ]
 
 FORMAT_VERSION = 2
-BATCH_VALUES = 524_288  # of one level, predicted at once
-BATCH = 128  # images predicted at once; small batches stay in the processor's cache
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +95,7 @@ class Model:
             )
         standard = self.standardiser.apply(tokens)
         rows = torch.arange(next(iter(tokens.values())).shape[0])
-        logits = _in_batches(self.head, standard, counts, rows, pixels)
+        logits = self.head.answer(standard, counts, rows, pixels)
         merged = merge_views(logits, views, list(self.shape.classes.values()))
         return to_probabilities(merged, self.tasks)
 
@@ -135,94 +130,9 @@ def predict_logits(
     if rows is None:
         rows = torch.arange(len(features.ids))
     flat = features.flat(rows)
-    logits = _in_batches(head, features.tokens, features.counts, flat, features.pixels, features)
+    fed = head.feeding(features)
+    logits = head.answer(features.tokens, features.counts, flat, features.pixels, fed)
     return merge_views(logits, features.views, [len(c) for c in features.tasks.values()])
-
-
-def select(
-    features: Features, rows: Int64[Tensor, " row"]
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Tokens and counts of some rows, which are images under one of their views.
-
-    Args:
-        features: On any device, where the batch then is.
-        rows: Row numbers, on the CPU.
-    """
-    return select_rows(features.tokens, features.counts, rows)
-
-
-def select_rows(
-    tokens: Mapping[str, Any], counts: Mapping[str, Tensor], rows: Tensor
-) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Some rows of tokens and counts, which lie in memory, in a file, or on a device.
-
-    Args:
-        tokens: For each level, "row token channel".
-        counts: For each level, "row token".
-        rows: Row numbers, on the CPU.
-    """
-    there = rows.to(next(iter(counts.values())).device, non_blocking=True)
-    return (
-        {
-            level: values.index_select(0, there if isinstance(values, Tensor) else rows)
-            for level, values in tokens.items()
-        },
-        {level: values.index_select(0, there) for level, values in counts.items()},
-    )
-
-
-def _in_batches(
-    head: Head,
-    tokens: Mapping[str, Any],
-    counts: Mapping[str, Tensor],
-    rows: Tensor,
-    pixels: Pixels | None = None,
-    features: Features | None = None,
-) -> Float[Tensor, "view logit"]:
-    if head.sees_pixels:
-        # timm takes seconds to import, which no other head should wait for.
-        from samcls.learn.heads.guided.answer import answered, feeding
-
-        order = None if features is None else feeding(head, features)
-        return answered(head, tokens, counts, pixels, rows, order)
-    with torch.inference_mode():
-        size = batch_size(tokens)
-        return batched(lambda part: head(*select_rows(tokens, counts, part)), rows, size)
-
-
-def batch_size(tokens: Mapping[str, Held]) -> int:
-    """How many images are predicted at once: fewer of large maps, to bound what a batch takes."""
-    largest = max(values.shape[1] * values.shape[2] for values in tokens.values())
-    return int(max(1, min(BATCH, BATCH_VALUES // largest)))
-
-
-def batched(
-    answer: Callable[[Int64[Tensor, " part"]], Float[Tensor, "part value"]],
-    rows: Int64[Tensor, " row"],
-    size: int,
-) -> Float[Tensor, "row value"]:
-    """A function's answers for a batch of rows at a time, one under another, on the CPU.
-
-    Each is put into its place at once: small results kept in a list, between the large batches that
-    they came from, keep the allocator from using those batches' memory again. For 2,400 images of
-    64 tokens x 256 channels that took 80 MB.
-
-    Args:
-        answer: From some rows to a line for each.
-        rows: At least one.
-        size: Rows in a batch.
-    """
-    found: Tensor | None = None
-    start = 0
-    for part in torch.split(rows, size):
-        one = answer(part)
-        if found is None:
-            found = torch.empty(len(rows), one.shape[1])
-        found[start : start + len(part)] = one
-        start += len(part)
-    if found is None:
-        raise ValueError("there are no rows to answer for")
-    return found
 
 
 def merge_views(
@@ -233,8 +143,8 @@ def merge_views(
         return logits
     merged = []
     for part in split_logits(logits, classes):
-        chances = part.log_softmax(1).view(-1, views, part.shape[1])
-        merged.append(chances.logsumexp(1) - math.log(views))
+        log_probabilities = part.log_softmax(1).view(-1, views, part.shape[1])
+        merged.append(log_probabilities.logsumexp(1) - math.log(views))
     return torch.cat(merged, 1)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from samcls.config import TrainConfig
-from samcls.learn.heads import Head
+from samcls.learn.heads.base import Head
 
 __all__ = ["Epoch", "Fitted", "learning_rate", "streams"]
 
@@ -38,8 +38,8 @@ class Epoch:
     val_auc: float | None
 
     def __str__(self) -> str:
-        area = "undefined" if self.val_auc is None else f"{self.val_auc:.4f}"
-        return f"validation AUC {area}, loss {self.val_loss:.4f} (epoch {self.epoch})"
+        val_auc = "undefined" if self.val_auc is None else f"{self.val_auc:.4f}"
+        return f"validation AUC {val_auc}, loss {self.val_loss:.4f} (epoch {self.epoch})"
 
     def rank(self) -> tuple[float, float]:
         """Greater is better: validation AUC, then a lower validation loss."""

@@ -2,10 +2,11 @@
 
 Logistic regression over 1,280 features of 546 images, at all its strengths, takes some 0.5 s.
 
-    fitted = solve(build_head(config, shape, generator), features, config)
+    fitted = solve(features, config)
 """
 
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 from jaxtyping import Float
@@ -13,25 +14,28 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from samcls.config import TrainConfig
+from samcls.learn.features.batches import batch_size, batched, select
 from samcls.learn.features.tensors import Features
 from samcls.learn.fit.losses import Criterion
-from samcls.learn.fit.prediction import (
-    batch_size,
-    batched,
-    predict_logits,
-    select,
-    to_probabilities,
-)
-from samcls.learn.fit.schedule import Epoch, Fitted
-from samcls.learn.heads import ClosedHead
+from samcls.learn.fit.prediction import predict_logits, shape_of, to_probabilities
+from samcls.learn.fit.schedule import Epoch, Fitted, streams
+from samcls.learn.heads.base import SolvedHead
 from samcls.learn.heads.layers import SMALLEST
+from samcls.learn.heads.registry import build_head
 from samcls.learn.score.scoring import auc
 
 __all__ = ["solve"]
 
 
-def solve(head: ClosedHead, features: Features, config: TrainConfig) -> Fitted:
-    """Solve a head that needs no descent, its one number chosen on validation."""
+def solve(features: Features, config: TrainConfig) -> Fitted:
+    """Solve a head that needs no descent, its one number chosen on validation.
+
+    Args:
+        features: Standardised features with rows in `train` and `val`.
+        config: Of a head whose `fitting` is `solution`.
+    """
+    initial, *_ = streams(config.seed)
+    head = cast("SolvedHead", build_head(config, shape_of(features), initial))
     train, val = features.rows("train"), features.rows("val")
     labels = features.labels[train].repeat_interleave(features.views, 0).numpy()
     judges = {i: _judge(features, val, i) for i in range(len(features.tasks))}
@@ -55,7 +59,7 @@ def solve(head: ClosedHead, features: Features, config: TrainConfig) -> Fitted:
     return Fitted(head, epoch, (epoch,), len(head.grid) * len(features.tasks), named)
 
 
-def _means(head: ClosedHead, features: Features, rows: Tensor) -> Float[Tensor, "view feature"]:
+def _means(head: SolvedHead, features: Features, rows: Tensor) -> Float[Tensor, "view feature"]:
     size = batch_size(features.tokens)
     return batched(lambda part: head.means(*select(features, part)), features.flat(rows), size)
 
@@ -70,7 +74,9 @@ def _judge(
     def judge(probabilities: np.ndarray) -> tuple[float, float]:
         means = probabilities.reshape(-1, features.views, probabilities.shape[1]).mean(1)
         found = auc(labels[:, None], {"task": means})
-        surprises = np.log(np.clip(means[known, labels[known]], SMALLEST, 1))
-        return -1.0 if found is None else found, float(surprises.mean()) if known.any() else 0.0
+        log_likelihoods = np.log(np.clip(means[known, labels[known]], SMALLEST, 1))
+        return -1.0 if found is None else found, float(
+            log_likelihoods.mean()
+        ) if known.any() else 0.0
 
     return judge

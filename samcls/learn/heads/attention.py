@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from samcls.config import TrainConfig
-from samcls.learn.heads.base import Classifier, Counts, Head, Shape, Tokens
+from samcls.learn.heads.base import Classifier, Counts, Head, Reads, Shape, Tokens
 from samcls.learn.heads.layers import linear
 from samcls.learn.heads.slca import SLCA
 from samcls.pooling import masked_mean, to_map, to_tokens
@@ -97,6 +97,12 @@ class WeighingHead(Head):
         return logits
 
 
+def _stacks(head: "SLCAHead | SEHead") -> bool:
+    """Without links, and with a gate for each channel, arithmetic is that of stacked members."""
+    gates = [cast("SLCA", slca) for slca in head.attention]
+    return not head.classifier.links and all(slca.spread == 1 for slca in gates)
+
+
 class SLCAHead(WeighingHead):
     """SLCA on each level, mean over the valid cells, all levels side by side, then a classifier.
 
@@ -110,6 +116,16 @@ class SLCAHead(WeighingHead):
         window = config.window or shape.window
         self.pooled = window == shape.window and config.upsampling == "nearest"
         self.attention = _attentions(config, shape, window, generator)
+
+    @classmethod
+    def reads(cls, config: TrainConfig) -> Reads:
+        """Whole maps where the full form is needed, else the config's window."""
+        return Reads(None if config.upsampling == "bilinear" else config.window)
+
+    @property
+    def stacks(self) -> bool:
+        """In the pooled form."""
+        return self.pooled and _stacks(self)
 
     @classmethod
     def problems(cls, config: TrainConfig, shape: Shape) -> list[str]:
@@ -168,9 +184,16 @@ class SEHead(WeighingHead):
     control for what SLCA gains by being local.
     """
 
+    means_suffice = True
+
     def prepare(self, config: TrainConfig, shape: Shape, generator: torch.Generator) -> None:
         """Make one SLCA for each level."""
         self.attention = _attentions(config, shape, shape.window, generator)
+
+    @property
+    def stacks(self) -> bool:
+        """As SLCA's pooled form."""
+        return _stacks(self)
 
     @classmethod
     def problems(cls, config: TrainConfig, shape: Shape) -> list[str]:

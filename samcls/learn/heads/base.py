@@ -1,22 +1,44 @@
 """What every head keeps to, and the classifier that most of them end in.
 
 A head answers with logits of all tasks side by side, as many for a task as it has classes; softmax
-over a task's own logits gives its probabilities, whatever the link behind them.
+over a task's own logits gives its probabilities, whatever the link behind them. What the rest of
+samcls does with a head it asks the head: what it reads of a store, how it is fitted, whether several
+are fitted as one, what it answers for features of a whole store, and where its gates are open.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 
 from samcls.config import TrainConfig
+from samcls.learn.features.batches import batch_size, batched, select_rows
+from samcls.learn.features.pixels import Images, Pixels
+from samcls.learn.features.tensors import Features
 from samcls.learn.heads.layers import CumulativeLink, dropout, linear
 
-__all__ = ["Classifier", "Counts", "Head", "Shape", "Tokens", "split_logits"]
+__all__ = [
+    "Classifier",
+    "Counts",
+    "Fitting",
+    "Head",
+    "Judge",
+    "NetworkHead",
+    "Reads",
+    "Shape",
+    "SolvedHead",
+    "Tokens",
+    "split_logits",
+]
 
+# From one task's probabilities of validation images to their rank: AUC, then loss.
+Judge = Callable[[np.ndarray], tuple[float, float]]
+Fitting = Literal["solution", "members", "network"]
 Tokens = Mapping[str, Float[Tensor, "image _token _channel"]]
 Counts = Mapping[str, Float[Tensor, "image _token"]]
 
@@ -53,15 +75,35 @@ class Shape:
         return sum(self.classes.values())
 
 
+@dataclass(frozen=True)
+class Reads:
+    """What a head reads of a store, besides the levels: heads that read the same share it.
+
+    Attributes:
+        window: Side of the pooling window, in cells of the encoder's map; None means the store's.
+        pixels: Whether the images too.
+    """
+
+    window: int | None
+    pixels: bool = False
+
+
 class Head(nn.Module, ABC):
     """What every head keeps to: built from a config, called on tokens and counts by level.
 
     Attributes:
-        sees_pixels: Whether it is called with `pixels` too.
+        fitting: How it is fitted: `solution` in one go, `members` by descent, alone or with others,
+            `network` by descent through a network over pixels; see `samcls.learn.fit.fit`.
+        means_suffice: Whether it needs no more of a level than the mean over its valid cells.
+        maps_gates: Whether its gates lie on maps, which `gate_maps` gives.
+        learns_order: Whether it can learn classes as steps of one scale.
         partner_seed: Where features are shuffled between images, of their order; None for one's own.
     """
 
-    sees_pixels: bool = False
+    fitting: ClassVar[Fitting] = "members"
+    means_suffice: ClassVar[bool] = False
+    maps_gates: ClassVar[bool] = False
+    learns_order: ClassVar[bool] = True
     partner_seed: int | None = None
 
     @classmethod
@@ -81,6 +123,67 @@ class Head(nn.Module, ABC):
         del config, shape
         return []
 
+    @classmethod
+    def reads(cls, config: TrainConfig) -> Reads:
+        """What it reads of a store."""
+        return Reads(config.window)
+
+    @classmethod
+    def title(cls, config: TrainConfig) -> str:
+        """What tables call it: the config's name for it, and that of its control."""
+        return config.head
+
+    @property
+    def stacks(self) -> bool:
+        """Whether several such heads can be fitted as one, by `samcls.learn.fit.stacked`."""
+        return False
+
+    def answer(
+        self,
+        tokens: Mapping[str, Any],
+        counts: Counts,
+        rows: Int64[Tensor, " row"],
+        pixels: Pixels | None = None,
+        feeding: Int64[Tensor, " view"] | None = None,
+    ) -> Float[Tensor, "row logit"]:
+        """Logits without dropout, a batch at a time, on the CPU.
+
+        Args:
+            tokens: For each level, standardised window means, "image-and-view token channel", which
+                lie in memory, in a file, or on a device.
+            counts: For each level, number of valid map cells under each token.
+            rows: Which of them, on the CPU.
+            pixels: Of the same images, under the same views.
+            feeding: As `feeding` says.
+        """
+        del pixels, feeding
+        with torch.inference_mode():
+            size = batch_size(tokens)
+            return batched(lambda part: self(*select_rows(tokens, counts, part)), rows, size)
+
+    def feeding(self, features: Features) -> Int64[Tensor, " view"] | None:
+        """Which row of tokens and counts feeds each row of what it answers; None for its own."""
+        del features
+        return None
+
+    def gate_maps(
+        self, tokens: Tokens, counts: Counts, images: Images
+    ) -> dict[str, Float[Tensor, "image _channel _row _col"]]:
+        """Its gates A in (0, 1) where they lie, a batch at a time.
+
+        Args:
+            tokens: For each level, standardised window means.
+            counts: For each level, number of valid map cells under each token.
+            images: The same images.
+        """
+        del tokens, counts, images
+        return {}
+
+    def added(self, shape: Shape) -> str:
+        """What it adds to something plainer and costs, in a sentence; empty where there is nothing."""
+        del shape
+        return ""
+
     @abstractmethod
     def forward(
         self, tokens: Tokens, counts: Counts, generator: torch.Generator | None = None
@@ -91,6 +194,82 @@ class Head(nn.Module, ABC):
             tokens: For each level, standardised window means, "image token channel".
             counts: For each level, number of valid map cells under each token, "image token".
             generator: Source of dropout's masks in training; None means evaluation.
+        """
+
+
+class SolvedHead(Head):
+    """A head with a solution instead of descent, one number of its grid for each task."""
+
+    fitting = "solution"
+    learns_order = False
+
+    @property
+    @abstractmethod
+    def grid(self) -> tuple[float | int, ...]:
+        """The numbers tried."""
+
+    @abstractmethod
+    def means(self, tokens: Tokens, counts: Counts) -> Float[Tensor, "image feature"]:
+        """What it is solved on.
+
+        Args:
+            tokens: For each level, standardised window means.
+            counts: For each level, number of valid map cells under each token.
+        """
+
+    @abstractmethod
+    def solve(
+        self,
+        train: Float[Tensor, "image feature"],
+        labels: Int[np.ndarray, "image task"],
+        val: Float[Tensor, "view feature"],
+        judges: Mapping[int, Judge],
+    ) -> dict[int, float]:
+        """Solve each task for every number of the grid, and keep the best on validation.
+
+        Args:
+            train: Means of the training images.
+            labels: Their class indices; -1 where a label is missing.
+            val: Means of the validation images.
+            judges: For each task's column, what ranks validation probabilities: AUC, then loss.
+
+        Returns:
+            The number chosen for each task: the first of equals.
+        """
+
+
+class NetworkHead(Head):
+    """A head around a network over pixels, which `samcls.learn.fit.network` trains.
+
+    Attributes:
+        body: The network, its weights trained at a rate of their own.
+        size: Side of the images, in pixels.
+    """
+
+    fitting = "network"
+    body: nn.Module
+    size: int
+
+    @classmethod
+    def reads(cls, config: TrainConfig) -> Reads:
+        """Features at the config's window, and the images."""
+        return Reads(config.window, pixels=True)
+
+    @property
+    @abstractmethod
+    def needs_features(self) -> bool:
+        """Whether the answer depends on cached features at all."""
+
+    @abstractmethod
+    def learning(self) -> None:
+        """Into training, with whatever of the network is frozen left in evaluation."""
+
+    @abstractmethod
+    def normalise(self, images: Images) -> Float[Tensor, "image 3 size size"]:
+        """Pixels as the network was made for.
+
+        Args:
+            images: A batch.
         """
 
 

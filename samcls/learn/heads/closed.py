@@ -16,7 +16,7 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from samcls.config import TrainConfig
-from samcls.learn.heads.base import Counts, Head, Shape, Tokens
+from samcls.learn.heads.base import Counts, Head, Judge, Shape, SolvedHead, Tokens
 from samcls.learn.heads.layers import SMALLEST
 from samcls.learn.heads.pooled import pooled_means
 
@@ -27,19 +27,20 @@ NEIGHBOURS = (1, 3, 5, 10, 20, 50, 100)
 ITERATIONS = 5000
 NEVER = -1e9  # logit of a class that training has not seen: its probability is exactly 0
 
-Judge = Callable[[np.ndarray], tuple[float, float]]
 Labels = Int[np.ndarray, "image task"]
 X = Float[np.ndarray, "image feature"]
 Val = Float[np.ndarray, "view feature"]
 
 
-class ClosedHead(Head):
-    """A head with a solution instead of descent.
+class ClosedHead(SolvedHead):
+    """A head on each level's mean, every feature standardised on the training images.
 
     Args:
         config: Its class weights.
         shape: What the head is given and what it answers.
     """
+
+    means_suffice = True
 
     def __init__(self, config: TrainConfig, shape: Shape) -> None:
         super().__init__()
@@ -72,17 +73,7 @@ class ClosedHead(Head):
         val: Float[Tensor, "view feature"],
         judges: Mapping[int, Judge],
     ) -> dict[int, float]:
-        """Solve each task for every number of the head's grid, and keep the best on validation.
-
-        Args:
-            train: Means of the training images.
-            labels: Their class indices; -1 where a label is missing.
-            val: Means of the validation images.
-            judges: For each task's column, what ranks validation probabilities: AUC, then loss.
-
-        Returns:
-            The number chosen for each task: the first of equals.
-        """
+        """Each task on the standardised means."""
         mean = train.mean(0)
         std = train.std(0, correction=0)
         std = torch.where(std > 0, std, torch.ones_like(std))
@@ -93,11 +84,6 @@ class ClosedHead(Head):
             chosen[task] = self._solve_task(task, scaled[known], labels[known, task], judged, judge)
         self._rescale(mean, std)
         return chosen
-
-    @property
-    @abstractmethod
-    def grid(self) -> tuple[float | int, ...]:
-        """The numbers tried."""
 
     @abstractmethod
     def _solve_task(

@@ -28,6 +28,8 @@ class LinearHead(Head):
         generator: Source of the initial weights.
     """
 
+    means_suffice = True
+
     def __init__(
         self, config: TrainConfig, shape: Shape, hidden: int, generator: torch.Generator
     ) -> None:
@@ -46,6 +48,11 @@ class LinearHead(Head):
         del shape
         asked = f"hidden is {config.hidden}, and the linear head has no hidden layer; take head mlp"
         return [asked] if config.hidden else []
+
+    @property
+    def stacks(self) -> bool:
+        """Without cumulative links."""
+        return not self.classifier.links
 
     def forward(
         self, tokens: Tokens, counts: Counts, generator: torch.Generator | None = None

@@ -16,16 +16,14 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from samcls.config import TrainConfig, Upsampling
+from samcls.config import TrainConfig
 from samcls.learn.features.tensors import Features
 from samcls.learn.fit.fit import fit
 from samcls.learn.fit.prediction import predict_logits, to_probabilities
-from samcls.learn.heads import HEADS
+from samcls.learn.heads.controls import plain_controls, reference, slca_control
 from samcls.learn.score.scoring import majority_class
 
 __all__ = ["Answer", "baselines", "majority_answer", "majority_classes", "shuffled"]
-
-CONTROLS = ("linear", "se")
 
 Probabilities = dict[str, Float[np.ndarray, "image _class"]]
 
@@ -53,18 +51,19 @@ def baselines(
     Args:
         features: Standardised features.
         config: The run that they stand beside, whose settings they share.
-        every: Whether to train `linear`, `se` and SLCA on shuffled features too.
+        every: Whether to train the plainest heads and SLCA on shuffled features too.
 
     Yields:
         The baseline's name and what it says.
     """
     yield "majority", Answer(majority_answer(features, majority_classes(features)))
-    yield "logistic", _fitted(features, features, _plain(config, "logistic"))
+    name, beside = reference(config)
+    yield name, _fitted(features, features, beside)
     if every:
-        for name in CONTROLS:
-            yield name, _fitted(features, features, _plain(config, name))
-        changed = replace(config, head="slca", upsampling=_upsampling(config))
-        yield "slca, shuffled", _fitted(shuffled(features, config.seed), features, changed)
+        for name, beside in plain_controls(config):
+            yield name, _fitted(features, features, beside)
+        name, beside = slca_control(config)
+        yield name, _fitted(shuffled(features, config.seed), features, beside)
 
 
 def majority_classes(features: Features) -> dict[str, int]:
@@ -92,16 +91,6 @@ def shuffled(features: Features, seed: int) -> Features:
         rows = features.rows(split)
         labels[rows] = labels[rows[torch.randperm(len(rows), generator=generator)]]
     return replace(features, labels=labels)
-
-
-def _upsampling(config: TrainConfig) -> Upsampling:
-    """A guided network's is from windows to stages; SLCA's own needs whole maps, which were not read."""
-    return "nearest" if HEADS[config.head].sees_pixels else config.upsampling
-
-
-def _plain(config: TrainConfig, head: str) -> TrainConfig:
-    """The run's settings for a head that knows neither a hidden layer nor a cumulative link."""
-    return replace(config, head=head, hidden=0, ordinal=())
 
 
 def _fitted(given: Features, features: Features, config: TrainConfig) -> Answer:

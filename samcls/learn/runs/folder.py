@@ -37,6 +37,7 @@ from jaxtyping import Float
 
 from samcls.config import TrainConfig, digest, load_toml, to_toml
 from samcls.errors import InputError, OverwriteRefused
+from samcls.files import PART, few, to_json, write_whole
 from samcls.learn.features.tensors import Features
 from samcls.learn.fit.prediction import Model, load_model, load_tasks, model_files
 from samcls.learn.fit.schedule import Epoch
@@ -77,7 +78,6 @@ FILES = (
 CHECKED = tuple(name for name in FILES if name != "environment.json")
 TABLES = ("predictions.csv", "history.csv")
 MEDMNIST = re.compile(r"\w+_\[AUC\].*@.*\.csv")
-PART = ".part"  # of what is being written
 
 Log = Callable[[str], None]
 
@@ -193,7 +193,7 @@ def refuse_overwrite(path: str | Path) -> None:
     strange = sorted(p.name for p in path.iterdir() if not _own(p)) if path.exists() else []
     if strange:
         raise OverwriteRefused(
-            f"{path} holds {', '.join(strange[:5])}, which no run wrote; name a new or empty folder"
+            f"{path} holds {few(strange)}, which no run wrote; name a new or empty folder"
         )
 
 
@@ -224,7 +224,7 @@ def begin_run(path: str | Path, config: TrainConfig, log: Log = lambda _: None) 
     for file in left:
         if not (goes_on and file.name == CHECKPOINT):
             file.unlink()
-    _write(path / "config.toml", text)
+    write_whole(path / "config.toml", text)
 
 
 def _differing(old: Path, text: bytes) -> str:
@@ -245,8 +245,8 @@ def write_run(path: str | Path, files: Mapping[str, bytes]) -> None:
     """
     path = Path(path)
     for name, content in files.items():
-        _write(path / name, content)
-    _write(path / MARK, _mark(files))
+        write_whole(path / name, content)
+    write_whole(path / MARK, _mark(files))
     (path / CHECKPOINT).unlink(missing_ok=True)
 
 
@@ -299,12 +299,12 @@ def run_files(
     """
     return {
         "config.toml": to_toml(model.config).encode(),
-        "fingerprint.json": _json(features.fingerprint),
-        "metrics.json": _json(metrics),
+        "fingerprint.json": to_json(features.fingerprint),
+        "metrics.json": to_json(metrics),
         "predictions.csv": prediction_table(features, probabilities, split),
         "history.csv": history_csv(history),
         **model_files(model),
-        "environment.json": _json(environment()),
+        "environment.json": to_json(environment()),
     }
 
 
@@ -407,18 +407,4 @@ def _parse_history(content: bytes) -> tuple[Epoch, ...]:
 
 def _mark(files: Mapping[str, bytes]) -> bytes:
     sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    return _json({"sha256": sums})
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, indent=2, allow_nan=False, ensure_ascii=False) + "\n").encode()
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write beside the path and move into place: a file that is there is whole."""
-    part = path.with_name(path.name + PART)
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    return to_json({"sha256": sums})

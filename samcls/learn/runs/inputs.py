@@ -21,7 +21,8 @@ from samcls.learn.features.tensors import (
     selection_problems,
     with_pixels,
 )
-from samcls.learn.heads import HEADS, Shape, head_problems, learns_order, unknown_head
+from samcls.learn.heads.base import Shape
+from samcls.learn.heads.registry import head_problems, learns_order, reads, unknown_head
 from samcls.learn.runs.folder import refuse_overwrite
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, PENDING
@@ -53,7 +54,7 @@ def check(store: FeatureStore, config: TrainConfig, run_dir: str | Path | None =
         f"unknown ordinal task {t}; learned are {', '.join(targets.tasks)}" for t in missing
     ]
     if problems:
-        problems += unknown_head(config)
+        problems += unknown_head(config.head)
     else:
         problems += head_problems(settled(config, targets), shape_for(store, config, targets))
     problems += _row_problems(store, targets)
@@ -93,14 +94,12 @@ def features_for(
         RunError: where there is no room for a scratch file.
     """
     features = load_features(store, config.levels, loading_window(config), targets, memory)
-    looks = HEADS[config.head].sees_pixels
-    return with_pixels(features, store, memory) if looks else features
+    return with_pixels(features, store, memory) if reads(config).pixels else features
 
 
 def loading_window(config: TrainConfig) -> int | None:
-    """The window to load features at: whole maps where SLCA needs its full form."""
-    bilinear = config.head == "slca" and config.upsampling == "bilinear"
-    return None if bilinear else config.window
+    """The window to load features at; None means the store's own."""
+    return reads(config).window
 
 
 def shape_for(store: FeatureStore, config: TrainConfig, targets: Targets) -> Shape:

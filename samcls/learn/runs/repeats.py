@@ -12,7 +12,6 @@ as long as one.
 """
 
 import itertools
-import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -23,6 +22,7 @@ import numpy as np
 
 from samcls.config import TrainConfig, digest
 from samcls.errors import OverwriteRefused
+from samcls.files import PART, few, to_json, write_whole
 from samcls.learn.runs.folder import MARK, SUMMARY, load_run
 from samcls.learn.runs.inputs import check, settled
 from samcls.learn.runs.medmnist import check_medmnist
@@ -94,9 +94,7 @@ def train_repeats(
         result["notes"] += interval_notes(result["pooled"][0])
     elif config.intervals:
         _add(result["test"], _of_mean(config, [folder / name for name in plan]))
-    part = folder / f"{SUMMARY}.part"
-    part.write_text(json.dumps(result, indent=2, allow_nan=False), encoding="utf-8")
-    part.replace(folder / SUMMARY)
+    write_whole(folder / SUMMARY, to_json(result))
     return result
 
 
@@ -121,11 +119,11 @@ def _by_seed(plan: Mapping[str, TrainConfig]) -> dict[int, list[str]]:
 
 
 def _refuse_strangers(folder: Path, plan: Mapping[str, TrainConfig]) -> None:
-    own = {*plan, SUMMARY, f"{SUMMARY}.part"}
+    own = {*plan, SUMMARY, f"{SUMMARY}{PART}"}
     strange = sorted({p.name for p in folder.iterdir()} - own) if folder.is_dir() else []
     if strange:
         raise OverwriteRefused(
-            f"{folder} holds {', '.join(strange[:5])}, which these runs did not write; name a new "
+            f"{folder} holds {few(strange)}, which these runs did not write; name a new "
             "or empty folder"
         )
 

@@ -4,14 +4,14 @@ Fitted on validation by maximum likelihood (Guo et al., 1706.04599); it changes 
 two classes and no answer. 78 images take 2 ms.
 
     temperature = fit_temperature(labels, probabilities)
-    probabilities = cooled(probabilities, temperature)
+    probabilities = temperature_scaled(probabilities, temperature)
 """
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy.optimize import minimize_scalar
 
-__all__ = ["cooled", "fit_temperature"]
+__all__ = ["fit_temperature", "temperature_scaled"]
 
 RANGE = 20.0  # highest temperature tried, and one over the lowest
 SMALLEST = 1e-12
@@ -32,17 +32,17 @@ def fit_temperature(
     logs = np.log(np.clip(probabilities[known], SMALLEST, 1)).astype(np.float64)
     truth = labels[known]
 
-    def surprise(log_temperature: float) -> float:
+    def nll(log_temperature: float) -> float:
         scaled = logs / np.exp(log_temperature)
         top = scaled.max(1, keepdims=True)
         norm = np.log(np.exp(scaled - top).sum(1)) + top[:, 0]
         return float((norm - scaled[np.arange(len(truth)), truth]).mean())
 
     bounds = (-np.log(RANGE), np.log(RANGE))
-    return float(np.exp(minimize_scalar(surprise, bounds=bounds, method="bounded").x))
+    return float(np.exp(minimize_scalar(nll, bounds=bounds, method="bounded").x))
 
 
-def cooled(
+def temperature_scaled(
     probabilities: Float[np.ndarray, "image class"], temperature: float
 ) -> Float[np.ndarray, "image class"]:
     """Softmax of the logarithms over the temperature; rows sum to 1."""

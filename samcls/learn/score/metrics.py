@@ -10,7 +10,7 @@ tables), everything of the ranking from one sort a class.
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-__all__ = ["FIGURES", "SPECIFICITY", "area", "bounds", "figures", "mean_defined", "predicted"]
+__all__ = ["FIGURES", "SPECIFICITY", "bounds", "figures", "mean_defined", "predicted", "roc_auc"]
 
 FIGURES = (
     "auc",
@@ -94,12 +94,12 @@ def predicted(probabilities: Probabilities) -> Labels:
     return most_probable
 
 
-def area(
+def roc_auc(
     weights: Weights, positive: Bool[np.ndarray, " image"], scores: Float[np.ndarray, " image"]
 ) -> PerResample:
     """Area under the ROC curve: how often a positive outscores a negative, ties counting half."""
-    area: np.ndarray = _ranking(weights, positive, scores)[0]
-    return area
+    found: np.ndarray = _ranking(weights, positive, scores)[0]
+    return found
 
 
 def mean_defined(values: Float[np.ndarray, "part ..."]) -> Float[np.ndarray, "..."]:

@@ -15,9 +15,9 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from samcls.learn.score.calibration import cooled
+from samcls.learn.score.calibration import temperature_scaled
 from samcls.learn.score.intervals import intervals, left_out, support, unit_numbers
-from samcls.learn.score.metrics import FIGURES, area, bounds, figures, mean_defined
+from samcls.learn.score.metrics import FIGURES, bounds, figures, mean_defined, roc_auc
 
 __all__ = ["auc", "labelled", "majority_class", "mean_intervals", "resample", "score"]
 
@@ -80,7 +80,7 @@ def score(
             }
         )
         if temperatures is not None:
-            scaled = figures(np.ones((1, len(y))), y, cooled(p, temperatures[task]))
+            scaled = figures(np.ones((1, len(y))), y, temperature_scaled(p, temperatures[task]))
             tables[task]["temperature"] = temperatures[task]
             tables[task]["ece_scaled"] = _plain(scaled[FIGURES.index("ece"), 0])
     if len(tables) == 1:
@@ -138,7 +138,7 @@ def auc(
         _, y, p = labelled(labels[:, i], of_task)
         ones = np.ones((1, len(y)))
         positives = [1] if p.shape[1] == 2 else range(p.shape[1])
-        values.append(mean_defined(np.stack([area(ones, y == c, p[:, c]) for c in positives])))
+        values.append(mean_defined(np.stack([roc_auc(ones, y == c, p[:, c]) for c in positives])))
     return _plain(mean_defined(np.stack(values))[0])
 
 

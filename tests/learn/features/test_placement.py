@@ -10,20 +10,22 @@ from torch.testing import assert_close
 from samcls.config import TrainConfig
 from samcls.device import autocast, choose_device, training_dtype
 from samcls.errors import ConfigError
+from samcls.learn.features.batches import select
 from samcls.learn.features.placement import moved, placed
 from samcls.learn.features.tensors import Features, Standardiser, load_features
 from samcls.learn.fit.adamw import StackedAdamW
 from samcls.learn.fit.fit import fit
-from samcls.learn.fit.prediction import predict_logits, select, shape_of
+from samcls.learn.fit.prediction import predict_logits, shape_of
 from samcls.learn.fit.stacked import Members, stack_of
-from samcls.learn.heads import HEADS, ClosedHead, Shape, build_head
+from samcls.learn.heads.base import Shape
 from samcls.learn.heads.layers import dropout
+from samcls.learn.heads.registry import HEADS, build_head, head_class
 from samcls.store.feature_store import FeatureStore
 
 MakeStore = Callable[..., FeatureStore]
 CONFIG = TrainConfig(epochs=6, batch_size=16, learning_rate=1e-2, reduction=2, intervals=0)
 CPU = torch.device("cpu")
-DESCENDED = sorted(name for name, head in HEADS.items() if not issubclass(head, ClosedHead))
+DESCENDED = sorted(name for name in HEADS if head_class(name).fitting == "members")
 
 
 def standard(store: FeatureStore, memory: int | None = None) -> Features:

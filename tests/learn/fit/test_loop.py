@@ -9,13 +9,15 @@ from hypothesis import strategies as st
 
 from samcls.config import TrainConfig
 from samcls.errors import RunError
+from samcls.learn.features.batches import mean_features
 from samcls.learn.features.tensors import Features
 from samcls.learn.fit.adamw import StackedAdamW
-from samcls.learn.fit.loop import fit_together, mean_features
+from samcls.learn.fit.fit import fit_together
 from samcls.learn.fit.losses import Criterion
 from samcls.learn.fit.schedule import Fitted
-from samcls.learn.fit.stacked import can_stack, stack_of
-from samcls.learn.heads import Shape, build_head
+from samcls.learn.fit.stacked import stack_of
+from samcls.learn.heads.base import Shape
+from samcls.learn.heads.registry import build_head
 
 BASE = TrainConfig(epochs=3, patience=0, batch_size=16, reduction=4, intervals=0)
 
@@ -216,7 +218,7 @@ def test_what_cannot_be_stacked_trains_alone(config: TrainConfig) -> None:
     features = drawn()
     shape = Shape(features.channels, {"grade": 3}, features.grids, features.window)
     heads = [build_head(config, shape, torch.Generator().manual_seed(i)) for i in range(2)]
-    assert not can_stack(heads[0])
+    assert not heads[0].stacks
     with pytest.raises(ValueError, match="trains alone"):
         stack_of(heads)
     (fitted,) = fit_together(features, [config])

@@ -12,13 +12,15 @@ from torch import nn
 
 from samcls.config import TrainConfig
 from samcls.errors import ConfigError, RunError, WeightsError
+from samcls.learn.features.batches import partners
 from samcls.learn.features.pixels import Pixels
 from samcls.learn.features.tensors import Features
-from samcls.learn.fit.network import Training, _optimizer, fit_guided
+from samcls.learn.fit.fit import fit
+from samcls.learn.fit.loop import Loop
+from samcls.learn.fit.network import NetworkTrainer, _optimizer
 from samcls.learn.fit.prediction import shape_of
-from samcls.learn.heads import HEADS, build_head, head_problems
-from samcls.learn.heads.guided.answer import answered, feeding, partners
 from samcls.learn.heads.guided.net import GuidedNet
+from samcls.learn.heads.registry import build_head, head_class, head_problems, unknown_head
 
 SIDE = 32
 CONFIG = TrainConfig(
@@ -72,9 +74,9 @@ def same(a: Any, b: Any) -> bool:
 
 def test_a_name_leads_to_a_network() -> None:
     """`guided:` and a timm model is a head like any other, and other names are not."""
-    assert HEADS["guided:resnet18"] is GuidedNet
-    assert "guided:resnet18" in HEADS
-    assert "resnet18" not in HEADS
+    assert head_class("guided:resnet18") is GuidedNet
+    assert not unknown_head("guided:resnet18")
+    assert unknown_head("resnet18")
     given = shape_of(features())
     net = build_head(CONFIG, given, torch.Generator())
     assert isinstance(net, GuidedNet)
@@ -103,13 +105,13 @@ def test_a_store_without_pixels_is_refused() -> None:
     (problem,) = head_problems(CONFIG, shape_of(bare))
     assert "--keep-pixels" in problem
     with pytest.raises(ConfigError, match="the store keeps none"):
-        Training(bare, CONFIG)
+        NetworkTrainer(bare, CONFIG)
 
 
 def test_training_learns_from_pixels() -> None:
     """A bright corner is found, and what the gates add is told."""
     told: list[str] = []
-    fitted = fit_guided(features(), replace(CONFIG, epochs=6), told.append)
+    fitted = fit(features(), replace(CONFIG, epochs=6), told.append)
     assert "gates add" in told[0]
     assert fitted.best.val_auc == 1.0
     assert [epoch.epoch for epoch in fitted.history] == list(range(1, 7))
@@ -118,13 +120,13 @@ def test_training_learns_from_pixels() -> None:
 def test_equal_seeds_train_equal_networks() -> None:
     """Bit for bit, whatever PyTorch's global stream holds, which is left as it was."""
     torch.manual_seed(1)
-    one = fit_guided(features(), CONFIG)
+    one = fit(features(), CONFIG)
     torch.manual_seed(2)
     state = torch.get_rng_state()
-    two = fit_guided(features(), CONFIG)
+    two = fit(features(), CONFIG)
     assert same(one, two)
     assert torch.equal(torch.get_rng_state(), state)
-    assert not same(one, fit_guided(features(), replace(CONFIG, seed=1)))
+    assert not same(one, fit(features(), replace(CONFIG, seed=1)))
 
 
 class Cut(Exception):
@@ -135,7 +137,7 @@ class Cut(Exception):
 def test_a_run_that_was_cut_off_ends_as_one_that_was_not(tmp_path: Path, at: int) -> None:
     """Going on from a checkpoint gives the same weights and history, bit for bit."""
     given, config = features(), replace(CONFIG, jitter=0.1, epochs=3)
-    whole = fit_guided(given, config)
+    whole = fit(given, config)
     file = tmp_path / "checkpoint.pt"
 
     def cut(line: str) -> None:
@@ -143,9 +145,9 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(tmp_path: Path, at: int
             raise Cut
 
     with pytest.raises(Cut):
-        fit_guided(given, config, cut, file, seconds=0.0)
+        fit(given, config, cut, file, seconds=0.0)
     told: list[str] = []
-    resumed = fit_guided(given, config, told.append, file, seconds=0.0)
+    resumed = fit(given, config, told.append, file, seconds=0.0)
     assert f"going on after epoch {at} of 3" in told
     assert same(whole, resumed)
     assert whole.history == resumed.history
@@ -154,17 +156,17 @@ def test_a_run_that_was_cut_off_ends_as_one_that_was_not(tmp_path: Path, at: int
 def test_a_checkpoint_of_other_settings_or_images_is_not_gone_on_from(tmp_path: Path) -> None:
     """It is begun anew then, and a damaged one is refused with what to do."""
     given, file = features(), tmp_path / "checkpoint.pt"
-    fit_guided(given, CONFIG, checkpoint=file, seconds=0.0)
+    fit(given, CONFIG, checkpoint=file, seconds=0.0)
     for data, config in (
         (given, replace(CONFIG, seed=3)),
         (replace(given, labels=1 - given.labels), CONFIG),
     ):
         told: list[str] = []
-        fit_guided(data, replace(config, epochs=3), told.append, file, seconds=1e9)
+        fit(data, replace(config, epochs=3), told.append, file, seconds=1e9)
         assert not any("going on" in line for line in told)
     file.write_bytes(file.read_bytes()[:1000])
     with pytest.raises(RunError, match=r"checkpoint.* is damaged.* remove it"):
-        fit_guided(given, CONFIG, checkpoint=file)
+        fit(given, CONFIG, checkpoint=file)
 
 
 @pytest.mark.parametrize("weights", ["none", "balanced"])
@@ -182,7 +184,7 @@ def test_parts_of_a_step_add_up_to_it(weights: str) -> None:
     losses = []
     nets = []
     for parts in (1, 3):
-        training = Training(given, replace(config, accumulate=parts))
+        training = NetworkTrainer(given, replace(config, accumulate=parts))
         training.net.learning()
         losses.append(float(training.step(given.rows("train")[:9], 0.01)))
         nets.append(dict(training.net.named_parameters()))
@@ -205,9 +207,9 @@ def test_what_timm_spares_is_not_decayed() -> None:
 def test_a_frozen_backbone_stays_as_it_was() -> None:
     """Its weights and running means do not move; gates and classifier do."""
     before = build_head(CONFIG, shape_of(features()), torch.Generator().manual_seed(1))
-    training = Training(features(), replace(CONFIG, freeze_backbone=True))
+    training = NetworkTrainer(features(), replace(CONFIG, freeze_backbone=True))
     old = {k: v.clone() for k, v in training.net.state_dict().items()}
-    training.epoch()
+    Loop(training).epoch()
     for name, value in training.net.state_dict().items():
         assert torch.equal(value, old[name]) == name.startswith("body."), name
     assert any(name.startswith("gates.") for name in before.state_dict())
@@ -215,7 +217,7 @@ def test_a_frozen_backbone_stays_as_it_was() -> None:
 
 def test_the_backbone_has_a_rate_of_its_own() -> None:
     """Gates and classifier step at learning_rate, the network at backbone_learning_rate."""
-    training = Training(features(), CONFIG)
+    training = NetworkTrainer(features(), CONFIG)
     training.step(features().rows("train")[:8], 5e-3)
     named = {id(v): k for k, v in training.net.named_parameters()}
     for group in training._optimizer.param_groups:
@@ -229,9 +231,10 @@ def test_controls_see_the_same_images_in_the_same_order() -> None:
     """At one seed the first losses of network and classifier agree wherever gates do nothing."""
     firsts = {}
     for control in ("none", "plain", "se", "shuffled"):
-        training = Training(features(), replace(CONFIG, control=control))
+        training = NetworkTrainer(features(), replace(CONFIG, control=control))
+        assert isinstance(training.net, GuidedNet)
         with training.net.ungated():
-            firsts[control] = training.training_pass(1)[0]
+            firsts[control] = training.training_pass(1)[0][0]
     assert len(set(firsts.values())) == 1
 
 
@@ -244,7 +247,7 @@ def test_shuffled_features_are_another_images_of_the_same_split() -> None:
     assert all(given.splits[i] == given.splits[j] for i, j in enumerate(found.tolist()))
     net = build_head(replace(CONFIG, control="shuffled"), shape_of(given), torch.Generator())
     assert isinstance(net, GuidedNet)
-    order = feeding(net, given)
+    order = net.feeding(given)
     assert order is not None
     assert torch.equal(order[1::2], 2 * found + 1)
 
@@ -255,7 +258,7 @@ def test_gates_carry_what_only_the_features_know() -> None:
     config = replace(CONFIG, epochs=12, learning_rate=3e-2, gate="multiply")
     areas = {}
     for control in ("none", "plain", "shuffled"):
-        best = fit_guided(given, replace(config, control=control)).best
+        best = fit(given, replace(config, control=control)).best
         areas[control] = best.val_auc or 0.0
     assert areas["none"] > 0.95
     assert max(areas["plain"], areas["shuffled"]) < areas["none"]
@@ -278,8 +281,8 @@ def test_answers_do_not_depend_on_the_batch() -> None:
     net = build_head(CONFIG, shape_of(given), torch.Generator())
     assert isinstance(net, GuidedNet)
     rows = torch.arange(12)
-    together = answered(net, given.tokens, given.counts, given.pixels, rows)
-    alone = answered(net, given.tokens, given.counts, given.pixels, rows[5:6])
+    together = net.answer(given.tokens, given.counts, rows, given.pixels)
+    alone = net.answer(given.tokens, given.counts, rows[5:6], given.pixels)
     torch.testing.assert_close(together[5:6], alone, atol=1e-5, rtol=1e-4)
 
 
@@ -287,9 +290,9 @@ def test_answers_do_not_depend_on_the_batch() -> None:
 def test_channels_last_gives_the_same_training(precision: str) -> None:
     """Memory order changes rounding alone; bfloat16 trains too."""
     config = replace(CONFIG, precision=precision, epochs=1)
-    plain = Training(features(), config)
-    last = Training(features(), replace(config, channels_last=True))
-    losses = [training.training_pass(1)[0] for training in (plain, last)]
+    plain = NetworkTrainer(features(), config)
+    last = NetworkTrainer(features(), replace(config, channels_last=True))
+    losses = [training.training_pass(1)[0][0] for training in (plain, last)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-3 if precision == "float32" else 0.1)
 
 
@@ -301,5 +304,5 @@ def test_a_compiled_network_learns_the_same(monkeypatch: pytest.MonkeyPatch) -> 
     """Gates are traced with the network, and the weights keep their names."""
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
     config = replace(CONFIG, epochs=1, batch_size=64)
-    compiled = fit_guided(features(), replace(config, compile=True))
-    assert same(compiled, fit_guided(features(), config))
+    compiled = fit(features(), replace(config, compile=True))
+    assert same(compiled, fit(features(), config))

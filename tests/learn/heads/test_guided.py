@@ -15,7 +15,6 @@ from samcls.config import TrainConfig
 from samcls.errors import ConfigError, InputError
 from samcls.learn.heads.base import Classifier, Shape
 from samcls.learn.heads.guided.backbone import Point, load_backbone, point_names, points_of
-from samcls.learn.heads.guided.cost import cost_of
 from samcls.learn.heads.guided.net import Gating, GuidedNet, paired_levels
 from samcls.learn.heads.guided.resize import Resize, axis_weights
 
@@ -353,7 +352,7 @@ def test_cost_counts_the_gates_by_hand() -> None:
     """Parameters and multiplications of the gates are those of their layers and of the gating."""
     given = shape()
     net = net_of("resnet", given=given)
-    found = cost_of(net, given)
+    found = net.cost(given)
     points = points_of(body_of("resnet"), SIDE)
     parameters = macs = 0
     for (_, point), channels in zip(points.items(), given.channels.values(), strict=True):
@@ -385,7 +384,7 @@ def test_gates_of_sam_vit_h_stay_under_their_limits(name: str, size: int, reduct
     net = GuidedNet(
         body, given, Gating(reduction=reduction), classifier, size=size, generator=generator
     )
-    found = cost_of(net, given)
+    found = net.cost(given)
     assert found.parameters_added <= 0.05 * found.parameters
     assert found.macs_added <= 0.01 * found.macs
 

@@ -6,12 +6,13 @@ from torch.testing import assert_close
 
 from samcls.config import TrainConfig
 from samcls.errors import ConfigError
-from samcls.learn.heads import HEADS, ClosedHead, Head, Shape, build_head, split_logits
+from samcls.learn.heads.base import Head, Shape, split_logits
 from samcls.learn.heads.layers import dropout, linear
+from samcls.learn.heads.registry import HEADS, build_head, head_class
 
 CHANNELS = {"patch": 12, "neck": 8}
 GRIDS = {"patch": (2, 3), "neck": (2, 3)}
-DESCENDED = sorted(name for name, head in HEADS.items() if not issubclass(head, ClosedHead))
+DESCENDED = sorted(name for name in HEADS if head_class(name).fitting == "members")
 
 
 def build(config: TrainConfig, classes: int = 2, seed: int = 0) -> Head:

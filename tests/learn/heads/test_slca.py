@@ -11,7 +11,9 @@ from torch import Tensor
 from torch.testing import assert_close
 
 from samcls.config import Gate, TrainConfig
-from samcls.learn.heads import Shape, SLCAHead, build_head
+from samcls.learn.heads.attention import SLCAHead
+from samcls.learn.heads.base import Shape
+from samcls.learn.heads.registry import build_head
 from samcls.learn.heads.slca import SLCA
 from samcls.pooling import masked_mean, pool, to_map, to_tokens
 

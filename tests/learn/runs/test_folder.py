@@ -17,7 +17,7 @@ from samcls.errors import InputError, OverwriteRefused
 from samcls.learn.features.tensors import Features, Standardiser, load_features
 from samcls.learn.fit.prediction import Model, shape_of
 from samcls.learn.fit.schedule import Epoch
-from samcls.learn.heads import build_head
+from samcls.learn.heads.registry import build_head
 from samcls.learn.runs.folder import begin_run, environment, load_run, run_files, write_run
 from samcls.store.feature_store import FeatureStore
 

@@ -24,9 +24,9 @@ from samcls.errors import FingerprintMismatch, InputError
 from samcls.learn.features.tensors import load_features, with_pixels
 from samcls.learn.fit.prediction import predict_logits, to_probabilities
 from samcls.learn.heads.guided.backbone import have_weights
-from samcls.learn.heads.guided.maps import attention_maps
 from samcls.learn.heads.guided.net import GuidedNet
 from samcls.learn.runs.folder import load_run
+from samcls.learn.runs.maps import attention_maps
 from samcls.learn.runs.predictions import read_predictions
 from samcls.learn.runs.train import train
 from samcls.store.feature_store import FeatureStore
@@ -184,7 +184,7 @@ CHILD = """
 import sys
 
 from samcls.config import load_toml, TrainConfig
-from samcls.learn.guided import fit
+from samcls.learn.fit import loop
 from samcls.learn.runs.train import train
 from samcls.store.feature_store import FeatureStore
 
@@ -192,7 +192,7 @@ def loaded(line):
     encoders = ("samcls.encode", "samcls.data", "segment_anything")
     print([name for name in sys.modules if name.startswith(encoders)], flush=True)
 
-fit.CHECKPOINT_SECONDS = 0.0
+loop.CHECKPOINT_SECONDS = 0.0
 train(FeatureStore.open(sys.argv[1]), load_toml(TrainConfig, sys.argv[2]), sys.argv[3], loaded)
 """
 

@@ -14,7 +14,7 @@ from sklearn.metrics import (
     roc_curve,
 )
 
-from samcls.learn.score.calibration import cooled, fit_temperature
+from samcls.learn.score.calibration import fit_temperature, temperature_scaled
 from samcls.learn.score.metrics import FIGURES, figures, predicted
 
 
@@ -87,11 +87,13 @@ def test_a_known_temperature_is_found() -> None:
     generator = np.random.default_rng(0)
     p = generator.dirichlet(np.ones(3), 20_000)
     labels = (generator.random((len(p), 1)) > p.cumsum(1)).sum(1)
-    sharp = cooled(p, 1 / 2.5)
+    sharp = temperature_scaled(p, 1 / 2.5)
     temperature = fit_temperature(labels, sharp)
     assert temperature == pytest.approx(2.5, rel=0.05)
-    before, after = (table(labels, q)["ece"] for q in (sharp, cooled(sharp, temperature)))
+    before, after = (
+        table(labels, q)["ece"] for q in (sharp, temperature_scaled(sharp, temperature))
+    )
     assert after < 0.02
     assert before > 0.1
-    assert np.array_equal(cooled(sharp, temperature).argmax(1), sharp.argmax(1))
+    assert np.array_equal(temperature_scaled(sharp, temperature).argmax(1), sharp.argmax(1))
     assert fit_temperature(np.full(5, -1), p[:5]) == 1.0

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from samcls.errors import ConfigError, WeightsError
 
 __all__ = [
+    "GUIDED",
     "POINTS",
     "Point",
     "backbone_problems",
@@ -32,6 +33,7 @@ __all__ = [
     "points_of",
 ]
 
+GUIDED = "guided:"  # what stands before the model's name in a head's
 POINTS = ("stem", "stage1", "stage2", "stage3", "stage4")
 SHOWN = 5  # names that an error lists
 STEMS = ("stem", "patch_embed")  # what families call it whose list starts with the first stage

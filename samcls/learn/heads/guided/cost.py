@@ -13,19 +13,17 @@ no values: 2 s for SENet154. Added by gates from SAM's five levels, pooled to 16
 Pooled to 8 x 8 windows (`--window 8`) they cost a quarter of the multiplications: 0.35 % for ResNet152.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from samcls.config import TrainConfig
-from samcls.learn.heads import GUIDED
-from samcls.learn.heads.base import Classifier, Shape
-from samcls.learn.heads.guided.backbone import features_of, load_backbone
-from samcls.learn.heads.guided.net import Gating, GuidedNet
+from samcls.learn.heads.base import NetworkHead, Shape
+from samcls.learn.heads.guided.gates import GatedPoint, switched_off
 
-__all__ = ["Cost", "cost_of", "cost_of_network"]
+__all__ = ["Cost", "cost_of"]
 
 
 @dataclass(frozen=True)
@@ -52,43 +50,23 @@ class Cost:
         )
 
 
-def cost_of(net: GuidedNet, shape: Shape) -> Cost:
+def cost_of(net: NetworkHead, points: Sequence[GatedPoint], shape: Shape) -> Cost:
     """Count a network's parameters and multiplications, and those of its gates.
 
     Args:
         net: On any device; neither its weights nor its mode are changed.
+        points: Its gated points.
         shape: What it was built for.
     """
-    added = sum(value.numel() for value in net.gates.parameters())
+    added = sum(value.numel() for point in points for value in point.parameters())
     own = sum(value.numel() for value in net.parameters()) - added
-    gated = _macs(net, shape) + sum(point.values for point in net.points())
-    with net.ungated():
+    gated = _macs(net, shape) + sum(point.values for point in points)
+    with switched_off(points):
         plain = _macs(net, shape)
     return Cost(own, added, plain, gated - plain)
 
 
-def cost_of_network(config: TrainConfig, shape: Shape) -> Cost:
-    """The same for the network of a config, without its weights.
-
-    Args:
-        config: Of a guided network; its weights are neither fetched nor drawn.
-        shape: What it is built for.
-
-    Raises:
-        ConfigError: where it cannot be built so.
-    """
-    with torch.device("meta"):
-        name = config.head.removeprefix(GUIDED)
-        body = load_backbone(name, shape.pixels, pretrained=False, seed=0)
-    generator = torch.Generator()
-    classifier = Classifier(features_of(body), config, shape.classes, config.hidden, generator)
-    net = GuidedNet(
-        body, shape, Gating.of(config), classifier, size=shape.pixels, generator=generator
-    )
-    return cost_of(net, shape)
-
-
-def _macs(net: GuidedNet, shape: Shape) -> int:
+def _macs(net: NetworkHead, shape: Shape) -> int:
     state = {k: v.to("meta") for k, v in [*net.named_parameters(), *net.named_buffers()]}
     cells = {level: rows * cols for level, (rows, cols) in shape.grids.items()}
     tokens = {k: torch.empty(1, cells[k], c, device="meta") for k, c in shape.channels.items()}

@@ -6,7 +6,8 @@ is, so that pretrained weights meet what they know and the sigmoid still has a s
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from samcls.learn.heads.guided.backbone import Point
 from samcls.learn.heads.guided.resize import Resize
 from samcls.learn.heads.layers import linear
 
-__all__ = ["GatedPoint", "SelfGate", "StageGate"]
+__all__ = ["GatedPoint", "SelfGate", "StageGate", "switched_off"]
 
 START = 0.1  # how far from identity a gate begins
 
@@ -172,6 +173,18 @@ class GatedPoint(nn.Module):
     def _neutral(self) -> float:
         """The gate that changes nothing."""
         return 0.0 if self.kind == "residual" else 1.0
+
+
+@contextmanager
+def switched_off(points: Sequence[GatedPoint]) -> Iterator[None]:
+    """Run a network as if it had no gates."""
+    for point in points:
+        point.off = True
+    try:
+        yield
+    finally:
+        for point in points:
+            point.off = False
 
 
 def _start(layer: nn.Linear, gate: Gate) -> None:

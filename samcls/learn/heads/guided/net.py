@@ -7,20 +7,23 @@ the five cached levels gate, in order, the stem and the four stages. The frozen 
     logits = net(tokens, counts, pixels=pixels)
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from samcls.config import Control, Gate, TrainConfig, Upsampling
 from samcls.errors import ConfigError, InputError, SamclsError
-from samcls.learn.features.pixels import Images
-from samcls.learn.heads import GUIDED
-from samcls.learn.heads.base import Classifier, Counts, Head, Shape, Tokens
+from samcls.learn.features.batches import partners, select_rows
+from samcls.learn.features.pixels import Images, Pixels
+from samcls.learn.features.tensors import Features
+from samcls.learn.heads.base import Classifier, Counts, NetworkHead, Shape, Tokens
 from samcls.learn.heads.guided.backbone import (
+    GUIDED,
     Point,
     backbone_problems,
     features_of,
@@ -30,9 +33,12 @@ from samcls.learn.heads.guided.backbone import (
     point_names,
     points_of,
 )
-from samcls.learn.heads.guided.gates import GatedPoint, SelfGate, StageGate
+from samcls.learn.heads.guided.cost import Cost, cost_of
+from samcls.learn.heads.guided.gates import GatedPoint, SelfGate, StageGate, switched_off
 
-__all__ = ["Gating", "GuidedNet", "no_pixels", "paired_levels"]
+__all__ = ["Gating", "GuidedNet", "cost_of_network", "paired_levels"]
+
+BATCH = 64  # images answered at once
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,7 @@ def paired_levels(
     )
 
 
-class GuidedNet(Head):
+class GuidedNet(NetworkHead):
     """A network over pixels, each of whose points is gated by one level's features.
 
     Weights are drawn in this order: the network's and the classifier's by whoever made them, then the
@@ -122,7 +128,7 @@ class GuidedNet(Head):
             the levels.
     """
 
-    sees_pixels = True
+    maps_gates = True
     mean: Tensor
     std: Tensor
 
@@ -190,7 +196,8 @@ class GuidedNet(Head):
         """
         name = config.head.removeprefix(GUIDED)
         if not shape.pixels:
-            return [no_pixels(config)]
+            missing = "looks at images, and the store keeps none; extract into another store with"
+            return [f"head {config.head} {missing} --keep-pixels 224"]
         if backbone_problems(name):
             return backbone_problems(name)
         try:
@@ -201,6 +208,12 @@ class GuidedNet(Head):
         if config.pretrained:
             have_weights(name, shape.pixels)
         return []
+
+    @classmethod
+    def title(cls, config: TrainConfig) -> str:
+        """Its name, with that of its control where it has one."""
+        control = config.control
+        return config.head if control == "none" else f"{config.head}, {control}"
 
     def learning(self) -> None:
         """Into training; a frozen backbone keeps its running means and drops no paths."""
@@ -276,16 +289,58 @@ class GuidedNet(Head):
         taken = {name: point.taken() for name, point in zip(self.gates, self.points(), strict=True)}
         return {name: values for name, values in taken.items() if values is not None}
 
-    @contextmanager
-    def ungated(self) -> Iterator[None]:
+    def gate_maps(
+        self, tokens: Tokens, counts: Counts, images: Images
+    ) -> dict[str, Float[Tensor, "image _channel _row _col"]]:
+        """As `attention_maps`, of images as they are kept."""
+        return self.attention_maps(tokens, counts, self.normalise(images))
+
+    def answer(
+        self,
+        tokens: Mapping[str, Any],
+        counts: Counts,
+        rows: Int64[Tensor, " row"],
+        pixels: Pixels | None = None,
+        feeding: Int64[Tensor, " view"] | None = None,
+    ) -> Float[Tensor, "row logit"]:
+        """Logits without dropout, a batch at a time, on the CPU; its mode is left as evaluation.
+
+        Raises:
+            InputError: where there are no pixels, or they are of another size than the network's.
+        """
+        if pixels is None or pixels.size != self.size:
+            got = "none" if pixels is None else f"images of {pixels.size} pixels"
+            raise InputError(
+                f"this network looks at images of {self.size} pixels, and got {got}; give those of a "
+                f"store that was extracted with --keep-pixels {self.size}"
+            )
+        self.eval()
+        device = next(self.parameters()).device
+        found = []
+        with torch.no_grad():
+            for part in torch.split(rows, BATCH):
+                images = self.normalise(pixels.batch(part, device))
+                fed = part if feeding is None else feeding[part]
+                own, shown = select_rows(tokens, counts, fed) if self.needs_features else ({}, {})
+                found.append(self(own, shown, pixels=images).float().cpu())
+        return torch.cat(found)
+
+    def feeding(self, features: Features) -> Int64[Tensor, " view"] | None:
+        """For the control `shuffled` another image's row, under the same view; None for its own."""
+        seed = self.partner_seed
+        return None if seed is None else features.flat(partners(features, seed))
+
+    def cost(self, shape: Shape) -> Cost:
+        """Its own cost, and what its gates add."""
+        return cost_of(self, self.points(), shape)
+
+    def added(self, shape: Shape) -> str:
+        """What its gates add; nothing is said of a network without any."""
+        return str(self.cost(shape)) if self.gates else ""
+
+    def ungated(self) -> AbstractContextManager[None]:
         """Run the network as if it had no gates."""
-        for point in self.points():
-            point.off = True
-        try:
-            yield
-        finally:
-            for point in self.points():
-                point.off = False
+        return switched_off(self.points())
 
     def points(self) -> list[GatedPoint]:
         """The gated points, shallow to deep."""
@@ -313,9 +368,22 @@ def _gated_point(
     return GatedPoint(point, gate, gating.gate, level, grid, reach, gating.upsampling)
 
 
-def no_pixels(config: TrainConfig) -> str:
-    """What to say where a network is asked for and there are no images."""
-    return (
-        f"head {config.head} looks at images, and the store keeps none; extract into another store "
-        "with --keep-pixels 224"
+def cost_of_network(config: TrainConfig, shape: Shape) -> Cost:
+    """What the network of a config costs, and its gates add, without its weights.
+
+    Args:
+        config: Of a guided network; its weights are neither fetched nor drawn.
+        shape: What it is built for.
+
+    Raises:
+        ConfigError: where it cannot be built so.
+    """
+    with torch.device("meta"):
+        name = config.head.removeprefix(GUIDED)
+        body = load_backbone(name, shape.pixels, pretrained=False, seed=0)
+    generator = torch.Generator()
+    classifier = Classifier(features_of(body), config, shape.classes, config.hidden, generator)
+    net = GuidedNet(
+        body, shape, Gating.of(config), classifier, size=shape.pixels, generator=generator
     )
+    return net.cost(shape)

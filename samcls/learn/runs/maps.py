@@ -1,4 +1,4 @@
-"""Where a guided network's gates are open, image by image: what reports show.
+"""Where a network's gates are open, image by image: what reports show.
 
 A is in (0, 1): how much of SAM's say each channel of a stage gets in each of its cells. 16 images of a
 ResNet-18 at 64 pixels take 0.1 s on one CPU core, after their features are read.
@@ -18,13 +18,13 @@ from samcls.errors import FingerprintMismatch, InputError
 from samcls.learn.features.pixels import Pixels
 from samcls.learn.features.targets import UNUSED, Targets, targets_of
 from samcls.learn.features.tensors import Features, image_rows, load_features
-from samcls.learn.heads.guided.answer import BATCH, feeding
-from samcls.learn.heads.guided.net import GuidedNet
 from samcls.learn.runs.folder import Run
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE
 
 __all__ = ["attention_maps"]
+
+BATCH = 64  # images at once
 
 Maps = dict[str, Float[np.ndarray, "_channel _row _col"]]
 
@@ -35,7 +35,7 @@ def attention_maps(
     """The gates A of some images at every gated stage.
 
     Args:
-        run: Of a guided network.
+        run: Of a head whose gates have maps.
         store: Features and pixels of the images, made as those that the run learned from.
         ids: Images, as the store names them.
         view: Under which they are seen; maps lie in the turned image's own coordinates.
@@ -50,10 +50,10 @@ def attention_maps(
         StoreError: where the store keeps no pixels, or is damaged.
     """
     net = run.model.head
-    if not isinstance(net, GuidedNet):
+    if not net.maps_gates:
         raise InputError(
-            f"{run.path} is of head {run.config.head}, which has no stages; attention maps are "
-            "those of a run with --head guided:<timm model>"
+            f"{run.path} is of head {run.config.head}, which has no stages; attention maps are those "
+            "of a run with a network that looks at images"
         )
     made = store.fingerprint.to_dict()
     differing = {k: (v, run.fingerprint.get(k)) for k, v in made.items()}
@@ -72,7 +72,7 @@ def attention_maps(
     rows = _rows(features, ids, store)
     pixels = Pixels.load(store, image_rows(store, ids))
     number = views.index(view)
-    order = feeding(net, features)
+    order = net.feeding(features)
     found: dict[str, Maps] = {}
     for part in torch.split(torch.arange(len(ids)), BATCH):
         flat = rows[part] * len(views) + number
@@ -85,7 +85,7 @@ def attention_maps(
         }
         counts = {k: v.index_select(0, fed) for k, v in features.counts.items()}
         images = pixels.batch(part * len(views) + number, torch.device("cpu"))
-        maps = net.attention_maps(standard, counts, net.normalise(images))
+        maps = net.gate_maps(standard, counts, images)
         for i, image in enumerate(part.tolist()):
             found[ids[image]] = {stage: values[i].numpy() for stage, values in maps.items()}
     return found
