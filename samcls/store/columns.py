@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Literal, TypeVar
 
 import numpy as np
@@ -133,9 +134,9 @@ class ColumnReader:
             ids=self._texts("id"),
             splits=self._texts("split"),
             groups=self._texts("group"),
-            tasks=self.tasks,
+            tasks=MappingProxyType(self.tasks),
             labels=self.labels,
-            meta=self._beside(),
+            meta=MappingProxyType(self._beside()),
             ordinal=self.ordinal,
         )
 
