@@ -419,7 +419,8 @@ class TrainConfig(Config):
     )
     fold: int = _data(
         0,
-        "Which of the folds is the test split, from 0.",
+        "Which of the folds is the test split, from 0; samcls train --folds runs all where none is "
+        "named.",
         at_least=0,
         repeats=True,
         unswept="the file's own key folds runs every fold",
@@ -459,7 +460,7 @@ class TrainConfig(Config):
         "nearest",
         "nearest gives every cell its window's gate; bilinear interpolates between windows, which "
         "needs a store of whole maps (window 1).",
-        heads=("slca", "se", "guided"),
+        heads=("slca", "guided"),
     )
     gate_bias: bool = _form(
         True, "Whether SLCA's two layers have biases.", heads=("slca", "se", "guided")
@@ -477,7 +478,7 @@ class TrainConfig(Config):
         "Width of the hidden layer after pooling; 0 means a linear classifier, and for the mlp "
         "head 256.",
         unit="0: linear",
-        heads=("slca", "linear", "se", "attention-pool", "mlp", "guided"),
+        heads=("slca", "se", "attention-pool", "mlp", "guided"),
         at_least=0,
     )
     dropout: float = _member(

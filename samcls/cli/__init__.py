@@ -30,10 +30,11 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
+def _version(asked: bool) -> bool:
     if asked:
         typer.echo(f"samcls {__version__}")
         raise typer.Exit
+    return asked
 
 
 @app.callback()
