@@ -33,6 +33,7 @@ __all__ = [
     "Loss",
     "Option",
     "Precision",
+    "Resize",
     "Role",
     "TrainConfig",
     "Upsampling",
@@ -55,7 +56,7 @@ D = TypeVar("D", bound=type)
 T = TypeVar("T")
 Limit = int | float | None
 Role = Literal["data", "form", "step", "member", "figures"]
-Group = Literal["Data", "Head", "Optimiser", "Evaluation", "Guided", "Machine"]
+Group = Literal["Data", "Encoder", "Store", "Head", "Optimiser", "Evaluation", "Guided", "Machine"]
 
 NAMES = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
 
@@ -353,6 +354,7 @@ def _toml(value: Any) -> str:
 Control = Literal["none", "plain", "shuffled", "se"]
 Gate = Literal["multiply", "residual"]
 Loss = Literal["cross_entropy", "focal"]
+Resize = Literal["longest", "stretch"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Upsampling = Literal["nearest", "bilinear"]
 

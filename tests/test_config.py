@@ -181,7 +181,7 @@ def test_other_parts_can_have_configs_of_their_own() -> None:
 
 
 def test_import_is_light() -> None:
-    """Reading a configuration loads neither torch nor numpy."""
-    code = "import sys, samcls.config; print({'torch', 'numpy'} & set(sys.modules))"
+    """Reading a configuration, and the options of both stages, load neither torch nor numpy."""
+    code = "import sys, samcls.config, samcls.encode.options, samcls.cli; print({'torch', 'numpy'} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"

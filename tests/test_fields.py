@@ -12,7 +12,12 @@ from samcls.cli import app
 from samcls.cli.fields import Grouped, options_from
 from samcls.cli.shell import Outcome, verb
 from samcls.config import Config, TrainConfig, option, options_of
+from samcls.encode.options import ExtractOptions
+from samcls.encode.specs import encoder_spec, parse_levels
 from samcls.errors import ConfigError
+from samcls.learn.heads import unknown_head
+from samcls.learn.heads.guided.backbone import backbone_problems
+from samcls.learn.heads.guided.net import paired_levels
 from samcls.sweep.space import load_space, parse_space
 
 
@@ -74,11 +79,16 @@ def test_help_lists_options_under_headings_with_their_defaults() -> None:
     assert not any("inner" in line for line in said)
 
 
-@pytest.mark.parametrize("name", ["train", "sweep"])
-def test_every_setting_is_an_option(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("train", TrainConfig), ("sweep", TrainConfig), ("extract", ExtractOptions)],
+)
+def test_every_setting_is_an_option(name: str, settings: type) -> None:
     """Each field of the settings stands in the verb's help, under its first spelling."""
     said = CliRunner().invoke(app, [name, "--help"]).output
-    for field, known in options_of(TrainConfig).items():
+    assert len(options_of(settings)) == len(fields(settings))
+    for field, known in options_of(settings).items():
+        assert known.text
         if name == "sweep" and known.repeats and known.role == "data":
             continue  # how the images are divided is the space's own affair
         flag = known.flags[0] if known.flags else f"--{field.replace('_', '-')}"
@@ -114,3 +124,15 @@ def test_no_field_hides_an_option_of_the_verb() -> None:
     """The verb's own options and the settings have different names."""
     own = {"store", "run", "config", "seeds", "baselines", "device", "memory", "medmnist"}
     assert not own & {field.name for field in fields(TrainConfig)}
+
+
+def test_every_name_has_its_near_misses() -> None:
+    """A misspelt head, level, encoder, model or stage is answered with the one that was meant."""
+    assert unknown_head(TrainConfig(head="slac"))[0].endswith("; did you mean slca?")
+    assert "no model 'resnt50'; it knows resnet50, " in backbone_problems("resnt50")[0]
+    with pytest.raises(ConfigError, match=r"block:0 to block:11; did you mean neck\?"):
+        parse_levels("nekc", encoder_spec("vit_b"))
+    with pytest.raises(ConfigError, match=r"; did you mean vit_h\?"):
+        encoder_spec("vit_hh")
+    with pytest.raises(ConfigError, match=r"has stem, stage1; did you mean stage1\?"):
+        paired_levels(("neck",), ("stgae1",), ("stem", "stage1"))

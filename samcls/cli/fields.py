@@ -20,11 +20,11 @@ import typer
 from typer.core import TyperCommand
 
 from samcls.cli.shell import Outcome
-from samcls.config import Option, options_of
+from samcls.config import Group, Option, options_of
 
 __all__ = ["Grouped", "options_from"]
 
-HEADINGS = ("Arguments", "Options", "Data", "Head", "Optimiser", "Evaluation", "Guided", "Machine")
+HEADINGS = ("Arguments", "Options", *get_args(Group))
 
 Verb = Callable[..., Outcome]
 

@@ -10,7 +10,8 @@ ALLOW_LEAK = typer.Option(
     rich_help_panel="Data",
 )
 MISSING = typer.Option(
-    help="Texts that mean a missing label, besides an empty cell: nan,NA; comma-separated."
+    help="Texts that mean a missing label, besides an empty cell: nan,NA; comma-separated.",
+    rich_help_panel="Data",
 )
 DEVICE = typer.Option(
     help="auto (the GPU where there is one), cpu or cuda.", rich_help_panel="Machine"

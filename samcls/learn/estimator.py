@@ -33,6 +33,7 @@ from sklearn.utils.validation import check_is_fitted, check_random_state, check_
 
 from samcls.config import TrainConfig, parse
 from samcls.errors import ConfigError, ParameterError, StoreError
+from samcls.files import meant
 from samcls.learn.features.arrays import LevelArrays, features_of
 from samcls.learn.features.rows import pick, pick_rows, row_numbers
 from samcls.learn.features.targets import hold_out
@@ -243,7 +244,9 @@ class SLCAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
                 "train it with samcls train"
             )
         elif isinstance(self.head, str) and self.head not in HEADS:
-            problems.append(f"head: got {self.head!r}, expected one of {', '.join(HEADS)}")
+            problems.append(
+                f"head: got {self.head!r}, expected one of {', '.join(HEADS)}{meant(self.head, HEADS)}"
+            )
         share = self.validation_fraction
         known = isinstance(share, float | np.floating)  # no whole number lies between
         if not known or not 0 < share < 1:

@@ -195,7 +195,7 @@ def _part(table: Mapping[str, Any], fixed: Mapping[str, Any]) -> tuple[dict[str,
     heads = axes.get("head")
     for head in heads.values if isinstance(heads, Choices) else ():
         if head not in HEADS:
-            problems.append(f"head: unknown head {head}; known heads: {', '.join(HEADS)}")
+            problems.append(f"head: {unknown_head(TrainConfig(head=head))[0]}")
     return axes, problems
 
 

@@ -13,6 +13,7 @@ import torch
 
 from samcls.config import TrainConfig
 from samcls.errors import ConfigError
+from samcls.files import meant
 from samcls.learn.heads.attention import AttentionPoolHead, SEHead, SLCAHead
 from samcls.learn.heads.base import Counts, Head, Shape, Tokens, split_logits
 from samcls.learn.heads.closed import ClosedHead, KNNHead, LogisticHead
@@ -98,9 +99,7 @@ def learns_order(head: str) -> bool:
 
 def unknown_head(config: TrainConfig) -> list[str]:
     """A sentence where no head has the config's name."""
-    known = config.head in HEADS
-    return (
-        []
-        if known
-        else [f"unknown head {config.head}; known heads: {', '.join(HEADS)}, guided:<timm model>"]
-    )
+    if config.head in HEADS:
+        return []
+    known = f"known heads: {', '.join(HEADS)}, guided:<timm model>"
+    return [f"unknown head {config.head}; {known}{meant(config.head, HEADS)}"]

@@ -12,6 +12,7 @@ import numpy as np
 from samcls.config import TrainConfig, defaults_of
 from samcls.data.manifest import SPLITS
 from samcls.errors import ConfigError
+from samcls.files import meant
 from samcls.learn.features.targets import Targets, targets_of
 from samcls.learn.features.tensors import (
     Features,
@@ -50,7 +51,8 @@ def check(store: FeatureStore, config: TrainConfig, run_dir: str | Path | None =
     named = () if config.ordinal == ("none",) else config.ordinal
     missing = [task for task in named if task not in targets.tasks]
     problems += [
-        f"unknown ordinal task {t}; learned are {', '.join(targets.tasks)}" for t in missing
+        f"unknown ordinal task {t}; learned are {', '.join(targets.tasks)}{meant(t, targets.tasks)}"
+        for t in missing
     ]
     if problems:
         problems += unknown_head(config)

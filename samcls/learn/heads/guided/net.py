@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from samcls.config import Control, Gate, TrainConfig, Upsampling
 from samcls.errors import ConfigError, InputError, SamclsError
+from samcls.files import meant
 from samcls.learn.features.pixels import Images
 from samcls.learn.heads import GUIDED
 from samcls.learn.heads.base import Classifier, Counts, Head, Shape, Tokens
@@ -88,6 +89,7 @@ def paired_levels(
     if unknown:
         raise ConfigError(
             f"unknown stage {', '.join(unknown)}; the network has {', '.join(points)}"
+            f"{meant(unknown[0], points)}"
         )
     named = list(stages) or list(points[-len(levels) :])
     ordered = [name for name in points if name in named]
