@@ -1,11 +1,62 @@
-"""Shapes in signatures are executed here, and only here: jaxtyping checks them with beartype."""
+"""What holds for every test: one thread a process, and shapes in signatures that are executed."""
 
+import os
 from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from jaxtyping import install_import_hook
 
+# Bits are promised at equal threads, here and in the processes that tests start; set before torch is imported.
+os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+
 install_import_hook("samcls", "beartype.beartype")
+
+settings.register_profile("quick", max_examples=25, deadline=None)
+settings.register_profile("thorough", max_examples=150, deadline=None)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Properties are tried on a few examples, and on many where slow tests are asked for."""
+    quick = "not slow" in config.option.markexpr
+    settings.load_profile("quick" if quick else "thorough")
+
+
+def pytest_report_header() -> str:
+    """Say which samcls is tested: the one beside the tests, or the one that is installed."""
+    import samcls
+
+    return f"samcls: {Path(samcls.__file__).parent}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """`-m slow` has every property in it."""
+    if config.option.markexpr == "slow":
+        for item in items:
+            if getattr(getattr(item, "obj", None), "is_hypothesis_test", False):
+                item.add_marker("slow")
+
+
+@pytest.fixture
+def make_store(tmp_path: Path) -> Callable[..., object]:
+    """A function that makes tiny stores with a signal to learn."""
+    from support.planted import planted_store
+
+    return partial(planted_store, tmp_path)
+
+
+@pytest.fixture(scope="session")
+def dask_address() -> Iterator[str]:
+    """One cluster of two processes for all tests; a worker that a test kills is replaced by its nanny."""
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
+    ) as cluster:
+        yield cluster.scheduler_address
 
 
 @pytest.fixture(scope="session")

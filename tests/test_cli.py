@@ -1,7 +1,6 @@
-"""The command line, run as a user runs it."""
+"""The command line, in this process but for what only one of its own can show."""
 
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,13 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from support.cli import samcls
 
 EXTRACT = ("--size", "64", "--window", "2", "--levels", "early,neck", "--batch", "8")
-
-
-def samcls(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "samcls", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +45,10 @@ def test_help_is_light() -> None:
 
 def test_version_and_verbs_are_listed() -> None:
     """The first screen names every verb."""
-    assert samcls("--version").stdout.startswith("samcls ")
+    command = [sys.executable, "-m", "samcls", "--version"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert shown.startswith("samcls ")
+    assert shown == samcls("--version").stdout
     listed = samcls("--help").stdout
     for name in ("manifest", "extract", "train", "demo", "store", "weights"):
         assert f"\n  {name}" in listed
@@ -154,11 +152,13 @@ def test_failures_with_json_are_json_too(tmp_path: Path) -> None:
     assert json.loads(done.stdout)["exit_status"] == 2
 
 
-def test_offline_fetch_says_where_to_put_the_file(tmp_path: Path) -> None:
+def test_offline_fetch_says_where_to_put_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without a network the error holds the path, the size and the hash to check by hand."""
-    environment = {**os.environ, "https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": ""}
-    command = [sys.executable, "-m", "samcls", "weights", "fetch", "vit_b", "--dir", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")
+    monkeypatch.setenv("HTTPS_PROXY", "")
+    done = samcls("weights", "fetch", "vit_b", "--dir", tmp_path)
     assert done.returncode == 1
     assert str(tmp_path / "sam_vit_b_01ec64.pth") in done.stderr
     assert "375,042,383" in done.stderr

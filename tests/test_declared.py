@@ -1,27 +1,17 @@
 """Manifests that were once learned from wrongly, run as a user runs them: each is told or refused."""
 
+import contextlib
 import json
-import subprocess
-import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
+from support.cli import Done, samcls
 
 from samcls.store.feature_store import FeatureStore
 
-# Several commands in one process of their own: torch is imported once.
-RUN = """
-import json, sys
-from typer.testing import CliRunner
-from samcls.cli import app
-results = [CliRunner().invoke(app, command) for command in json.load(sys.stdin)]
-found = [(one.exit_code, one.stdout, one.stderr) for one in results]
-json.dump(found, open(sys.argv[1], "w"))
-"""
 SPLITS = ["train"] * 18 + ["val"] * 6 + ["test"] * 6
 EXTRACT = ("--size", 64, "--levels", "neck")
 TRAIN = ("--epochs", 1, "--head", "linear", "--config", "quick.toml")
@@ -35,23 +25,14 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for i in range(30):
         pixels = np.clip(generator.normal(90 + 60 * (i % 2), 30, (24, 24)), 0, 255)
         Image.fromarray(pixels.astype(np.uint8)).save(folder / f"p{i:02}.png")
-    (folder / "quick.toml").write_text("bootstrap = 0\n")
+    (folder / "quick.toml").write_text("intervals = 0\n")
     return folder
 
 
-@dataclass(frozen=True)
-class Result:
-    status: int
-    out: str
-    err: str
-
-
-def run(images: Path, *commands: Sequence[object]) -> list[Result]:
-    """What each command gave, one after the other."""
-    given = json.dumps([[str(part) for part in command] for command in commands])
-    out = images / "results.json"
-    subprocess.run([sys.executable, "-c", RUN, out], input=given, text=True, check=True, cwd=images)
-    return [Result(*one) for one in json.loads(out.read_text())]
+def run(images: Path, *commands: Sequence[object]) -> list[Done]:
+    """What each command gave, one after the other, in the folder of the pictures."""
+    with contextlib.chdir(images):
+        return [samcls(*command) for command in commands]
 
 
 def manifest(images: Path, name: str, columns: dict[str, Sequence[str]]) -> Path:
@@ -77,15 +58,15 @@ def test_a_good_manifest_is_told_and_two_spellings_are_named(images: Path) -> No
         ["extract", good, images / "good.zarr", *EXTRACT],
         ["extract", spelled, images / "spelled.zarr", *EXTRACT],
     )
-    assert plain.status == 0
+    assert plain.returncode == 0
     assert (
         "labelled images of task label: train 18 of 18 (neg: 9, pos: 9); val 6 of 6 (neg: 3, pos: 3); "
         "test 6 of 6 (neg: 3, pos: 3); the positive class is pos\n"
-    ) in plain.err
-    assert "warning" not in plain.err
-    assert doubtful.status == 0
-    assert "'0.0' (5 images)" in doubtful.err
-    assert "are taken as one class, '0'" in doubtful.err
+    ) in plain.stderr
+    assert "warning" not in plain.stderr
+    assert doubtful.returncode == 0
+    assert "'0.0' (5 images)" in doubtful.stderr
+    assert "are taken as one class, '0'" in doubtful.stderr
     assert FeatureStore.open(images / "spelled.zarr").tasks == {"label": ("0", "1")}
 
 
@@ -100,13 +81,13 @@ def test_a_class_that_means_missing_is_named_with_the_remedy(images: Path) -> No
         [*extract, "--missing", "nan,NA"],
         ["train", store, images / "nan-run", *TRAIN],
     )
-    assert "'nan' (4 images) is taken for a class" in first.err
-    assert "--missing nan" in first.err
-    assert "had the classes nan, neg, pos and has neg, pos" in told.err
-    assert "no label is spelled 'NA'" in told.err
-    assert "(30 before)" in told.out
+    assert "'nan' (4 images) is taken for a class" in first.stderr
+    assert "--missing nan" in first.stderr
+    assert "had the classes nan, neg, pos and has neg, pos" in told.stderr
+    assert "no label is spelled 'NA'" in told.stderr
+    assert "(30 before)" in told.stdout
     assert FeatureStore.open(store).tasks == {"label": ("neg", "pos")}
-    assert "train 16 of 18 (neg: 8, pos: 8)" in trained.out
+    assert "train 16 of 18 (neg: 8, pos: 8)" in trained.stdout
 
 
 def test_a_patient_in_three_splits_is_refused_by_every_verb(images: Path) -> None:
@@ -115,11 +96,11 @@ def test_a_patient_in_three_splits_is_refused_by_every_verb(images: Path) -> Non
     path, store = manifest(images, "g", {"label": PLAIN, "group": groups}), images / "g.zarr"
     space, folder = images / "space.toml", images / "sweep"
     space.write_text(
-        'search = "grid"\n[fixed]\nepochs = 1\nbootstrap = 0\nhead = "linear"\n[space]\ndropout = [0.0]\n'
+        'search = "grid"\n[fixed]\nepochs = 1\nintervals = 0\nhead = "linear"\n[space]\ndropout = [0.0]\n'
     )
     (refused,) = run(images, ["extract", path, store, *EXTRACT])
     said = "3 groups of 30 images lie in several splits: g0 (train 6, val 2, test 2)"
-    assert (refused.status, store.exists()) == (2, False)
+    assert (refused.returncode, store.exists()) == (2, False)
     train = ["train", store, images / "g-run", *TRAIN]
     sweep = ["sweep", store, folder, "--space", space]
     verify = ["store", "verify", store, "--manifest", path]
@@ -130,14 +111,14 @@ def test_a_patient_in_three_splits_is_refused_by_every_verb(images: Path) -> Non
         sweep,
         [*verify, "--json"],
     )
-    assert made.status == 0
-    assert (no_run.status, (images / "g-run").exists()) == (2, False)
-    assert (no_sweep.status, folder.exists()) == (2, False)
+    assert made.returncode == 0
+    assert (no_run.returncode, (images / "g-run").exists()) == (2, False)
+    assert (no_sweep.returncode, folder.exists()) == (2, False)
     for result in (refused, no_run, no_sweep):
-        assert said in result.err
-        assert "--allow-leak" in result.err
-    (problem,) = json.loads(wrong.out)["problems"]
-    assert (problem["kind"], wrong.status) == ("group in several splits", 1)
+        assert said in result.stderr
+        assert "--allow-leak" in result.stderr
+    (problem,) = json.loads(wrong.stdout)["problems"]
+    assert (problem["kind"], wrong.returncode) == ("group in several splits", 1)
     assert said in problem["detail"]
     trained, swept, sound = run(
         images,
@@ -145,10 +126,10 @@ def test_a_patient_in_three_splits_is_refused_by_every_verb(images: Path) -> Non
         [*sweep, "--allow-leak", "--positive", "neg"],
         [*verify, "--allow-leak"],
     )
-    assert f"a leak that was allowed: {said}" in trained.out
-    assert f"a leak that was allowed: {said}" in swept.out
-    assert "of task label are of class neg" in swept.out
-    assert (sound.status, said in sound.err) == (0, True)
+    assert f"a leak that was allowed: {said}" in trained.stdout
+    assert f"a leak that was allowed: {said}" in swept.stdout
+    assert "of task label are of class neg" in swept.stdout
+    assert (sound.returncode, said in sound.stderr) == (0, True)
 
 
 def test_columns_beside_the_label_are_no_tasks_by_accident(images: Path) -> None:
@@ -160,10 +141,12 @@ def test_columns_beside_the_label_are_no_tasks_by_accident(images: Path) -> None
     refused, made = run(
         images, ["extract", extra, store, *EXTRACT], ["extract", declared, store, *EXTRACT]
     )
-    assert refused.status == 2
-    assert "line 1: columns 'label', 'sex', 'age' are neither declared nor reserved" in refused.err
-    assert made.status == 0
-    assert "kept and never learned from: sex, age" in made.err
+    assert refused.returncode == 2
+    assert (
+        "line 1: columns 'label', 'sex', 'age' are neither declared nor reserved" in refused.stderr
+    )
+    assert made.returncode == 0
+    assert "kept and never learned from: sex, age" in made.stderr
     assert FeatureStore.open(store).tasks == {"label": ("neg", "pos")}
     assert FeatureStore.open(store).meta == beside
 
@@ -179,11 +162,11 @@ def test_a_manifest_chooses_the_positive_class(images: Path) -> None:
         ["train", store, images / "chosen-run", *TRAIN],
         ["train", store, images / "wrong-run", *TRAIN, "--positive", "Neg"],
     )
-    assert "had the classes neg, pos and has pos, neg" in turned.err
-    assert "(30 before)" in turned.out
-    assert "precision and F1 of task label are of class neg\n" in trained.out
-    assert wrong.status == 2
-    assert "did you mean 'neg'?" in wrong.err
+    assert "had the classes neg, pos and has pos, neg" in turned.stderr
+    assert "(30 before)" in turned.stdout
+    assert "precision and F1 of task label are of class neg\n" in trained.stdout
+    assert wrong.returncode == 2
+    assert "did you mean 'neg'?" in wrong.stderr
 
 
 def test_pictures_in_several_splits_are_told_and_with_strict_an_error(images: Path) -> None:
@@ -204,10 +187,10 @@ def test_pictures_in_several_splits_are_told_and_with_strict_an_error(images: Pa
         [*train, "--strict"],
         train,
     )
-    assert strict.status == 1
-    assert "error: 1 picture stands in several splits pixel for pixel, with contra" in strict.err
-    assert "30 of 30 images done" in strict.out
-    assert again.status == 0
-    assert json.loads(again.out)["leaks"]["contradictory"]["images"] == 3
-    assert (sound.status, wrong.status, refused.status) == (0, 1, 2)
-    assert "p00 (train) = p18 (val) = p25 (test)" in trained.out
+    assert strict.returncode == 1
+    assert "error: 1 picture stands in several splits pixel for pixel, with contra" in strict.stderr
+    assert "30 of 30 images done" in strict.stdout
+    assert again.returncode == 0
+    assert json.loads(again.stdout)["leaks"]["contradictory"]["images"] == 3
+    assert (sound.returncode, wrong.returncode, refused.returncode) == (0, 1, 2)
+    assert "p00 (train) = p18 (val) = p25 (test)" in trained.stdout

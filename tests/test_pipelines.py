@@ -1,16 +1,15 @@
 """Pipelines and the README are kept true."""
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from support.cli import samcls
+from support.paths import ROOT
 
 from samcls.config import TrainConfig, load_toml
 from samcls.sweep.space import load_space
 
-ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 
 
@@ -49,8 +48,7 @@ def test_every_verb_stands_in_the_readme_and_has_help() -> None:
 
 
 def _verbs(group: str) -> set[str]:
-    command = [sys.executable, "-m", "samcls", *group.split(), "--help"]
-    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    shown = samcls(*group.split(), "--help").stdout
     return set(re.findall(r"^  ([a-z]\w+) ", shown.split("Commands:")[1], flags=re.MULTILINE))
 
 

@@ -17,13 +17,9 @@ from samcls.data.manifest import Manifest
 from samcls.device import choose_device
 from samcls.encode.base import LEVELS, Encoder
 from samcls.encode.cost import best_seconds, encoder_macs, matmul_rate, peak_memory
-from samcls.encode.encoder import SamEncoder, load_encoder
-from samcls.encode.extract import (
-    ExtractOptions,
-    default_batch,
-    extract,
-    open_encoder,
-)
+from samcls.encode.encoders import default_batch, open_encoder
+from samcls.encode.extract import ExtractOptions, extract
+from samcls.encode.sam import SamEncoder, load_encoder
 from samcls.encode.specs import encoder_spec
 
 __all__ = ["bench_encoder", "bench_extract"]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from samcls.bench.table import Bench, BenchRow, measure
 from samcls.config import TrainConfig
-from samcls.encode.encoder import load_encoder
+from samcls.encode.sam import load_encoder
 from samcls.learn.features.spill import Spilled
 from samcls.learn.features.tensors import Features
 from samcls.learn.fit.fit import steady_threads, train_pass

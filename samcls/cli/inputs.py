@@ -93,7 +93,7 @@ def _verify(
 
 def _said_of(name: str, path: Path, difference: str) -> str:
     """Say of a file that is not the official one what it is, and whether it can be used all the same."""
-    from samcls.encode.encoder import held_by
+    from samcls.encode.sam import held_by
     from samcls.errors import WeightsError
 
     reason = difference.partition(" Remove it")[0]

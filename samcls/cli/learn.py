@@ -79,7 +79,7 @@ def _train(
     if folds < 0 or folds == 1:
         raise ConfigError(f"--folds is {folds}; expected 0 (the stored splits) or at least 2")
     if seeds > 1 or folds:
-        values = _several(store, run, settings, {"seeds": seeds, "folds": folds, **options})
+        values = _repeats(store, run, settings, {"seeds": seeds, "folds": folds, **options})
     else:
         values = _one(store, run, settings, options)
 
@@ -102,12 +102,12 @@ def _one(store: str, run: Path, settings: TrainConfig, options: dict[str, Any]) 
     return train(_opened(store), settings, run, say, **options).to_dict()
 
 
-def _several(
+def _repeats(
     store: str, run: Path, settings: TrainConfig, options: dict[str, Any]
 ) -> dict[str, Any]:
-    from samcls.learn.runs.several import train_several
+    from samcls.learn.runs.repeats import train_repeats
 
-    return train_several(_opened(store), settings, run, say, **options)
+    return train_repeats(_opened(store), settings, run, say, **options)
 
 
 def _opened(store: str) -> Any:

@@ -14,9 +14,34 @@ from torch import Tensor, nn
 
 from samcls.pooling import valid_cells
 
-__all__ = ["LEVELS", "Encoder", "MapShape", "state_sha256"]
+__all__ = ["LEVELS", "Encoder", "EncoderChoice", "MapShape", "state_sha256"]
 
 LEVELS = ("patch", "early", "middle", "late", "neck")
+
+
+@dataclass(frozen=True)
+class EncoderChoice:
+    """Which encoder is wanted, as far as the encoder itself is concerned.
+
+    Attributes:
+        name: as on the command line.
+        levels: comma-separated names, or `all`.
+        window: side of the pooling window, in map cells.
+        size: side of the frames in pixels; the encoder's own by default.
+        checkpoint: file that holds the weights, if it is not the official one.
+        random_weights: draw the weights instead.
+        seed: of drawn weights.
+        precision: `float32`, `bfloat16` or `float16`; settled only when the encoder is built.
+    """
+
+    name: str
+    levels: str = "all"
+    window: int = 1
+    size: int | None = None
+    checkpoint: str | None = None
+    random_weights: bool = False
+    seed: int = 0
+    precision: str = "float32"
 
 
 @dataclass(frozen=True)

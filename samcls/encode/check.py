@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Float
 
 from samcls.data.manifest import Manifest
-from samcls.encode.extract import ExtractOptions, open_encoder
+from samcls.encode.encoders import open_encoder
+from samcls.encode.options import ExtractOptions
 from samcls.encode.pipeline import Pipeline
 from samcls.errors import ConfigError
 from samcls.store.feature_store import FeatureStore

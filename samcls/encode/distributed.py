@@ -22,6 +22,7 @@ from jaxtyping import Int
 from samcls.cluster import cancel, connected, result_of
 from samcls.data.manifest import Manifest, Row
 from samcls.encode.base import Encoder
+from samcls.encode.encoders import open_encoder
 from samcls.encode.options import ExtractOptions
 from samcls.encode.pipeline import Pipeline
 from samcls.errors import InputError, NotFiniteError, SamclsError
@@ -175,8 +176,6 @@ def _encode_shard(shard: _Shard) -> RowBatch:
 @lru_cache(maxsize=1)
 def _encoder(options: ExtractOptions) -> Encoder:
     """Build a worker's encoder once."""
-    from samcls.encode.extract import open_encoder
-
     return open_encoder(options)
 
 

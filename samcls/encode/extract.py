@@ -18,15 +18,13 @@ from jaxtyping import Int, UInt8
 from samcls.data.images import PREPROCESSING_VERSION
 from samcls.data.leaks import Leaks, refuse_divided_groups
 from samcls.data.manifest import Manifest
-from samcls.device import choose_device
 from samcls.encode.base import Encoder
 from samcls.encode.changes import follow_images, in_store_order, leaks_in, table_of
 from samcls.encode.coarse import coarse_levels
-from samcls.encode.encoder import load_encoder
-from samcls.encode.options import TIMM_PREFIX, ExtractOptions
+from samcls.encode.distributed import client_for, encode_shards
+from samcls.encode.encoders import default_batch, open_encoder
+from samcls.encode.options import ExtractOptions
 from samcls.encode.pipeline import Pipeline
-from samcls.encode.precision import choose_precision
-from samcls.encode.specs import encoder_spec, parse_levels
 from samcls.errors import ConfigError, StoreError
 from samcls.store.feature_store import FeatureStore, RowBatch, RowTable
 from samcls.store.lock import Claim, writer_lock
@@ -40,7 +38,6 @@ __all__ = [
     "ExtractSummary",
     "Progress",
     "extract",
-    "open_encoder",
 ]
 
 Progress = Callable[[int, int, int, int], None]
@@ -209,68 +206,9 @@ def _run_on_cluster(
     claim: Claim,
     log: Log,
 ) -> None:
-    from samcls.encode.distributed import client_for, encode_shards
-
     threads = 0 if options.dask else max(1, torch.get_num_threads() // options.workers)
     with client_for(options.workers, options.dask, log) as client:
         encode_shards(client, manifest, store, todo, options, threads, count, claim)
-
-
-def open_encoder(
-    options: ExtractOptions, store_path: str | None = None, log: Log = lambda _: None
-) -> Encoder:
-    """Build the encoder that the options ask for, on its device and in its precision.
-
-    Args:
-        options: of the extract.
-        store_path: a store that may be there; `auto` precision then takes what it was made with.
-        log: called with a sentence on a checkpoint that is not the official one, or is interpolated.
-    """
-    device = choose_device(options.device)
-    precision = options.precision
-    if precision == "auto" and store_path is not None and FeatureStore.exists(store_path):
-        precision = FeatureStore.open(store_path).fingerprint.precision
-    elif precision == "auto":
-        precision = choose_precision(device)
-    if options.encoder.startswith(TIMM_PREFIX):
-        from samcls.encode.timm_encoder import load_timm
-
-        return load_timm(
-            options.encoder,
-            options.levels,
-            options.size,
-            random_weights=options.random_weights,
-            seed=options.seed,
-            precision=precision,
-            checkpoint=options.checkpoint,
-            log=log,
-        ).to(device)
-    return load_encoder(
-        options.encoder,
-        options.checkpoint,
-        parse_levels(options.levels, encoder_spec(options.encoder)),
-        options.size,
-        seed=options.seed,
-        precision=precision,
-        random_weights=options.random_weights,
-        log=log,
-    ).to(device)
-
-
-def default_batch(encoder: Encoder) -> int:
-    """Choose a batch as a power of two.
-
-    By tokens: 8 for `vit_t` at 256 px on a CPU and 1 for SAM at 1024 px; on a GPU what half of the free
-    memory holds, at most 32 768 tokens.
-    """
-    tokens = (encoder.input_size // 16) ** 2
-    wanted = 2048
-    if encoder.device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(encoder.device)
-        widest = max(encoder.shape(level).channels for level in encoder.levels)
-        token_bytes = 48 * widest  # the stream, qkv, its copy by windows and one hidden tile
-        wanted = min(32768, free // 2 // token_bytes)
-    return 1 << max(0, (wanted // tokens).bit_length() - 1)
 
 
 def _finished(store: FeatureStore) -> dict[bytes, int]:
@@ -347,7 +285,7 @@ def _follow_table(
     store: FeatureStore, table: RowTable, removed: str, log: Log, claim: Claim
 ) -> FeatureStore:
     """Make a store's rows the manifest's, as far as the user lets it."""
-    own = store.kept_ids
+    own = store.ids
     change = store.compare_table(table)
     if change.any and (change.fits or removed != "refuse"):
         log(f"{store.path} follows its manifest: {change}")

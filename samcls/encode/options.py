@@ -5,14 +5,17 @@ The command line is made from these fields, so that torch is imported where they
 
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
 
 from samcls.config import Resize, documented, option
 from samcls.errors import ConfigError
 
-__all__ = ["TIMM_PREFIX", "ExtractOptions"]
+if TYPE_CHECKING:
+    from samcls.encode.base import EncoderChoice
+
+__all__ = ["ExtractOptions"]
 
 MOST_PIXELS = 4096  # side of the images that a store keeps; 50 MB each
-TIMM_PREFIX = "timm:"
 
 
 _what = partial(option, group="Data")
@@ -106,16 +109,11 @@ class ExtractOptions:
             ConfigError: naming the option, what was got and what was expected.
         """
         from samcls.encode.precision import PRECISIONS
+        from samcls.encode.registry import encoder_module
         from samcls.views import view_names
 
         view_names(self.views)
-        if not self.encoder.startswith(TIMM_PREFIX):
-            self._check_sam()
-        elif self.checkpoint and self.random_weights:
-            raise ConfigError(
-                f"--random-weights draws the weights of {self.encoder}, and --checkpoint "
-                f"{self.checkpoint} brings some; leave one of them out"
-            )
+        encoder_module(self.encoder).check(self.encoder_choice)
         choices = {
             "resize": ("longest", "stretch"),
             "storage": ("float16", "float32"),
@@ -138,16 +136,18 @@ class ExtractOptions:
                 f"at most {MOST_PIXELS}, such as 224"
             )
 
-    def _check_sam(self) -> None:
-        from samcls.encode.specs import check_size, encoder_spec, parse_levels
+    @property
+    def encoder_choice(self) -> "EncoderChoice":
+        """What of these options concerns the encoder itself."""
+        from samcls.encode.base import EncoderChoice
 
-        spec = encoder_spec(self.encoder)
-        parse_levels(self.levels, spec)
-        if self.size is not None:
-            check_size(self.size)
-        side = (self.size or spec.input_size) // 16
-        if not 1 <= self.window <= side:
-            raise ConfigError(
-                f"window is {self.window}; expected 1 to {side}, the side of the map at "
-                f"{side * 16} pixels"
-            )
+        return EncoderChoice(
+            name=self.encoder,
+            levels=self.levels,
+            window=self.window,
+            size=self.size,
+            checkpoint=self.checkpoint,
+            random_weights=self.random_weights,
+            seed=self.seed,
+            precision=self.precision,
+        )

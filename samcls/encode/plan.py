@@ -13,10 +13,17 @@ from torch import Tensor, nn
 from samcls.device import choose_device
 from samcls.encode.block import FastBlock
 from samcls.encode.cost import best_seconds, peak_memory
-from samcls.encode.encoder import empty_body
-from samcls.encode.extract import ExtractOptions
+from samcls.encode.options import ExtractOptions
 from samcls.encode.precision import choose_precision
-from samcls.encode.specs import PATCH, EncoderSpec, encoder_spec, parse_levels, resolve_level
+from samcls.encode.sam import empty_body
+from samcls.encode.specs import (
+    ENCODERS,
+    PATCH,
+    EncoderSpec,
+    encoder_spec,
+    parse_levels,
+    resolve_level,
+)
 from samcls.errors import ConfigError
 from samcls.views import view_names
 
@@ -74,7 +81,7 @@ def plan(images: int, options: ExtractOptions) -> list[PlanRow]:
     Raises:
         ConfigError: the encoder is not one of SAM's, for which nothing can be timed block by block.
     """
-    if options.encoder.startswith("timm:"):
+    if options.encoder not in ENCODERS:
         raise ConfigError(
             f"--plan prices SAM's encoders; time {options.encoder} with a manifest of a few images"
         )

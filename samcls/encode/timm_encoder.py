@@ -16,13 +16,13 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from samcls.encode.base import LEVELS, Encoder, MapShape, state_sha256
+from samcls.encode.base import LEVELS, Encoder, EncoderChoice, MapShape, state_sha256
 from samcls.encode.timm_weights import load_file, pretrained_overlay
 from samcls.encode.weights import file_sha256, need_file
 from samcls.errors import ConfigError, WeightsError
 from samcls.files import meant
 
-__all__ = ["TimmEncoder", "depths", "load_timm"]
+__all__ = ["TimmEncoder", "build", "check", "depths", "load_timm"]
 
 _PREFIX = "timm:"
 
@@ -161,6 +161,33 @@ def _depth(level: str, name: str, body: nn.Module) -> int | None:
             f"{meant(level, known)}"
         )
     return known[level]
+
+
+def check(choice: EncoderChoice) -> None:
+    """Refuse weights from two places; the rest is known when timm has built the model.
+
+    Raises:
+        ConfigError: the weights are to be drawn, and come from a file.
+    """
+    if choice.checkpoint and choice.random_weights:
+        raise ConfigError(
+            f"--random-weights draws the weights of {choice.name}, and --checkpoint "
+            f"{choice.checkpoint} brings some; leave one of them out"
+        )
+
+
+def build(choice: EncoderChoice, log: Callable[[str], None]) -> TimmEncoder:
+    """Build the encoder of a choice, as `load_timm`."""
+    return load_timm(
+        choice.name,
+        choice.levels,
+        choice.size,
+        random_weights=choice.random_weights,
+        seed=choice.seed,
+        precision=choice.precision,
+        checkpoint=choice.checkpoint,
+        log=log,
+    )
 
 
 def load_timm(

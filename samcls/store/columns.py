@@ -1,17 +1,18 @@
 """What a feature store says of its images, one value an image: ids, splits, labels, status.
 
-Columns are small and read whole, through Zarr. They are written in full when a store is made, so a chunk
-that is absent is lost, and never a column's fill value. Damage becomes a StoreError that names the verb
-to run; `read_column` reads what can still be read of a damaged one. `FeatureStore.open` makes the object.
+Columns are small and read whole, through Zarr, when they are first asked for; an open store keeps them, so
+they are what they were then but for what it writes itself. They are written in full when a store is made,
+so a chunk that is absent is lost, and never a column's fill value. Damage becomes a StoreError that names
+the verb to run; `read_column` reads what can still be read of a damaged one.
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import zarr
@@ -23,11 +24,13 @@ from samcls.store.keys import Keys, local_path
 from samcls.store.layout import META, RESULTS, columns_of
 from samcls.store.metadata import ROOT, STORE_ID, UPDATING, array_problem, parsed, read_root
 from samcls.store.opening import damage
+from samcls.store.rows import RowTable
 from samcls.store.schema import DONE, FAILED, PENDING, REMOVED, Fingerprint
 from samcls.store.tables import NO_SPLIT
 
 __all__ = ["ColumnReader", "Lost", "configured", "if_present", "open_array"]
 
+_T = TypeVar("_T")
 _PIPELINE = "zarr.core.codec_pipeline.BatchedCodecPipeline"
 _CONFIG_LOCK = threading.Lock()  # Zarr's configuration is one for the whole process
 _UNREADABLE = (ValueError, RuntimeError, TypeError, IndexError, OverflowError)  # seen of damage
@@ -89,6 +92,8 @@ class ColumnReader:
         self.mode = mode
         self._keys = keys
         self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._known: dict[str, Any] = {}  # columns, once they were read
+        self._reading_columns = threading.RLock()
         self._metadata = read_root(keys)
         self._root = local_path(path)
         self._folder = _identity(self._root)
@@ -123,13 +128,32 @@ class ColumnReader:
         return tuple(self._attributes.get("meta", ()))
 
     @property
+    def table(self) -> RowTable:
+        """What the manifest said of the images, removed ones emptied; it cannot be changed."""
+        return self._once("table", self._read_table)
+
+    def _read_table(self) -> RowTable:
+        return RowTable(
+            ids=self._texts("id"),
+            splits=self._texts("split"),
+            groups=self._texts("group"),
+            tasks=self.tasks,
+            labels=self.labels,
+            meta=self._beside(),
+            ordinal=self.ordinal,
+        )
+
+    @property
     def meta(self) -> dict[str, list[str]]:
         """Each of these columns, a text for each image."""
+        return {name: list(column) for name, column in self._beside().items()}
+
+    def _beside(self) -> dict[str, tuple[str, ...]]:
         if not self.meta_names:
             return {}
         columns = self._whole(META).T.tolist()
         return {
-            name: [str(value) for value in column]
+            name: tuple(str(value) for value in column)
             for name, column in zip(self.meta_names, columns, strict=True)
         }
 
@@ -140,22 +164,22 @@ class ColumnReader:
     @property
     def ids(self) -> list[str]:
         """Identifier of each image, in the manifest's order."""
-        return self._strings("id")
+        return list(self._texts("id"))
 
     @property
     def splits(self) -> list[str]:
         """`train`, `val` or `test` for each image; empty for one that was removed."""
-        return self._strings("split")
+        return list(self._texts("split"))
 
     @property
     def groups(self) -> list[str]:
         """Patient or lesion of each image; empty where there is none."""
-        return self._strings("group")
+        return list(self._texts("group"))
 
     @property
     def errors(self) -> list[str]:
         """Reason of each failed row; empty elsewhere."""
-        return self._strings("error")
+        return list(self._texts("error"))
 
     @property
     def labels(self) -> Int[np.ndarray, "image task"]:
@@ -257,8 +281,33 @@ class ColumnReader:
         raise StoreError(damage(self.path, self._keys, f"{name}/{ROOT} {problem}"))
 
     def _whole(self, name: str) -> np.ndarray:
-        with self._reading(name):
-            return np.asarray(self._array(name)[: self._kept_rows])
+        """Return a per-image array as it was when it was first read; it cannot be written to."""
+
+        def read() -> np.ndarray:
+            with self._reading(name):
+                values = np.asarray(self._array(name)[: self._kept_rows])
+            values.flags.writeable = False
+            return values
+
+        return self._once(name, read)
+
+    def _texts(self, name: str) -> tuple[str, ...]:
+        return self._once(
+            f"{name} as text", lambda: tuple(str(value) for value in self._whole(name))
+        )
+
+    def _once(self, name: str, read: Callable[[], _T]) -> _T:
+        """Read something of the columns unless it was read before."""
+        with self._reading_columns:
+            if name not in self._known:
+                self._known[name] = read()
+            found: _T = self._known[name]
+        return found
+
+    def _forget(self) -> None:
+        """Have columns read again; to be called after they were written."""
+        with self._reading_columns:
+            self._known.clear()
 
     @contextmanager
     def _reading(self, what: str) -> Iterator[None]:
@@ -282,9 +331,6 @@ class ColumnReader:
                 f"{self.path} was written anew, by samcls extract --removed drop, since it was "
                 "opened: its rows are others now. Start again"
             )
-
-    def _strings(self, name: str) -> list[str]:
-        return [str(value) for value in self._whole(name)]
 
 
 def _identity(root: Path | None) -> tuple[int, int] | None:

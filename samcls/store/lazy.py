@@ -4,19 +4,21 @@ A task reads one shard by `StoreReader.read`, so that damage and absence are err
 workers of a cluster, where the store is opened again from its path.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from samcls.errors import StoreError
+from samcls.store.reader import StoreReader
 
 if TYPE_CHECKING:
     import dask.array
     import xarray
 
-    from samcls.store.reader import StoreReader
-
 __all__ = ["LevelArray", "dataset", "lazy_level"]
+
+Opener = Callable[[str], StoreReader]
 
 
 class LevelArray:
@@ -25,10 +27,12 @@ class LevelArray:
     Args:
         store: open.
         level: one of its levels.
+        opener: opens the store again from its path, where the array has travelled to.
     """
 
-    def __init__(self, store: "StoreReader", level: str) -> None:
+    def __init__(self, store: StoreReader, level: str, opener: Opener) -> None:
         self._store = store
+        self._opener = opener
         self._level = level
         shape = store.levels[level]
         tail = (len(store.fingerprint.views), shape.channels, shape.rows, shape.cols)
@@ -45,37 +49,37 @@ class LevelArray:
         return np.asarray(self._store.read(self._level, first)[(slice(None), *rest)])
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Travel as path and name."""
-        return _reopened, (self._store.path, self._level)
+        """Travel as path, name and opener."""
+        return _reopened, (self._store.path, self._level, self._opener)
 
 
-def _reopened(path: str, level: str) -> LevelArray:
-    from samcls.store.feature_store import FeatureStore
-
-    return LevelArray(FeatureStore.open(path), level)
+def _reopened(path: str, level: str, opener: Opener) -> LevelArray:
+    return LevelArray(opener(path), level, opener)
 
 
-def lazy_level(store: "StoreReader", level: str) -> "dask.array.Array":
+def lazy_level(store: StoreReader, level: str, opener: Opener) -> "dask.array.Array":
     """Return a level as a Dask array, one Dask chunk a shard.
 
     Args:
         store: open.
         level: one of its levels.
+        opener: opens the store again from its path.
     """
     import dask.array
 
-    whole = LevelArray(store, level)
+    whole = LevelArray(store, level, opener)
     lazy: dask.array.Array = dask.array.from_array(  # type: ignore[no-untyped-call]
         whole, chunks=(store.partition.shard_rows, *whole.shape[1:]), name=False
     )
     return lazy
 
 
-def dataset(store: "StoreReader") -> "xarray.Dataset":
+def dataset(store: StoreReader, opener: Opener) -> "xarray.Dataset":
     """Return every level lazily, with id, split and status as coordinates of `image`.
 
     Args:
         store: open.
+        opener: opens the store again from its path.
 
     Raises:
         StoreError: xarray is not installed.
@@ -88,7 +92,7 @@ def dataset(store: "StoreReader") -> "xarray.Dataset":
         {
             name: (
                 ("image", "view", f"channel_{name}", f"row_{name}", f"col_{name}"),
-                lazy_level(store, name),
+                lazy_level(store, name, opener),
             )
             for name in store.levels
         },

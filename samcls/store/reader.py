@@ -7,7 +7,7 @@ and `columns.py` hold its reading half.
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import zarr
@@ -17,7 +17,6 @@ from zarr.codecs import BloscCodec
 from samcls.errors import StoreError
 from samcls.store.columns import ColumnReader
 from samcls.store.layout import array_paths, codec_of
-from samcls.store.lazy import dataset, lazy_level
 from samcls.store.schema import (
     CHECKPOINT,
     DONE,
@@ -28,10 +27,6 @@ from samcls.store.schema import (
     array_path,
 )
 from samcls.store.shards import CAN_READ_PARTS, LocalShard, ShardIndex, read_index, shard_key
-
-if TYPE_CHECKING:
-    import dask.array
-    import xarray
 
 __all__ = ["Rows", "StoreReader"]
 
@@ -229,28 +224,6 @@ class StoreReader(ColumnReader):
         if root is not None:
             return sum(f.stat().st_size for f in root.rglob("*") if f.is_file())
         return sum(self._array(name).nbytes_stored() for name in self.array_paths)
-
-    def to_dask(self, level: str) -> "dask.array.Array":
-        """Return a level as a lazy Dask array of shape (image, view, channel, row, col).
-
-        One Dask chunk is one shard, read as by `read` and with its errors.
-
-        Raises:
-            StoreError: the level is not in the store.
-        """
-        self._features(level)
-        return lazy_level(self, level)
-
-    def to_xarray(self) -> "xarray.Dataset":
-        """Return every level lazily, with id, split and status as coordinates of `image`.
-
-        A level's dimensions are (image, view, channel_<level>, row_<level>, col_<level>): levels
-        differ in size. `view` has the views' names as its coordinate.
-
-        Raises:
-            StoreError: xarray is not installed.
-        """
-        return dataset(self)
 
     def _features(self, level: str) -> zarr.Array[Any]:
         if level == PIXELS:

@@ -49,7 +49,7 @@ def rewrite_store(
             f"{store.path} is a URL, where no store can be swapped for another at once; give --removed "
             "keep, or extract into another store"
         )
-    own = {name: row for row, name in enumerate(store.kept_ids)}
+    own = {name: row for row, name in enumerate(store.ids)}
     places = np.array([own.get(name, -1) for name in table.ids], dtype=np.int64)
     kept = int((places >= 0).sum())
     log(f"writing {store.path} anew: {kept} rows are copied, {len(own) - kept} are dropped")

@@ -10,6 +10,7 @@ label, status 3, which no stage uses. Comparing a million rows takes 1.4 s, half
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Int
@@ -24,6 +25,7 @@ __all__ = [
     "changed_tasks",
     "compare_ids",
     "merge_tables",
+    "table_attributes",
 ]
 
 NO_SPLIT = ""  # of a removed row
@@ -212,3 +214,13 @@ def merge_tables(ids: Sequence[str], table: RowTable) -> RowTable:
         },
         ordinal=table.ordinal,
     )
+
+
+def table_attributes(table: RowTable) -> dict[str, Any]:
+    """Return the attributes that a table decides."""
+    tasks = [{"name": name, "classes": list(classes)} for name, classes in table.tasks.items()]
+    return {
+        "tasks": tasks,
+        **({"ordinal": list(table.ordinal)} if table.ordinal else {}),
+        **({"meta": list(table.meta)} if table.meta else {}),
+    }

@@ -23,7 +23,8 @@ from scipy.stats import t as student
 
 from samcls.config import TrainConfig, digest
 from samcls.learn.heads import HEADS
-from samcls.sweep.results import Row, RunRecord
+from samcls.learn.runs.folder import Run
+from samcls.sweep.leaderboard import Row
 from samcls.sweep.space import Space
 
 __all__ = ["Point", "efficiency", "followed"]
@@ -61,7 +62,7 @@ class Point:
 
 def efficiency(
     rows: Sequence[Row],
-    records: Mapping[str, RunRecord],
+    records: Mapping[str, Run],
     space: Space,
     scores: Mapping[str, float | None] | None = None,
 ) -> list[Point]:

@@ -27,8 +27,9 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
 
+from samcls.learn.runs.folder import Run
 from samcls.sweep.efficiency import Point, efficiency
-from samcls.sweep.results import Row, RunRecord
+from samcls.sweep.leaderboard import Row
 from samcls.sweep.scales import (
     Scale,
     is_log,
@@ -64,7 +65,7 @@ STYLE: Any = {
 def plot_sweep(
     folder: str | Path,
     rows: Sequence[Row],
-    records: Mapping[str, RunRecord],
+    records: Mapping[str, Run],
     space: Space,
     test_points: Sequence[Point] = (),
 ) -> list[Path]:
@@ -183,7 +184,7 @@ def parallel(rows: Sequence[Row], space: Space) -> Figure:
     return figure
 
 
-def learning_curves(rows: Sequence[Row], records: Mapping[str, RunRecord]) -> Figure:
+def learning_curves(rows: Sequence[Row], records: Mapping[str, Run]) -> Figure:
     """AUC and loss by epoch, the first run of each configuration; dots mark the epoch chosen.
 
     Args:
@@ -208,7 +209,7 @@ def learning_curves(rows: Sequence[Row], records: Mapping[str, RunRecord]) -> Fi
         for panel, values in zip(panels, (aucs, losses), strict=True):
             panel.plot(epochs, values, **look)
             if i < BEST:
-                at = runs[i].best_epoch - 1
+                at = runs[i].metrics["best_epoch"] - 1
                 panel.plot(epochs[at], values[at], "o", color=colour, markersize=5 if i == 0 else 4)
     _clip_losses(panels[1], runs)
     for panel, name in zip(panels, ("validation AUC", "validation loss (nats)"), strict=True):
@@ -354,7 +355,7 @@ def _draw_scale(panel: Axes, place: float, ticks: Sequence[tuple[float, str]]) -
         )
 
 
-def _clip_losses(panel: Axes, runs: Sequence[RunRecord]) -> None:
+def _clip_losses(panel: Axes, runs: Sequence[Run]) -> None:
     """Leave out of the picture what a few diverging runs reach."""
     losses = np.array([epoch.val_loss for run in runs for epoch in run.history])
     low, high = float(losses.min()), float(np.percentile(losses, 97))

@@ -12,7 +12,7 @@ import numpy as np
 
 from samcls.config import TrainConfig, options_of
 from samcls.sweep.axes import Axis, Between, Choices
-from samcls.sweep.results import Row
+from samcls.sweep.leaderboard import Row
 from samcls.sweep.space import Space
 
 __all__ = [

@@ -28,7 +28,8 @@ import numpy as np
 from samcls.config import TrainConfig, digest, parse, to_dict
 from samcls.errors import ConfigError
 from samcls.sweep.axes import Axis, Between
-from samcls.sweep.results import Outcome, trial_score
+from samcls.sweep.leaderboard import trial_score
+from samcls.sweep.outcomes import Outcome
 from samcls.sweep.space import Space, Trial
 
 __all__ = ["Round", "Strategy", "strategy_of"]

@@ -38,10 +38,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from samcls.errors import InputError
+from samcls.learn.runs.folder import Run
 from samcls.learn.score.intervals import intervals, left_out, support, unit_numbers
 from samcls.learn.score.metrics import FIGURES
 from samcls.learn.score.scoring import resample
-from samcls.sweep.results import Row, RunRecord
+from samcls.sweep.leaderboard import Row
 
 __all__ = ["Selection", "areas", "select"]
 
@@ -90,7 +91,7 @@ class Selection:
 
 def select(
     rows: Sequence[Row],
-    records: Mapping[str, RunRecord],
+    records: Mapping[str, Run],
     resamples: int = 1000,
     seed: int = 0,
     groups: Mapping[str, str] | None = None,
@@ -115,7 +116,7 @@ def select(
             "the sweep again, with failed runs retried"
         )
     runs = [[records[key] for key in row.runs] for row in ranked]
-    images = sorted({one for group in runs for run in group for one in run.predictions.ids})
+    images = sorted({one for group in runs for run in group for one in run.said.ids})
     units = unit_numbers([(groups or {}).get(one, "") for one in images])
     number = int(units.max()) + 1
     scores = [_scores(runs, images, units, w) for w in _draws(number, resamples, seed)]
@@ -135,17 +136,17 @@ def select(
     )
 
 
-def areas(record: RunRecord, weights: Weights) -> Float[np.ndarray, " resample"]:
+def areas(run: Run, weights: Weights) -> Float[np.ndarray, " resample"]:
     """The run's mean AUC, as `metrics.auc` defines it, for each row of image weights.
 
     Args:
-        record: A run.
+        run: A run.
         weights: A column for each of its validation images.
 
     Returns:
         NaN where no task and class has images on both sides.
     """
-    said = record.predictions
+    said = run.said
     of_tasks = []
     for i, probabilities in enumerate(said.probabilities.values()):
         labels = said.labels[:, i]
@@ -188,7 +189,7 @@ def _mean(values: Sequence[Float[np.ndarray, " resample"]]) -> Float[np.ndarray,
 
 
 def _interval(
-    runs: Sequence[RunRecord],
+    runs: Sequence[Run],
     images: Sequence[str],
     units: Int[np.ndarray, " image"],
     corrected: float,
@@ -202,26 +203,24 @@ def _interval(
     return None if found is None else (found[0], max(found[1], float(values[0])))
 
 
-def _behind(
-    runs: Sequence[RunRecord], images: Sequence[str], units: Int[np.ndarray, " image"]
-) -> int:
+def _behind(runs: Sequence[Run], images: Sequence[str], units: Int[np.ndarray, " image"]) -> int:
     """Groups of the rarest class of any task, over all runs' images."""
     unit_of = dict(zip(images, units.tolist(), strict=True))
     found = []
     for i, (_, classes) in enumerate(runs[0].tasks.items()):
-        labels = np.concatenate([run.predictions.labels[:, i] for run in runs])
-        own = np.array([unit_of[one] for run in runs for one in run.predictions.ids])
+        labels = np.concatenate([run.said.labels[:, i] for run in runs])
+        own = np.array([unit_of[one] for run in runs for one in run.said.ids])
         if np.any(labels >= 0):
             found.append(support(labels, own, len(classes))[1][FIGURES.index("auc")])
     return int(min(found, default=0))
 
 
 def _mean_area(
-    runs: Sequence[RunRecord], images: Sequence[str], weights: Weights
+    runs: Sequence[Run], images: Sequence[str], weights: Weights
 ) -> Float[np.ndarray, " resample"]:
     """Mean over a configuration's runs of their AUCs, for each row of weights of all images."""
     places = {one: i for i, one in enumerate(images)}
-    columns = [[places[one] for one in run.predictions.ids] for run in runs]
+    columns = [[places[one] for one in run.said.ids] for run in runs]
     return _mean([areas(run, weights[:, c]) for run, c in zip(runs, columns, strict=True)])
 
 
@@ -232,7 +231,7 @@ def _draws(units: int, resamples: int, seed: int) -> Iterator[Weights]:
 
 
 def _scores(
-    runs: Sequence[Sequence[RunRecord]],
+    runs: Sequence[Sequence[Run]],
     images: Sequence[str],
     units: Int[np.ndarray, " image"],
     weights: Float[np.ndarray, "resample unit"],

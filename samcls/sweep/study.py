@@ -26,8 +26,8 @@ from samcls.learn.runs.inputs import features_for, loading_window
 from samcls.learn.score.scoring import auc
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.efficiency import followed
-from samcls.sweep.records import RUNS
-from samcls.sweep.results import Row
+from samcls.sweep.leaderboard import Row
+from samcls.sweep.outcomes import run_path
 from samcls.sweep.space import Space
 
 __all__ = ["score_on_test"]
@@ -49,7 +49,7 @@ def score_on_test(
     alike: dict[tuple[object, ...], list[TrainConfig]] = defaultdict(list)
     for configuration in followed(rows).values():
         for member in space.trial(configuration).members:
-            if (Path(folder) / RUNS / digest(member) / "head.json").exists():
+            if (run_path(folder, member) / "head.json").exists():
                 looks = HEADS[member.head].sees_pixels
                 # Nothing of the test images hangs on the share that was trained on.
                 own = values_of(member, "data") | {"train_fraction": 1.0}
@@ -71,7 +71,7 @@ def _test_features(store: FeatureStore, config: TrainConfig) -> Features:
 def _score(
     folder: Path, config: TrainConfig, features: Features, device: torch.device
 ) -> float | None:
-    model = load_model(folder / RUNS / digest(config))
+    model = load_model(run_path(folder, config))
     test = pick(features, features.rows("test")).standardised(model.standardiser)
     logits = predict_logits(model.head.to(device), placed(test, device))
     found = to_probabilities(logits, test.tasks)

@@ -12,6 +12,7 @@ everything is chosen. 200 configurations on BreastMNIST's features (five levels,
 import shutil
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -19,34 +20,36 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from samcls.config import TrainConfig
 from samcls.errors import ConfigError, RunError
 from samcls.learn.features.targets import targets_of
 from samcls.learn.fit.loop import architecture
+from samcls.learn.runs.folder import Run
 from samcls.learn.runs.inputs import check
 from samcls.learn.runs.notes import facts_of
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.efficiency import Point, efficiency
 from samcls.sweep.estimate import SweepPlan, estimate
 from samcls.sweep.executors import Executor, executor_for
-from samcls.sweep.plan import groups_of
-from samcls.sweep.plots import plot_sweep
-from samcls.sweep.records import (
+from samcls.sweep.folder import open_sweep, owned
+from samcls.sweep.leaderboard import Row, leaderboard
+from samcls.sweep.outcomes import (
+    Outcome,
     RunFailure,
-    RunRecord,
     read_failures,
-    read_records,
-    sweep_away,
+    read_run,
+    read_runs,
+    run_path,
     write_failure,
 )
-from samcls.sweep.results import Row, leaderboard, open_sweep, write_tables
+from samcls.sweep.plan import groups_of
+from samcls.sweep.plots import plot_sweep
 from samcls.sweep.search import strategy_of
 from samcls.sweep.select import select
 from samcls.sweep.shared import division
 from samcls.sweep.space import Space
 from samcls.sweep.study import score_on_test
+from samcls.sweep.tables import write_tables
 from samcls.sweep.winner import score_winner
 from samcls.sweep.work import Ended, Group, Site, run_group
 
@@ -139,7 +142,7 @@ def sweep(
     options = _Options(workers, dask, device, retry, allow_leak, strict)
     _refuse_leaks(store, space, options, log)
     open_sweep(folder, space, store)
-    with _only_one(folder):
+    with owned(folder):
         return _sweep(store, folder, space, options, log, progress)
 
 
@@ -162,7 +165,7 @@ def _sweep(
     progress: Progress,
 ) -> SweepResult:
     strategy = strategy_of(space, folder)
-    outcomes: dict[str, RunRecord | RunFailure] = {**read_records(folder)}
+    outcomes: dict[str, Outcome] = {**read_runs(folder)}
     if not options.retry:
         outcomes |= {k: v for k, v in read_failures(folder).items() if k not in outcomes}
     started, made, asked = time.perf_counter(), 0, len(outcomes)
@@ -177,19 +180,19 @@ def _sweep(
                 log(f"{folder}: {len(outcomes)} runs are there already")
             groups = groups_of(configs, store, executor.workers, options.device)
             ticker = _Ticker(log, progress, len(outcomes), planned)
-            for ended in _run(executor, site, groups):
+            for outcome in _run(executor, site, groups):
                 made += 1
-                ticker.tick(ended)
-            found = read_records(folder)
-            outcomes |= found
-            outcomes |= {k: v for k, v in read_failures(folder).items() if k not in found}
+                outcomes[outcome.key] = outcome
+                ticker.tick(outcome)
     seconds = time.perf_counter() - started
-    records = {k: v for k, v in outcomes.items() if isinstance(v, RunRecord)}
+    # In one order, whoever ended first: sums of figures hang on it in the last digit.
+    outcomes = dict(sorted(outcomes.items()))
+    runs = {k: v for k, v in outcomes.items() if isinstance(v, Run)}
     failures = {k: v for k, v in outcomes.items() if isinstance(v, RunFailure)}
-    rows = leaderboard(records, space, failures)
+    rows = leaderboard(runs, space, failures)
     _refuse_nothing(folder, rows, failures)
     groups_by_id = dict(zip(store.ids, store.groups, strict=True))
-    chosen = select(rows, records, groups=groups_by_id)
+    chosen = select(rows, runs, groups=groups_by_id)
     best = score_winner(
         store,
         folder,
@@ -201,15 +204,15 @@ def _sweep(
         allow_leak=options.allow_leak,
         strict=options.strict,
     )
-    curves = _curves(store, folder, space, rows, records, options.device)
+    curves = _curves(store, folder, space, rows, runs, options.device)
     shown = {name: [point.to_dict() for point in points] for name, points in curves.items()}
     more = {"selection": chosen.to_dict(), "best": best, "efficiency": shown}
-    write_tables(folder, records, rows, more)
-    plot_sweep(folder, rows, records, space, curves.get("test", ()))
+    write_tables(folder, runs, rows, more)
+    plot_sweep(folder, rows, runs, space, curves.get("test", ()))
     return SweepResult(
         sweep=str(folder),
         runs=asked,
-        finished=len(records),
+        finished=len(runs),
         failed=len(failures),
         made=made,
         seconds=round(seconds, 3),
@@ -251,19 +254,19 @@ def plan_sweep(
             f"it will make {space.runs * space.members} runs"
         )
     strategy = strategy_of(space, folder)
-    ended: dict[str, RunRecord | RunFailure] = {**read_records(folder)}
+    ended: dict[str, Outcome] = {**read_runs(folder)}
     configs = strategy.propose(ended)
     _refuse_unservable(store, configs)
     return estimate(store, strategy, configs, workers, device)
 
 
-def _run(executor: Executor, site: Site, groups: Sequence[Group]) -> Iterator[Ended]:
+def _run(executor: Executor, site: Site, groups: Sequence[Group]) -> Iterator[Outcome]:
     """Every run as it ends; what failed with its process is written down as failed."""
-    waiting = {division(group[0]): 0 for group in groups}
-    for group in groups:
-        waiting[division(group[0])] += 1
-    for group, outcome in executor.run(partial(run_group, site), groups):
-        yield from _lost(site, group, outcome) if isinstance(outcome, Exception) else outcome
+    waiting = Counter(division(group[0]) for group in groups)
+    for group, found in executor.run(partial(run_group, site), groups):
+        for config, why in _lost(site, group, found) if isinstance(found, Exception) else found:
+            run = read_run(run_path(site.folder, config))
+            yield run or RunFailure(config, why or "its folder was damaged after it was written")
         name = division(group[0])
         waiting[name] -= 1
         if not waiting[name] and not executor.remote:
@@ -274,21 +277,8 @@ def _lost(site: Site, group: Group, error: Exception) -> Iterator[Ended]:
     """Write down runs whose process failed before it could."""
     reason = str(error) or type(error).__name__
     for config in group:
-        write_failure(site.folder, config, reason)
-        yield Ended(config, None, reason)
-
-
-@contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Hold a sweep's folder; the system lets go of it if this process dies."""
-    try:
-        with FileLock(folder / ".lock").acquire(timeout=0):
-            sweep_away(folder)
-            yield
-    except Timeout as error:
-        raise RunError(
-            f"another process is sweeping into {folder}; wait until it has finished, or stop it"
-        ) from error
+        write_failure(site.folder, RunFailure(config, reason))
+        yield config, reason
 
 
 @contextmanager
@@ -362,7 +352,7 @@ def _curves(
     folder: Path,
     space: Space,
     rows: Sequence[Row],
-    records: Mapping[str, RunRecord],
+    runs: Mapping[str, Run],
     device: str,
 ) -> dict[str, list[Point]]:
     """The data-efficiency curve on both splits; none where the space has no shares."""
@@ -370,8 +360,8 @@ def _curves(
         return {}
     scores = score_on_test(folder, store, rows, space, device)
     return {
-        "validation": efficiency(rows, records, space),
-        "test": efficiency(rows, records, space, scores),
+        "validation": efficiency(rows, runs, space),
+        "test": efficiency(rows, runs, space, scores),
     }
 
 
@@ -383,9 +373,9 @@ class _Ticker:
         self._ended, self._total, self._failed = ended, total, 0
         progress(ended, total, 0, 0)
 
-    def tick(self, ended: Ended) -> None:
+    def tick(self, ended: Outcome) -> None:
         self._ended += 1
-        if ended.reason is not None:
+        if isinstance(ended, RunFailure):
             self._failed += 1
             self._log(f"failed: {ended.key[:12]}: {ended.reason}")
         self._progress(self._ended, self._total, self._failed, 0)

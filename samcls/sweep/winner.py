@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from samcls.learn.runs.folder import MARK, load_run
-from samcls.learn.runs.several import train_several
+from samcls.learn.runs.repeats import train_repeats
 from samcls.learn.runs.train import train
 from samcls.store.feature_store import FeatureStore
-from samcls.sweep.results import Row
+from samcls.sweep.leaderboard import Row
 from samcls.sweep.space import Space
 
 __all__ = ["score_winner"]
@@ -68,7 +68,7 @@ def score_winner(
         log(f"training the best of {tried} configurations as `samcls train` would, to score test")
     options: dict[str, Any] = {"device": device, "allow_leak": allow_leak, "strict": strict}
     if space.seeds > 1 or space.folds:
-        found = train_several(
+        found = train_repeats(
             store, config, run, log, seeds=space.seeds, folds=space.folds, **options
         )
     elif (run / MARK).exists():

@@ -1,7 +1,7 @@
 """What one process does of a sweep: train a group of heads together and write each one's folder.
 
     group = ((config, other), ...)              # of one architecture and division, see `plan`
-    for ended in run_group(site, group): ended.key, ended.reason
+    for config, reason in run_group(site, group): ...
 
 Twelve heads over five levels of BreastMNIST take some 12 s for 30 epochs on one CPU core. A group that
 fails as a whole is tried again in halves, so that what cannot be trained fails alone.
@@ -25,13 +25,18 @@ from samcls.learn.fit.loop import fit_together
 from samcls.learn.fit.prediction import Model, predict_logits, shape_of, to_probabilities
 from samcls.learn.fit.schedule import Fitted
 from samcls.learn.heads import HEADS, ClosedHead
+from samcls.learn.runs.baselines import majority_classes
+from samcls.learn.runs.folder import place_run, run_files
+from samcls.learn.runs.result import common_figures
+from samcls.learn.score.scoring import score
 from samcls.store.feature_store import FeatureStore
-from samcls.sweep.records import record_of, write_failure, write_record
+from samcls.sweep.outcomes import RunFailure, run_path, write_failure
 from samcls.sweep.shared import SharedFeatures
 
 __all__ = ["Ended", "Group", "Site", "run_group"]
 
 Group = tuple[TrainConfig, ...]
+Ended = tuple[TrainConfig, str | None]  # a run that is over, and why it failed, where it did
 
 
 @dataclass(frozen=True)
@@ -51,26 +56,6 @@ class Site:
     shared: str
     device: str = "cpu"
     threads: int = 0
-
-
-@dataclass(frozen=True)
-class Ended:
-    """A run that is over.
-
-    Attributes:
-        config: How it was trained.
-        auc: Validation AUC; None where nothing defines it, or the run failed.
-        reason: Why it failed; None where it did not.
-    """
-
-    config: TrainConfig
-    auc: float | None
-    reason: str | None = None
-
-    @property
-    def key(self) -> str:
-        """Digest of the config."""
-        return digest(self.config)
 
 
 def run_group(site: Site, group: Group) -> list[Ended]:
@@ -130,17 +115,23 @@ def _finished(
     with steady_threads(features, config):
         logits = predict_logits(fitted.head, features, features.rows("val"))
     probabilities = to_probabilities(logits, features.tasks)
-    seconds += time.perf_counter() - started
-    how = "single" if together == 1 else "population"
-    record = record_of(model, features, fitted, probabilities, seconds, how)
-    write_record(site.folder, record)
+    labels = features.labels.numpy()[features.rows("val").numpy()]
+    metrics = {
+        **common_figures(model, fitted, features),
+        "how": "single" if together == 1 else "population",
+        "models_tried": fitted.tried,
+        "seconds": round(seconds + time.perf_counter() - started, 4),
+        "validation": score(labels, probabilities, features.tasks, majority_classes(features), 0),
+    }
+    files = run_files(model, features, probabilities, fitted.history, metrics, split="val")
+    place_run(run_path(site.folder, config), files)
     _checkpoint(site, config).unlink(missing_ok=True)
-    return Ended(config, record.auc)
+    return config, None
 
 
 def _failed(site: Site, config: TrainConfig, reason: str) -> Ended:
-    write_failure(site.folder, config, reason)  # whose checkpoint stays, to be tried again from
-    return Ended(config, None, reason)
+    write_failure(site.folder, RunFailure(config, reason))
+    return config, reason  # whose checkpoint stays, to be tried again from
 
 
 def _checkpoint(site: Site, config: TrainConfig) -> Path:

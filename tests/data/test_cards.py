@@ -6,15 +6,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.data import DATA
+from support.paths import ROOT
 
 from samcls.data.images import read_image
 from samcls.data.manifest import check_files, check_labels, read_manifest
 from samcls.data.sources import Summary, isic2017_manifest, medmnist_manifest
 
-ROOT = Path(__file__).parents[2]
 CARDS = sorted((ROOT / "data_manifests").glob("*.toml"))
-DATA = ROOT.parent / "shared" / "data"
-
 needs_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"the real data are not in {DATA}")
 
 

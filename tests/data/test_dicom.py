@@ -4,8 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from dicoms import NAME, dicom
 from pydicom.dataset import Dataset
+from support.dicoms import NAME, dicom
 
 from samcls.data.images import read_image
 from samcls.errors import ImageError

@@ -6,7 +6,6 @@ import imagecodecs
 import numpy as np
 import pydicom
 import pytest
-from dicoms import dicom
 from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
@@ -20,6 +19,7 @@ from pydicom.uid import (
     JPEGLSLossless,
     RLELossless,
 )
+from support.dicoms import dicom
 
 from samcls.data.images import read_image
 from samcls.errors import ImageError

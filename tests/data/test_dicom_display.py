@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 import pydicom
 import pytest
-from dicoms import dicom
 from pydicom.dataset import Dataset
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -13,6 +12,7 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
 )
+from support.dicoms import dicom
 
 from samcls.data.frames import frames_of
 from samcls.data.images import read_image

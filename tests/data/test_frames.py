@@ -6,9 +6,9 @@ import numpy as np
 import pydicom
 import pytest
 import tifffile
-from dicoms import dicom
 from PIL import Image
 from pydicom.uid import ImplicitVRLittleEndian, JPEGLSLossless
+from support.dicoms import dicom
 
 from samcls.data.frames import frames_of, holds_dicom
 from samcls.data.images import read_image

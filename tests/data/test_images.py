@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -300,7 +300,6 @@ def reference(image: np.ndarray, size: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("size", [256, 1024])
-@settings(max_examples=30, deadline=None)
 @given(height=st.integers(1, 400), width=st.integers(1, 400), seed=st.integers(0, 99))
 def test_frames_equal_segment_anything_pixel_for_pixel(
     size: int, height: int, width: int, seed: int

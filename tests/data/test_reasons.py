@@ -10,8 +10,8 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from dicoms import dicom
 from PIL import Image
+from support.dicoms import dicom
 
 from samcls.data.arrays import MAX_BYTES, MAX_PIXELS, check_size, read_row
 from samcls.data.images import read_image

@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from samcls.data.manifest import Row
@@ -75,7 +75,6 @@ def test_several_tasks_and_missing_labels_are_even_at_once() -> None:
             assert abs(shares - [0.7, 0.1, 0.2]).max() < 10 / sum(found)
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.data())
 def test_groups_stay_whole_and_no_class_is_lost(data: st.DataObject) -> None:
     """Whatever the groups, one has one split, and train holds every class of one-class groups."""

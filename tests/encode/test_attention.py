@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from segment_anything.modeling.image_encoder import Block, get_rel_pos
 from torch import Tensor
@@ -82,7 +82,6 @@ def test_float32_equals_the_reference(
     assert relative_difference(found, expected) <= 1e-5
 
 
-@settings(deadline=None, max_examples=40)
 @given(
     heads=st.integers(1, 3),
     head_dim=st.sampled_from([4, 8, 10]),

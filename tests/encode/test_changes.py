@@ -2,16 +2,14 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import typer
 from PIL import Image
-from test_extract import SMALL, features, image_folder
+from support.extracting import SMALL, features, image_folder
 from typer.testing import CliRunner
 
 from samcls.cli import stages
@@ -27,14 +25,6 @@ from samcls.store.schema import DONE, PENDING, REMOVED
 from samcls.store.verify import verify
 
 OPTIONS = replace(SMALL, levels="neck")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stores import batch, make
-from test_extract import SMALL, image_folder
+from support.extracting import SMALL, image_folder
+from support.stores import batch, make
 
 from samcls.data.manifest import read_manifest
 from samcls.encode.coarse import coarse_levels, rounding_steps

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_extract import SMALL, image_folder
+from support.extracting import SMALL, image_folder
 
 from samcls.data.manifest import read_manifest
 from samcls.encode.distributed import _encode_shard, _Shard

@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,40 +14,17 @@ import pytest
 import torch
 from PIL import Image
 from segment_anything.utils.transforms import ResizeLongestSide
+from support.extracting import SMALL, features, image_folder
 
 from samcls.data.manifest import Manifest, read_manifest
 from samcls.encode.base import LEVELS
-from samcls.encode.encoder import load_encoder
 from samcls.encode.extract import ExtractOptions, extract
 from samcls.encode.pipeline import Pipeline
+from samcls.encode.sam import load_encoder
 from samcls.errors import ConfigError, FingerprintMismatch, RunError, StoreError
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, FAILED
 from samcls.views import VIEW_SETS, transform
-
-SMALL = ExtractOptions(size=64, window=2, batch=4, precision="float32")
-
-
-def image_folder(folder: Path, sizes: Sequence[tuple[int, int]], seed: int = 0) -> Path:
-    """Write PNG files of the given (height, width) and their manifest."""
-    rng = np.random.default_rng(seed)
-    lines = ["id,path,split,label"]
-    for i, (height, width) in enumerate(sizes):
-        pixels = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / f"{i}.png")
-        split = ("train", "train", "val", "test")[i % 4]
-        lines.append(f"image{i},{i}.png,{split},{'ab'[i // 2 % 2]}")
-    (folder / "manifest.csv").write_text("\n".join(lines) + "\n")
-    return folder / "manifest.csv"
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Arithmetic in one thread here as in each worker: bits are promised at equal threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture
@@ -65,10 +41,6 @@ def manifest(tmp_path: Path) -> Manifest:
         (9, 9),
     ]
     return read_manifest(image_folder(tmp_path, sizes))
-
-
-def features(store: FeatureStore) -> dict[str, np.ndarray]:
-    return {level: store.read(level) for level in store.levels}
 
 
 def test_the_store_holds_the_reference_pooled_over_windows(
@@ -257,19 +229,14 @@ def test_a_changed_manifest_is_followed(manifest: Manifest, tmp_path: Path) -> N
 
 
 def test_a_running_scheduler_gives_the_result_of_one_process(
-    manifest: Manifest, tmp_path: Path
+    manifest: Manifest, tmp_path: Path, dask_address: str
 ) -> None:
     """Two workers of a cluster, by its address, write the arrays that one process writes, bit for bit."""
-    from distributed import LocalCluster
-
     options = replace(SMALL, levels="early,neck", batch=1)
     (tmp_path / "4.png").write_bytes(b"")
     one = FeatureStore.open(extract(manifest, tmp_path / "one.zarr", options).store)
-    with LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
-    ) as cluster:
-        there = replace(options, dask=cluster.scheduler_address)
-        summary = extract(manifest, tmp_path / "two.zarr", there)
+    there = replace(options, dask=dask_address)
+    summary = extract(manifest, tmp_path / "two.zarr", there)
     two = FeatureStore.open(summary.store)
     assert (summary.done, summary.failed) == (8, 1)
     assert two.partition.shard_rows == 1

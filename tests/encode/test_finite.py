@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from test_extract import SMALL
+from support.extracting import SMALL
 
 from samcls.data.manifest import read_manifest
-from samcls.encode.encoder import load_encoder
 from samcls.encode.finite import FiniteGuard, largest_stored, not_finite
 from samcls.encode.options import ExtractOptions
 from samcls.encode.pipeline import Pipeline
+from samcls.encode.sam import load_encoder
 from samcls.errors import NotFiniteError
 from samcls.store.feature_store import RowBatch
 from samcls.store.schema import DONE, FAILED

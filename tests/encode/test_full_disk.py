@@ -7,9 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import typer
-from test_extract import features, image_folder
+from support.extracting import features, image_folder
 from typer.testing import CliRunner
 
 from samcls.cli import stages
@@ -38,14 +37,6 @@ def disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[int], None]]]:
 
     yield folder, resize
     subprocess.run(["umount", str(folder)], check=True)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def samcls(*arguments: str) -> tuple[int, str]:

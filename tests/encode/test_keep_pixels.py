@@ -9,7 +9,7 @@ import pytest
 import torch
 import typer
 from PIL import Image
-from test_extract import SMALL, image_folder
+from support.extracting import SMALL, image_folder
 from typer.testing import CliRunner
 
 from samcls.cli.stages import register as register_stages

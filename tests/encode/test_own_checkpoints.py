@@ -7,13 +7,13 @@ import pytest
 import timm
 import torch
 from segment_anything import sam_model_registry
-from test_extract import image_folder
-from test_sam_weights import as_hugging_face, prefixed
+from support.extracting import image_folder
+from support.layouts import as_hugging_face, prefixed
 
 from samcls.config import TrainConfig
 from samcls.data.manifest import read_manifest
-from samcls.encode.encoder import load_encoder
 from samcls.encode.extract import ExtractOptions, extract
+from samcls.encode.sam import load_encoder
 from samcls.encode.timm_encoder import load_timm
 from samcls.encode.weights import CHECKPOINTS, file_sha256
 from samcls.errors import NotFiniteError, WeightsError

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from test_extract import features, image_folder
+from support.cli import samcls
+from support.extracting import features, image_folder
 
 from samcls.data.manifest import read_manifest
 from samcls.encode.extract import ExtractOptions, extract
@@ -35,16 +35,14 @@ extract(read_manifest(sys.argv[1]), sys.argv[2], options)
 
 
 @pytest.fixture
-def url(make_bucket: Callable[[str], str], monkeypatch: pytest.MonkeyPatch) -> str:
+def url(make_bucket: Callable[[str], str]) -> str:
     """Of a store that is not there yet, in an empty bucket on loopback."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     return f"{make_bucket('extracted')}/features.zarr"
 
 
-def samcls(*arguments: str) -> dict[str, object]:
-    """Run a verb as a user would; return its JSON."""
-    command = [sys.executable, "-m", "samcls", *arguments, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+def values_of(*arguments: object) -> dict[str, object]:
+    """Run a verb; return its JSON."""
+    done = samcls(*arguments, "--json")
     assert done.returncode == 0, done.stderr
     values: dict[str, object] = json.loads(done.stdout)
     return values
@@ -70,23 +68,20 @@ def test_a_killed_extract_to_a_url_is_resumed_verified_and_trained_on(
     assert 3 <= before < IMAGES
 
     command = ["--size", "64", "--window", "2", "--batch", "1", "--precision", "float32"]
-    summary = samcls("extract", str(source), url, *command)
+    summary = values_of("extract", source, url, *command)
     assert (summary["done"], summary["skipped"]) == (IMAGES, before)
     report = verify(url)
     assert (report.ok, report.checked) == (True, IMAGES)
-    before_threads = torch.get_num_threads()
-    torch.set_num_threads(1)
     extract(
         read_manifest(source),
         tmp_path / "local.zarr",
         ExtractOptions(size=64, window=2, batch=1, precision="float32", keep_pixels=16),
     )
-    torch.set_num_threads(before_threads)
     remote, local = FeatureStore.open(url), FeatureStore.open(tmp_path / "local.zarr")
     np.testing.assert_array_equal(remote.sha256, local.sha256)
     for level, values in features(local).items():
         np.testing.assert_array_equal(remote.read(level), values)
     np.testing.assert_array_equal(remote.pixels(), local.pixels())
-    trained = samcls("train", url, str(tmp_path / "run"))
+    trained = values_of("train", url, tmp_path / "run")
     assert (tmp_path / "run").is_dir()
     assert trained["head"] == "slca"

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import numpy as np
-from test_extract import SMALL, image_folder
+from support.extracting import SMALL, image_folder
 
 from samcls.data.manifest import read_manifest
 from samcls.encode.extract import extract

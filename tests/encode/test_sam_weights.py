@@ -9,22 +9,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from segment_anything.modeling import ImageEncoderViT
-from torch import Tensor, nn
+from support.layouts import State, as_hugging_face, prefixed
+from torch import nn
 
-from samcls.encode.encoder import _wanted
+from samcls.encode.sam import _wanted
 from samcls.encode.sam_weights import HeldEncoder, WantedEncoder, read_image_encoder
 from samcls.errors import WeightsError
-
-State = dict[str, Tensor]
-
-# Hugging Face's names beside segment_anything's, written from transformers' SamVisionEncoder.
-OF_BLOCKS = {
-    "norm1": "layer_norm1",
-    "norm2": "layer_norm2",
-    "attn": "attn",
-    "mlp": "mlp",
-}
-OF_NECK = {"0": "conv1", "1": "layer_norm1", "2": "conv2", "3": "layer_norm2"}
 
 
 def body(depth: int = 2, width: int = 128, size: int = 64) -> ImageEncoderViT:
@@ -52,25 +42,6 @@ def wanted(name: str = "vit_b", **options: int) -> WantedEncoder:
 
 def state(**options: int) -> State:
     return {key: value.detach() for key, value in body(**options).state_dict().items()}
-
-
-def as_hugging_face(own: State) -> State:
-    """Rename by hand, each name by its parts."""
-    renamed = {}
-    for key, value in own.items():
-        parts = key.split(".")
-        if parts[0] == "blocks":
-            parts = ["layers", parts[1], OF_BLOCKS[parts[2]], *parts[3:]]
-        elif parts[0] == "neck":
-            parts = ["neck", OF_NECK[parts[1]], *parts[2:]]
-        elif parts[:2] == ["patch_embed", "proj"]:
-            parts[1] = "projection"
-        renamed[".".join(parts)] = value
-    return renamed
-
-
-def prefixed(prefix: str, own: State) -> State:
-    return {prefix + key: value for key, value in own.items()}
 
 
 def whole_sam(prefix: str = "") -> State:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from store.test_verify import SHARD, forget_chunk
-from stores import LEVELS, batch, make_parted, pick
+from support.damage import SHARD, forget_chunk
+from support.stores import LEVELS, batch, make_parted, pick
 
 from samcls.config import TrainConfig
 from samcls.errors import StoreError

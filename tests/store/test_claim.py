@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stores import batch, make_parted, pick, table
+from support.stores import batch, make_parted, pick, table
 
 from samcls.errors import RunError
 from samcls.store.feature_store import FeatureStore

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from stores import LEVELS, batch, make, make_parted, pick, table
+from support.paths import TESTS
+from support.stores import LEVELS, batch, make, make_parted, pick, table
 
 from samcls.errors import RunError
 from samcls.store.feature_store import FeatureStore
@@ -18,12 +19,10 @@ from samcls.store.keys import Keys, SyncedStore, remove_leftovers
 from samcls.store.schema import DONE
 from samcls.store.verify import verify
 
-TESTS = Path(__file__).parent.parent
-
 FULL = """
 import resource, signal, sys
 sys.path.insert(0, sys.argv[2])
-from stores import batch
+from support.stores import batch
 from samcls.errors import RunError
 from samcls.store.feature_store import FeatureStore
 store = FeatureStore.open(sys.argv[1], mode="r+")
@@ -38,10 +37,10 @@ except RunError as error:
 WRITE = """
 import sys
 sys.path.insert(0, sys.argv[2])
-from stores import make_parted, pick
+from support.stores import make_parted, pick
 import numpy as np
 from samcls.store.feature_store import FeatureStore
-from stores import batch
+from support.stores import batch
 store, given = FeatureStore.open(sys.argv[1], mode="r+"), batch(0, 21)
 print("begun", flush=True)
 for row in np.random.default_rng(0).permutation(21):
@@ -167,7 +166,7 @@ def test_bits_that_are_not_kept_are_rounded_away(tmp_path: Path) -> None:
     """With keep_bits the stored numbers have that many mantissa bits, for any reader, and are close."""
     from dataclasses import replace
 
-    from stores import FINGERPRINT
+    from support.stores import FINGERPRINT
 
     store = FeatureStore.create(
         tmp_path / "s.zarr", replace(FINGERPRINT, keep_bits=4), LEVELS, table(9)

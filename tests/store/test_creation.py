@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stores import FINGERPRINT, LEVELS, batch, make, table
+from support.paths import TESTS
+from support.stores import FINGERPRINT, LEVELS, batch, make, table
 
 from samcls.errors import OverwriteRefused, StoreError
 from samcls.store.feature_store import FeatureStore
@@ -19,13 +20,11 @@ from samcls.store.lock import lock_path, writer_lock
 from samcls.store.schema import DONE
 from samcls.store.verify import verify
 
-TESTS = Path(__file__).parent.parent
-
 CREATE = """
 import os, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
-from stores import FINGERPRINT, LEVELS, table
+from support.stores import FINGERPRINT, LEVELS, table
 from samcls.store import keys
 from samcls.store.feature_store import FeatureStore
 for steps in map(int, sys.argv[4:]):

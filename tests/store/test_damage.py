@@ -9,15 +9,14 @@ store deleted, flipped, truncated and taken from another store, is slow and prin
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 import zarr
-from test_extract import SMALL, image_folder
+from support.extracting import SMALL, image_folder
 
 from samcls.data.manifest import Manifest, read_manifest
 from samcls.encode.extract import extract
@@ -35,19 +34,9 @@ Sound = tuple[Path, Manifest, dict[str, object]]
 PAYLOADS = ("features/early", "features/neck", "pixels")
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """Rows that are encoded again equal the first ones bit for bit at equal threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Sound:
     """Two stores of equal shape and other images; the manifest, and all values, of the first."""
-    torch.set_num_threads(1)
     place = tmp_path_factory.mktemp("sound")
     manifests = []
     for seed, name in enumerate(("s.zarr", "other.zarr")):

@@ -7,7 +7,7 @@ import dask.array
 import numpy as np
 import pytest
 import zarr
-from stores import FINGERPRINT, LEVELS, batch, make, table
+from support.stores import FINGERPRINT, LEVELS, batch, make, table
 
 from samcls.errors import FingerprintMismatch, OverwriteRefused, StoreError
 from samcls.store.feature_store import FeatureStore

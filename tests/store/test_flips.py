@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 import zarr
-from stores import pick
-from test_extract import SMALL, image_folder
+from support.extracting import SMALL, image_folder
+from support.stores import pick
 
 from samcls.data.manifest import read_manifest
 from samcls.encode.changes import table_of

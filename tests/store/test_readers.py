@@ -7,7 +7,7 @@ import dask.array
 import numpy as np
 import pytest
 import zarr
-from stores import LEVELS, make_parted
+from support.stores import LEVELS, make_parted
 
 from samcls.errors import StoreError
 from samcls.store.feature_store import FeatureStore, RowBatch
@@ -83,7 +83,7 @@ def test_lazy_arrays_are_sliced_like_the_whole(stored: tuple[Path, RowBatch]) ->
     """Rows and the other axes may be cut in any way, in this process and after travelling to another."""
     path, given = stored
     lazy = FeatureStore.open(path).to_dask("neck")
-    there = LevelArray(FeatureStore.open(path), "neck")
+    there = LevelArray(FeatureStore.open(path), "neck", FeatureStore.open)
     whole = given.features["neck"]
     for key in (
         np.s_[3],

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stores import FINGERPRINT, LEVELS, batch, pick, table
+from support.stores import FINGERPRINT, LEVELS, batch, pick, table
 
 from samcls.errors import OverwriteRefused, StoreError
 from samcls.store.feature_store import FeatureStore

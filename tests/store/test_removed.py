@@ -9,37 +9,18 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from stores import FINGERPRINT, LEVELS, make_parted, pick, table
+from support.paths import TESTS
+from support.stores import FINGERPRINT, LEVELS, drop, make_parted, only, pick, table
 
 from samcls.errors import OverwriteRefused, StoreError
-from samcls.store.feature_store import FeatureStore, RowTable
+from samcls.store.feature_store import FeatureStore
 from samcls.store.lock import writer_lock
 from samcls.store.repair import prepare_repair
-from samcls.store.rewrite import finish_rewrite, rewrite_store
+from samcls.store.rewrite import rewrite_store
 from samcls.store.schema import DONE, FAILED, PENDING, REMOVED, Partition
 from samcls.store.verify import verify
 
-TESTS = Path(__file__).parent.parent
 IMAGES = 21
-
-
-def only(rows: np.ndarray | list[int], images: int = 40) -> RowTable:
-    """Some rows of the table, in the order given."""
-    whole, at = table(images), np.asarray(rows, dtype=int)
-    return replace(
-        whole,
-        ids=[whole.ids[row] for row in at],
-        splits=[whole.splits[row] for row in at],
-        groups=[whole.groups[row] for row in at],
-        labels=whole.labels[at],
-    )
-
-
-def drop(path: Path, rows: list[int]) -> FeatureStore:
-    with writer_lock(path) as lock:
-        finish_rewrite(path)
-        store = FeatureStore.open(path, mode="r+", claim=lock.claim)
-        return rewrite_store(store, only(rows), lock.claim)
 
 
 def test_a_kept_row_is_used_by_nothing(tmp_path: Path) -> None:
@@ -130,7 +111,7 @@ def test_lost_columns_of_a_store_with_kept_rows_are_restored(tmp_path: Path) -> 
     assert (opened.splits, opened.status.tolist(), opened.labels.tolist()) == columns
 
 
-@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=8, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.integers(0, 29), min_size=1, max_size=30, unique=True))
 def test_a_rewritten_store_is_that_of_its_manifest(
     tmp_path_factory: pytest.TempPathFactory, rows: list[int]
@@ -223,7 +204,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import samcls.store.rewrite
 from samcls.store import keys
-from store.test_removed import drop
+from support.stores import drop
 left = [int(sys.argv[3])]
 def dying(function):
     def step(*arguments, **options):

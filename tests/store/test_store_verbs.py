@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import typer
-from stores import make_parted, table
+from support.stores import make_parted, table
 from typer.testing import CliRunner
 
 from samcls.cli.store import register

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import zarr
-from stores import FINGERPRINT, LEVELS, batch, make, table
+from support.paths import TESTS
+from support.stores import FINGERPRINT, LEVELS, batch, changed, make, table
 
 from samcls.errors import StoreError
 from samcls.store.feature_store import FeatureStore, RowTable
@@ -17,18 +18,6 @@ from samcls.store.metadata import UPDATING, read_root, write_attributes
 from samcls.store.repair import prepare_repair
 from samcls.store.schema import DONE, PENDING
 from samcls.store.verify import verify
-
-TESTS = Path(__file__).parent.parent
-
-
-def changed(images: int) -> RowTable:
-    return replace(
-        table(images),
-        splits=["test"] * images,
-        groups=[f"patient-{i // 2}" for i in range(images)],
-        tasks={"label": ("no", "yes"), "age": ("young", "old", "older")},
-        labels=np.arange(2 * images, dtype=np.int16).reshape(images, 2) % 3 - 1,
-    )
 
 
 def holds(path: Path, expected: RowTable, done: int) -> None:
@@ -100,7 +89,7 @@ import os, sys
 sys.path.insert(0, sys.argv[2])
 from samcls.store import keys
 from samcls.store.feature_store import FeatureStore
-from store.test_tables import changed
+from support.stores import changed
 store = FeatureStore.open(sys.argv[1], mode="r+")
 real, left = keys._replace, [int(sys.argv[3])]
 def dying(path, value):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import s3fs
-from stores import FINGERPRINT, LEVELS, table
+from support.stores import FINGERPRINT, LEVELS, table
 
 from samcls.errors import RunError, SamclsError, StoreError
 from samcls.store.feature_store import FeatureStore

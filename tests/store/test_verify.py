@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stores import LEVELS, batch, make, make_parted, pick, table
+from support.damage import SHARD, flip, forget_chunk, index
+from support.stores import LEVELS, batch, make, make_parted, pick, table
 
 from samcls.errors import StoreError
 from samcls.store.feature_store import FeatureStore, RowBatch
@@ -18,8 +19,6 @@ from samcls.store.schema import DONE, PENDING
 from samcls.store.verify import verify
 
 IMAGES = 21
-TAIL = 16 * 4 + 4  # bytes of the index of a shard of 4 chunks
-SHARD = Path("features/neck/c/0/0/0/0/0")
 
 
 @pytest.fixture(scope="module")
@@ -32,28 +31,6 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, RowBatch]:
 def damaged(sound: tuple[Path, RowBatch], tmp_path: Path) -> tuple[Path, RowBatch]:
     """A copy to be damaged."""
     return Path(shutil.copytree(sound[0], tmp_path / "s.zarr")), sound[1]
-
-
-def index(path: Path) -> np.ndarray:
-    """Offset and length of each chunk, from the end of a shard."""
-    return np.frombuffer(path.read_bytes()[-TAIL:-4], "<u8").reshape(-1, 2)
-
-
-def flip(path: Path, at: int) -> None:
-    content = bytearray(path.read_bytes())
-    content[at] ^= 1
-    path.write_bytes(content)
-
-
-def forget_chunk(path: Path, chunk: int) -> None:
-    """Mark a chunk as absent in a shard's index, checksum and all."""
-    from google_crc32c import value
-
-    entries = index(path).copy()
-    entries[chunk] = 2**64 - 1
-    raw = entries.tobytes()
-    body = path.read_bytes()[:-TAIL]
-    path.write_bytes(body + raw + value(raw).to_bytes(4, "little"))
 
 
 def overwrite(path: Path, row: int, value: float) -> None:

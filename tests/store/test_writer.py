@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from stores import batch, make
+from support.stores import batch, make
 
 from samcls.errors import StoreError
 from samcls.store.feature_store import FeatureStore

@@ -13,7 +13,7 @@ from samcls.errors import RunError
 from samcls.learn.fit.network import Training, fit_guided
 from samcls.learn.runs.train import train
 from samcls.store.feature_store import FeatureStore
-from samcls.sweep.records import read_records
+from samcls.sweep.outcomes import read_run, read_runs, run_path
 from samcls.sweep.shared import SharedFeatures
 from samcls.sweep.space import parse_space
 from samcls.sweep.sweep import plan_sweep, sweep
@@ -49,7 +49,7 @@ def test_controls_share_weights_and_schedule_seed_by_seed(
     store, folder = store_of(make_store), tmp_path / "sweep"
     result = sweep(store.path, folder, parse_space(SPACE.replace("[space]", rates)))
     assert (result.finished, result.failed, result.configurations) == (8, 0, 4)
-    records = read_records(folder)
+    records = read_runs(folder)
     found = {
         (record.config.control, record.config.seed): load_file(
             folder / "runs" / key / "head.safetensors"
@@ -82,7 +82,7 @@ def test_a_guided_run_of_a_sweep_is_what_train_makes_of_its_config(
     assert plan.seconds > 0
     result = sweep(store.path, folder, parse_space(text))
     assert (result.finished, result.failed) == (4, 0)
-    for key, record in read_records(folder).items():
+    for key, record in read_runs(folder).items():
         single = train(store, record.config, tmp_path / key)
         assert record.auc == single.validation["auc"]
         mine = load_file(folder / "runs" / key / "head.safetensors")
@@ -128,9 +128,11 @@ def test_a_run_that_was_cut_off_in_a_sweep_goes_on(
     trained, epoch = [], Training.epoch
     monkeypatch.setattr(Training, "epoch", lambda self: trained.append(epoch(self)))
     (ended,) = run_group(site, (config,))
-    assert (ended.reason, len(trained), kept.exists()) == (None, 1, False)
+    assert (ended[1], len(trained), kept.exists()) == (None, 1, False)
     single = train(store, config, tmp_path / "run")
-    assert single.validation["auc"] == ended.auc
+    found = read_run(run_path(site.folder, config))
+    assert found is not None
+    assert single.validation["auc"] == found.auc
 
 
 def test_a_run_that_failed_in_a_sweep_keeps_what_it_trained(
@@ -149,9 +151,9 @@ def test_a_run_that_failed_in_a_sweep_keeps_what_it_trained(
     monkeypatch.setattr("samcls.learn.fit.network.CHECKPOINT_SECONDS", 0.0)
     monkeypatch.setattr(Training, "epoch", fails)
     (ended,) = run_group(site, (config,))
-    assert ended.reason is not None
+    assert ended[1] is not None
     assert kept.exists()
     trained: list[None] = []
     monkeypatch.setattr(Training, "epoch", lambda self: trained.append(epoch(self)))
     (again,) = run_group(site, (config,))
-    assert (again.reason, len(trained), kept.exists()) == (None, 1, False)
+    assert (again[1], len(trained), kept.exists()) == (None, 1, False)

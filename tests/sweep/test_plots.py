@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from scipy.stats import ttest_1samp, ttest_rel
-from sweeps import record
+from support.sweeps import record
 
 from samcls.config import TrainConfig, digest
+from samcls.learn.runs.folder import Run
 from samcls.sweep.efficiency import efficiency
+from samcls.sweep.leaderboard import Row, leaderboard
 from samcls.sweep.plots import data_efficiency, learning_curves, marginals, parallel, plot_sweep
-from samcls.sweep.results import Row, RunRecord, leaderboard
 from samcls.sweep.space import Space, parse_space
 
 WIDE = (
@@ -30,7 +31,7 @@ SHARES = (
 )
 
 
-def sweep(space: Space) -> tuple[list[Row], dict[str, RunRecord]]:
+def sweep(space: Space) -> tuple[list[Row], dict[str, Run]]:
     records = {}
     for i, trial in enumerate(space.trials()):
         for j, member in enumerate(trial.members):

@@ -11,39 +11,29 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from stores import FINGERPRINT, LEVELS, batch, table
-from sweeps import record
+from support.stores import FINGERPRINT, LEVELS, batch, table
+from support.sweeps import record, write_record
 
 from samcls.config import TrainConfig, digest, to_dict
-from samcls.errors import OverwriteRefused
+from samcls.errors import InputError, OverwriteRefused
 from samcls.learn.features.tensors import Standardiser, load_features
 from samcls.learn.fit.fit import fit
-from samcls.learn.fit.prediction import (
-    Model,
-    load_model,
-    predict_logits,
-    shape_of,
-    to_probabilities,
-)
+from samcls.learn.fit.prediction import predict_logits, to_probabilities
+from samcls.learn.runs.folder import Run, load_run
 from samcls.store.feature_store import FeatureStore
-from samcls.sweep.results import (
+from samcls.sweep.folder import open_sweep
+from samcls.sweep.leaderboard import leaderboard, trial_score
+from samcls.sweep.outcomes import (
     RunFailure,
-    RunRecord,
-    leaderboard,
-    open_sweep,
     read_failures,
-    read_records,
-    record_of,
-    results_csv,
-    results_parquet,
-    results_table,
+    read_runs,
     sweep_away,
-    trial_score,
     write_failure,
-    write_record,
-    write_tables,
 )
+from samcls.sweep.parquet import results_parquet
 from samcls.sweep.space import Space, parse_space
+from samcls.sweep.tables import results_csv, results_table, write_tables
+from samcls.sweep.work import Site, run_group
 
 CONFIG = TrainConfig(epochs=3, levels=("neck",))
 GRID = "search = 'grid'\n{}\n[fixed]\nepochs = 3\n[space]\ndropout = [0.0, 0.1, 0.2]\n"
@@ -59,16 +49,16 @@ def store_at(path: Path, images: int = 30, seed: int = 0) -> FeatureStore:
     return FeatureStore.open(path)
 
 
-def assert_equal(one: RunRecord, other: RunRecord) -> None:
+def assert_equal(one: Run, other: Run) -> None:
     assert one.config == other.config
     assert dict(one.tasks) == dict(other.tasks)
-    assert dict(one.validation) == dict(other.validation)
+    assert dict(one.metrics) == dict(other.metrics)
     assert one.history == other.history
-    assert one.predictions.ids == other.predictions.ids
-    np.testing.assert_array_equal(one.predictions.labels, other.predictions.labels)
-    for task, values in one.predictions.probabilities.items():
-        np.testing.assert_array_equal(values, other.predictions.probabilities[task])
-    for name in ("best_epoch", "seconds", "parameters", "how", "auc", "loss", "key"):
+    assert one.said.ids == other.said.ids
+    np.testing.assert_array_equal(one.said.labels, other.said.labels)
+    for task, values in one.said.probabilities.items():
+        np.testing.assert_array_equal(values, other.said.probabilities[task])
+    for name in ("auc", "loss", "key", "scored"):
         assert getattr(one, name) == getattr(other, name)
 
 
@@ -81,7 +71,7 @@ def test_a_record_is_read_back_as_it_was(tasks: dict[str, tuple[str, ...]], tmp_
     written = [record(replace(CONFIG, seed=s), tasks=tasks, how="population") for s in range(3)]
     for one in written:
         write_record(tmp_path, one)
-    found = read_records(tmp_path)
+    found = read_runs(tmp_path)
     assert list(found) == sorted(one.key for one in written)
     for one in written:
         assert_equal(found[one.key], one)
@@ -91,33 +81,33 @@ def test_missing_labels_survive(tmp_path: Path) -> None:
     """An image without a label comes back without one."""
     labels = np.array([[0], [1], [-1], [0], [1]])
     write_record(tmp_path, record(CONFIG, labels=labels))
-    (found,) = read_records(tmp_path).values()
-    np.testing.assert_array_equal(found.predictions.labels, labels)
+    (found,) = read_runs(tmp_path).values()
+    np.testing.assert_array_equal(found.said.labels, labels)
 
 
-def test_a_real_run_is_recorded_without_its_test_split(tmp_path: Path) -> None:
-    """The record's figures are those of the chosen epoch, its head can be loaded, test is absent."""
+def test_a_real_run_is_a_run_folder_without_its_test_split(tmp_path: Path) -> None:
+    """Figures are those of the chosen epoch, the one reader reads it, and test is nowhere in it."""
     store = store_at(tmp_path / "store.zarr")
     raw = load_features(store, ("neck",))
     standardiser = Standardiser.fit(raw, raw.rows("train"))
     features = raw.standardised(standardiser)
     fitted = fit(features, CONFIG)
-    model = Model(CONFIG, shape_of(features), features.tasks, standardiser, fitted.head)
     logits = predict_logits(fitted.head, features, features.rows("val"))
     said = to_probabilities(logits, features.tasks)
-    made = record_of(model, features, fitted, said, 1.5, "single")
-    assert made.auc == fitted.best.val_auc
-    assert made.loss == fitted.best.val_loss
-    assert made.predictions.ids == tuple(
+    run_group(Site(store.path, str(tmp_path), str(tmp_path / "shared")), (CONFIG,))
+    (found,) = read_runs(tmp_path).values()
+    assert (found.auc, found.loss) == (fitted.best.val_auc, fitted.best.val_loss)
+    assert found.history == fitted.history
+    assert found.said.ids == tuple(
         one for one, split in zip(features.ids, features.splits, strict=True) if split == "val"
     )
-    write_record(tmp_path, made)
-    (found,) = read_records(tmp_path).values()
-    assert_equal(found, made)
-    folder = tmp_path / "runs" / made.key
-    again = load_model(folder)
+    np.testing.assert_array_equal(found.said.probabilities["label"], said["label"])
+    folder = tmp_path / "runs" / found.key
+    again = load_run(folder)
+    assert_equal(again, found)
+    assert again.fingerprint == store.fingerprint.to_dict()
     rows = features.rows("val")
-    repeated = again.probabilities(
+    repeated = again.model.probabilities(
         {level: values[rows] for level, values in raw.tokens.items()},
         {level: values[rows] for level, values in raw.counts.items()},
     )
@@ -126,12 +116,14 @@ def test_a_real_run_is_recorded_without_its_test_split(tmp_path: Path) -> None:
     for path in folder.iterdir():
         if path.suffix in {".csv", ".json", ".toml"}:
             assert not any(f"{one}," in path.read_text() for one in tested)
-    assert "test" not in (folder / "result.json").read_text()
+    assert not again.scored
+    with pytest.raises(InputError, match=r"says nothing of split test: runs of a sweep are scored"):
+        again.predictions("test")
 
 
 @pytest.mark.parametrize(
     "name",
-    ["COMPLETE", "config.toml", "result.json", "history.csv", "predictions.csv", "head.json"],
+    ["COMPLETE", "config.toml", "metrics.json", "history.csv", "predictions.csv", "head.json"],
 )
 @pytest.mark.parametrize("how", ["deleted", "cut", "flipped"])
 def test_a_damaged_run_is_not_there_and_is_done_again(name: str, how: str, tmp_path: Path) -> None:
@@ -147,9 +139,9 @@ def test_a_damaged_run_is_not_there_and_is_done_again(name: str, how: str, tmp_p
     else:
         middle = len(content) // 2
         path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
-    assert read_records(tmp_path) == {}
+    assert read_runs(tmp_path) == {}
     write_record(tmp_path, made)
-    assert list(read_records(tmp_path)) == [made.key]
+    assert list(read_runs(tmp_path)) == [made.key]
 
 
 def test_strangers_among_the_runs_are_ignored(tmp_path: Path) -> None:
@@ -160,7 +152,7 @@ def test_strangers_among_the_runs_are_ignored(tmp_path: Path) -> None:
     shutil.copytree(runs / made.key, runs / ("0" * 64))
     shutil.copytree(runs / made.key, runs / f".{made.key}.1.part")
     (runs / "notes.txt").write_text("mine")
-    assert list(read_records(tmp_path)) == [made.key]
+    assert list(read_runs(tmp_path)) == [made.key]
     assert read_failures(tmp_path) == {}
 
 
@@ -168,21 +160,21 @@ def test_a_finished_run_is_not_written_twice(tmp_path: Path) -> None:
     """Of two records of one config the first stays, and a failure does not take its place."""
     write_record(tmp_path, record(CONFIG, seconds=1.0))
     write_record(tmp_path, record(CONFIG, seconds=2.0))
-    write_failure(tmp_path, CONFIG, "diverged")
-    assert [one.seconds for one in read_records(tmp_path).values()] == [1.0]
+    write_failure(tmp_path, RunFailure(CONFIG, "diverged"))
+    assert [one.metrics["seconds"] for one in read_runs(tmp_path).values()] == [1.0]
     assert read_failures(tmp_path) == {}
     assert [path.name for path in (tmp_path / "runs").iterdir()] == [digest(CONFIG)]
 
 
 def test_a_failure_is_kept_with_its_reason_until_the_run_is_done(tmp_path: Path) -> None:
     """The reason can be read back; a later success takes the failure's place."""
-    write_failure(tmp_path, CONFIG, "training diverged: lower learning_rate")
+    write_failure(tmp_path, RunFailure(CONFIG, "training diverged: lower learning_rate"))
     (failure,) = read_failures(tmp_path).values()
     assert failure.reason == "training diverged: lower learning_rate"
     assert failure.config == CONFIG
-    assert read_records(tmp_path) == {}
+    assert read_runs(tmp_path) == {}
     write_record(tmp_path, record(CONFIG))
-    assert list(read_records(tmp_path)) == [digest(CONFIG)]
+    assert list(read_runs(tmp_path)) == [digest(CONFIG)]
     assert read_failures(tmp_path) == {}
 
 
@@ -209,6 +201,12 @@ def test_a_sweep_goes_on_only_over_the_same_store(tmp_path: Path) -> None:
     relabelled.write(batch(0, 30))
     with pytest.raises(OverwriteRefused, match="images, labels and splits: "):
         open_sweep(folder, grid(), relabelled)
+    content = (folder / "sweep.json").read_text()
+    (folder / "sweep.json").write_text(
+        content.replace('"format_version": 2', '"format_version": 1')
+    )
+    with pytest.raises(OverwriteRefused, match=r"of format 1, .* winner can still be read"):
+        open_sweep(folder, grid(), store)
     (folder / "sweep.json").write_text("{")
     with pytest.raises(OverwriteRefused, match="cannot be read"):
         open_sweep(folder, grid(), store)
@@ -248,8 +246,8 @@ def test_ties_go_to_the_lower_loss() -> None:
     space = grid()
     records = {}
     for config, loss in zip(space.configurations(), (0.5, 0.3, 0.4), strict=True):
-        one = record(config, 2.0)
-        records[one.key] = replace(one, validation={**one.validation, "loss": loss})
+        one = record(config, 2.0, loss=loss)
+        records[one.key] = one
     assert [row.configuration.dropout for row in leaderboard(records, space)] == [0.1, 0.2, 0.0]
 
 

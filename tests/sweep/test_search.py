@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sweeps import record
+from support.sweeps import record
 
 from samcls.config import TrainConfig, digest
 from samcls.errors import ConfigError
-from samcls.sweep.results import Outcome, RunFailure
+from samcls.sweep.outcomes import Outcome, RunFailure
 from samcls.sweep.search import strategy_of
 from samcls.sweep.space import Space, parse_space
 
@@ -47,7 +47,8 @@ def ended(config: TrainConfig, judge: Judge) -> Outcome:
     value = judge(config)
     if value is None:
         return RunFailure(config, "diverged")
-    return replace(TEMPLATE, config=config, validation={"auc": value, "loss": 0.5})
+    metrics = {**TEMPLATE.metrics, "validation": {"auc": value}}
+    return replace(TEMPLATE, config=config, metrics=metrics)
 
 
 def whole(space: Space, judge: Judge, folder: Path) -> list[list[TrainConfig]]:
@@ -137,7 +138,7 @@ def test_smaller_shares_wait_for_the_last_round(tmp_path: Path) -> None:
     assert shares == [{1.0: 9}, {1.0: 3}, {0.5: 1, 1.0: 1}]
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=4)
 @given(st.integers(0, 2**31))
 def test_halving_goes_on_where_it_was_cut_off(seed: int) -> None:
     """Whatever was finished when it stopped, the runs are those of an uninterrupted search."""

@@ -4,17 +4,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import norm
-from sweeps import BINARY, labels_of, record
+from support.sweeps import BINARY, labels_of, record, saying
 
 from samcls.config import TrainConfig
 from samcls.errors import InputError
+from samcls.learn.runs.folder import Run
 from samcls.learn.runs.predictions import Predictions
 from samcls.learn.score.intervals import intervals
 from samcls.learn.score.scoring import auc, resample
-from samcls.sweep.results import Row, RunRecord, leaderboard
+from samcls.sweep.leaderboard import Row, leaderboard
 from samcls.sweep.select import areas, select
 from samcls.sweep.space import Space, parse_space
 
@@ -28,7 +29,7 @@ def space_of(configurations: int, options: str = "") -> Space:
 
 def sweep(
     strengths: list[float], options: str = "", images: int = 50
-) -> tuple[list[Row], dict[str, RunRecord]]:
+) -> tuple[list[Row], dict[str, Run]]:
     """A leaderboard and its records; runs differ in their draws, not in their labels."""
     space = space_of(len(strengths), options)
     records = {}
@@ -39,20 +40,19 @@ def sweep(
     return leaderboard(records, space), records
 
 
-def on(run: RunRecord, weights: np.ndarray) -> float | None:
+def on(run: Run, weights: np.ndarray) -> float | None:
     """AUC on as many copies of every image as its weight says."""
     rows = np.repeat(np.arange(len(weights)), weights.astype(int))
-    said = run.predictions
+    said = run.said
     return auc(said.labels[rows], {task: p[rows] for task, p in said.probabilities.items()})
 
 
-def mean_on(runs: list[RunRecord], weights: list[np.ndarray]) -> float:
+def mean_on(runs: list[Run], weights: list[np.ndarray]) -> float:
     """Mean of the AUCs that are defined."""
     found = [on(run, row) for run, row in zip(runs, weights, strict=True)]
     return float(np.mean([value for value in found if value is not None]))
 
 
-@settings(max_examples=30, deadline=None)
 @given(
     st.integers(0, 2**31),
     st.integers(1, 25),
@@ -68,8 +68,8 @@ def test_areas_are_the_aucs_of_repeated_images(
     labels = generator.integers(-1, np.array(classes), (images, len(classes)))
     run = record(TrainConfig(epochs=1), labels=labels, tasks=tasks, draw=seed)
     if ties:
-        said = {task: p.round(1) for task, p in run.predictions.probabilities.items()}
-        run = replace(run, predictions=replace(run.predictions, probabilities=said))
+        said = {task: p.round(1) for task, p in run.said.probabilities.items()}
+        run = saying(run, replace(run.said, probabilities=said))
     weights = generator.integers(0, 3, (6, images)).astype(np.float64)
     expected = [on(run, row) for row in weights]
     found = [None if np.isnan(value) else value for value in areas(run, weights)]
@@ -116,7 +116,7 @@ def test_too_few_groups_of_a_class_have_no_interval() -> None:
     """Forty images of five patients, two of them with the disease, say how one fares on no other."""
     rows, records = sweep([0.9, 0.6], images=40)
     (one, *_) = records.values()
-    sick = {f"image-{i}": int(one.predictions.labels[i, 0]) for i in range(40)}
+    sick = {f"image-{i}": int(one.said.labels[i, 0]) for i in range(40)}
     patients = {name: f"{label}-{int(name[6:]) % 5}" for name, label in sick.items()}
     found = select(rows, records, 100, groups=patients)
     assert found.groups == 10
@@ -134,8 +134,8 @@ def test_an_image_of_two_folds_is_drawn_in_both_or_in_neither() -> None:
             rows = np.arange(20) + 10 * fold
             one = record(member, 1.0, labels=labels[rows], draw=10 * i + fold)
             ids = tuple(f"image-{r:02d}" for r in rows)
-            said = Predictions(ids, labels[rows], one.predictions.probabilities)
-            records[one.key] = replace(one, predictions=said)
+            said = Predictions(ids, labels[rows], one.said.probabilities)
+            records[one.key] = saying(one, said)
     board = leaderboard(records, space)
     found = select(board, records, 40, 0)
     expected = []
@@ -187,12 +187,10 @@ def test_images_of_a_group_are_drawn_together() -> None:
     rows, records = sweep([0.7], images=80)
     (run,) = records.values()
     pairs = {f"image-{i}": f"patient-{i // 2}" for i in range(80)}
-    doubled = {
-        task: np.repeat(p[::2], 2, axis=0) for task, p in run.predictions.probabilities.items()
-    }
-    labels = np.repeat(run.predictions.labels[::2], 2, axis=0)
-    said = Predictions(run.predictions.ids, labels, doubled)
-    copies = {run.key: replace(run, predictions=said)}
+    doubled = {task: np.repeat(p[::2], 2, axis=0) for task, p in run.said.probabilities.items()}
+    labels = np.repeat(run.said.labels[::2], 2, axis=0)
+    said = Predictions(run.said.ids, labels, doubled)
+    copies = {run.key: saying(run, said)}
     apart = select(rows, copies, 2000).interval
     together = select(rows, copies, 2000, groups=pairs).interval
     assert apart is not None
@@ -230,9 +228,8 @@ def test_the_interval_holds_the_winners_auc_on_other_images(
             positive = 1 / (1 + np.exp(-scores))
             said = {"malignancy": np.stack([1 - positive, positive], axis=1)}
             one = record(trial.members[0], labels=labels[:, None])
-            table = {**one.validation, "auc": auc(labels[:, None], said)}
-            said_of = replace(one.predictions, probabilities=said)
-            records[one.key] = replace(one, predictions=said_of, validation=table)
+            said_of = replace(one.said, probabilities=said)
+            records[one.key] = saying(one, said_of, auc(labels[:, None], said))
             truth[one.key] = norm.cdf(strength / np.sqrt(2))
         rows = leaderboard(records, space)
         low, high = select(rows, records, 200).interval or (1, 0)

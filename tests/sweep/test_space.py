@@ -71,7 +71,7 @@ def test_several_tables_give_each_head_its_own_keys() -> None:
     assert grid.varied_for("linear") == {"head", "dropout"}
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.integers(0, 30))
 def test_a_longer_draw_begins_with_the_shorter_one(seed: int, runs: int, more: int) -> None:
     """With a higher `runs` the same configurations come first, all different."""

@@ -5,8 +5,6 @@ import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,15 +15,16 @@ import pytest
 import torch
 from filelock import FileLock
 from safetensors.torch import load_file
+from support.cli import samcls
 
 from samcls.config import TrainConfig, digest
 from samcls.errors import ConfigError, RunError
 from samcls.learn.runs.train import train
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import LevelShape
+from samcls.sweep.folder import open_sweep
+from samcls.sweep.outcomes import read_failures, read_runs
 from samcls.sweep.plan import groups_of
-from samcls.sweep.records import read_failures, read_records
-from samcls.sweep.results import open_sweep
 from samcls.sweep.shared import SharedFeatures, division
 from samcls.sweep.space import parse_space
 from samcls.sweep.sweep import plan_sweep, sweep
@@ -51,7 +50,7 @@ WIDE = {"block:1": LevelShape(32, 4, 4, 16), "neck": LevelShape(64, 4, 4, 16)}
 
 
 def figures(folder: Path) -> dict[str, tuple[float | None, float]]:
-    return {key: (record.auc, record.loss) for key, record in read_records(folder).items()}
+    return {key: (record.auc, record.loss) for key, record in read_runs(folder).items()}
 
 
 def board(folder: Path) -> object:
@@ -65,7 +64,7 @@ def test_every_run_is_what_train_makes_of_its_config(make_store: MakeStore, tmp_
     space = parse_space(SPACE)
     result = sweep(store.path, tmp_path / "sweep", space)
     assert (result.runs, result.finished, result.failed) == (12, 12, 0)
-    for key, record in read_records(tmp_path / "sweep").items():
+    for key, record in read_runs(tmp_path / "sweep").items():
         single = train(store, record.config, tmp_path / key)
         assert record.auc == single.validation["auc"]
         mine = load_file(tmp_path / "sweep" / "runs" / key / "head.safetensors")
@@ -99,12 +98,12 @@ def test_a_killed_sweep_goes_on_to_the_same_leaderboard(
         process = context.Process(target=sweep, args=(store.path, folder, parse_space(text)))
         process.start()
         deadline = time.monotonic() + 100
-        while len(read_records(folder)) < wanted and process.is_alive():
+        while len(read_runs(folder)) < wanted and process.is_alive():
             assert time.monotonic() < deadline
             time.sleep(0.02)
         process.kill()
         process.join()
-        found = set(read_records(folder))
+        found = set(read_runs(folder))
         assert kept <= found
         kept = found
     result = sweep(store.path, folder, parse_space(text))
@@ -113,19 +112,14 @@ def test_a_killed_sweep_goes_on_to_the_same_leaderboard(
 
 
 def test_dask_finds_the_same_even_where_a_worker_dies(
-    make_store: MakeStore, tmp_path: Path
+    make_store: MakeStore, tmp_path: Path, dask_address: str
 ) -> None:
     """Figures and leaderboard are those of one process; a dead worker's groups are done again."""
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
     store, space = make_store(levels=WIDE), parse_space(SPACE.replace("epochs = 3", "epochs = 40"))
     sweep(store.path, tmp_path / "one", space)
-    with (
-        LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, silence_logs=50
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    with Client(dask_address) as client:
         killed: list[int] = []
 
         def kill(ended: int, total: int, failed: int, written: int) -> None:
@@ -138,7 +132,7 @@ def test_dask_finds_the_same_even_where_a_worker_dies(
             store.path,
             tmp_path / "dask",
             space,
-            dask=cluster.scheduler_address,
+            dask=dask_address,
             progress=kill,
         )
     assert killed
@@ -214,7 +208,7 @@ def test_what_the_store_cannot_serve_is_said_before_anything_runs(
     assert "nothing was trained" in message
     assert "unknown level deep; the store has block:1, neck" in message
     assert "window 3 is no multiple of 2" in message
-    assert not read_records(tmp_path / "sweep")
+    assert not read_runs(tmp_path / "sweep")
 
 
 def test_seeds_folds_and_shares_are_runs_of_one_configuration(
@@ -226,7 +220,7 @@ def test_seeds_folds_and_shares_are_runs_of_one_configuration(
     result = sweep(make_store(200, levels=WIDE).path, tmp_path / "sweep", space)
     assert result.runs == 4 * 2 * 2
     first = result.rows[0]
-    records = read_records(tmp_path / "sweep")
+    records = read_runs(tmp_path / "sweep")
     assert first.n == 2
     assert first.auc == pytest.approx(np.mean([records[key].auc for key in first.runs]))
     assert len(result.best["figures"]["runs"]) == 2
@@ -291,11 +285,6 @@ def test_groups_hold_one_architecture_and_every_run_once(make_store: MakeStore) 
         assert sorted(map(digest, flat)) == sorted(map(digest, configs))
         for group in groups:
             assert len({(config.head, config.reduction) for config in group}) == 1
-
-
-def samcls(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "samcls", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_the_command_lists_runs_and_prints_one_json_object(

@@ -19,7 +19,7 @@ import numpy as np
 from samcls.config import digest
 from samcls.errors import InputError
 from samcls.learn.runs.folder import Run
-from samcls.learn.runs.predictions import Predictions, read_predictions
+from samcls.learn.runs.predictions import Predictions
 from samcls.learn.score.delong import places_of
 from samcls.learn.score.paired import against_first
 
@@ -136,8 +136,7 @@ def _arm(runs: Sequence[Run], split: str) -> _Arm:
                 if folds
                 else f"{path} holds seed {number} {len(own)} times; expected each seed once"
             )
-        parts = [read_predictions(one.path / "predictions.csv", one.tasks, split) for one in own]
-        said[number] = _together(parts)
+        said[number] = _together([one.predictions(split) for one in own])
     notes = dict.fromkeys(note for one in runs for note in one.metrics.get("notes", ()))
     return _Arm(path, first.tasks, folds, said, tuple(notes))
 

@@ -1,4 +1,4 @@
-"""One folder a run: everything that a run was and found, and a completion mark written last.
+"""One folder a run, single or a member of seeds, folds or a sweep; a completion mark written last.
 
     config.toml                    how it was trained
     fingerprint.json               what made the features
@@ -9,43 +9,52 @@
     *_[AUC]*_[ACC]*@*.csv          on request, predictions in MedMNIST's format
     COMPLETE                       checksums of all these; the mark
 
-A folder without the mark is an unfinished run: it is never believed, and can be started again.
-Files are written beside their place and moved into it; a run of 780 images takes some 0.05 s to
-write.
+Of a run of a sweep, figures and predictions are of the validation split alone: those of `test` stand
+in a run once it was scored. A folder without the mark is an unfinished run: it is never believed, and
+can be started again. A single run's files are written beside their place, flushed and moved into it
+(0.05 s for 780 images); a sweep's folder is moved into place whole and not flushed, in 2 ms: a killed
+process loses no written file, and after a power cut the checksums tell that a run is to be done again.
 
     run = load_run("run")
     run.metrics["test"]["auc"], run.model.probabilities(tokens, counts)
 """
 
+import csv
 import hashlib
+import io
 import json
 import os
-import platform
 import re
-import sys
+import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float
 
-from samcls.config import TrainConfig, load_toml, to_toml
+from samcls.config import TrainConfig, digest, load_toml, to_toml
 from samcls.errors import InputError, OverwriteRefused
 from samcls.learn.features.tensors import Features
 from samcls.learn.fit.prediction import Model, load_model, load_tasks, model_files
 from samcls.learn.fit.schedule import Epoch
-from samcls.learn.runs.predictions import csv_bytes, prediction_table
+from samcls.learn.runs.environment import environment
+from samcls.learn.runs.predictions import (
+    Predictions,
+    csv_bytes,
+    parse_predictions,
+    prediction_table,
+)
 
 __all__ = [
     "Run",
     "begin_run",
+    "history_csv",
     "load_run",
     "load_runs",
+    "place_run",
     "refuse_overwrite",
     "run_files",
     "write_run",
@@ -64,9 +73,10 @@ FILES = (
     "head.safetensors",
     "environment.json",
 )
-CHECKED = tuple(name for name in FILES if name not in {"history.csv", "environment.json"})
+CHECKED = tuple(name for name in FILES if name != "environment.json")
+TABLES = ("predictions.csv", "history.csv")
 MEDMNIST = re.compile(r"\w+_\[AUC\].*@.*\.csv")
-PACKAGES = ("samcls", "torch", "numpy", "scikit-learn", "safetensors", "zarr")
+PART = ".part"  # of what is being written
 
 Log = Callable[[str], None]
 
@@ -81,6 +91,7 @@ class Run:
         fingerprint: What made its features; other features must not be given to its model.
         metrics: The figures, as in `metrics.json`.
         tasks: Class names of each task.
+        tables: Contents of `predictions.csv` and `history.csv`, by file name.
     """
 
     path: Path
@@ -88,6 +99,45 @@ class Run:
     fingerprint: Mapping[str, Any]
     metrics: Mapping[str, Any]
     tasks: Mapping[str, tuple[str, ...]]
+    tables: Mapping[str, bytes] = field(default_factory=dict, repr=False)
+
+    @property
+    def key(self) -> str:
+        """Digest of the config."""
+        return digest(self.config)
+
+    @property
+    def validation(self) -> Mapping[str, Any]:
+        """The table of the validation split."""
+        found: Mapping[str, Any] = self.metrics["validation"]
+        return found
+
+    @property
+    def auc(self) -> float | None:
+        """Validation AUC, the mean over tasks; None where nothing defines it."""
+        found: float | None = self.validation["auc"]
+        return found
+
+    @property
+    def loss(self) -> float:
+        """Validation loss after the best epoch."""
+        best: int = self.metrics["best_epoch"]
+        return self.history[best - 1].val_loss
+
+    @property
+    def scored(self) -> bool:
+        """Whether the test split was opened for it."""
+        return "test" in self.metrics
+
+    @cached_property
+    def history(self) -> tuple[Epoch, ...]:
+        """Every epoch that ran."""
+        return _parse_history(self.tables["history.csv"])
+
+    @cached_property
+    def said(self) -> Predictions:
+        """What it said of the validation images."""
+        return self.predictions("val")
 
     @cached_property
     def model(self) -> Model:
@@ -97,6 +147,26 @@ class Run:
             InputError: as `load_model`.
         """
         return load_model(self.path)
+
+    def predictions(self, split: str) -> Predictions:
+        """What it said of the images of one split.
+
+        Args:
+            split: `train`, `val` or `test`.
+
+        Raises:
+            InputError: where the split was not scored, as a sweep scores no test split but its
+                winner's.
+        """
+        name = "predictions.csv"
+        said = parse_predictions(self.tables[name], self.tasks, split, f"{self.path / name}")
+        if not said.ids:
+            raise InputError(
+                f"{self.path} says nothing of split {split}: runs of a sweep are scored on val alone, "
+                "and its winner on test; compare on --split val, or name the sweep's folder for its "
+                "winner"
+            )
+        return said
 
 
 def refuse_overwrite(path: str | Path) -> None:
@@ -168,9 +238,37 @@ def write_run(path: str | Path, files: Mapping[str, bytes]) -> None:
     path = Path(path)
     for name, content in files.items():
         _write(path / name, content)
-    checksums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    _write(path / MARK, _json({"sha256": checksums}))
+    _write(path / MARK, _mark(files))
     (path / CHECKPOINT).unlink(missing_ok=True)
+
+
+def place_run(path: str | Path, files: Mapping[str, bytes], *, mark: bool = True) -> None:
+    """Put a whole folder in place at once, unless a finished run is there already.
+
+    Args:
+        path: The folder; what an unfinished run left there is removed.
+        files: Contents by file name.
+        mark: Whether they are those of a finished run.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}{PART}")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir()
+    for name, content in {**files, **({MARK: _mark(files)} if mark else {})}.items():
+        (part / name).write_bytes(content)
+    while True:
+        try:
+            part.rename(path)
+        except OSError:
+            if not path.exists():
+                raise
+            if _is_finished(path):
+                shutil.rmtree(part)
+                return
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            return
 
 
 def run_files(
@@ -179,22 +277,24 @@ def run_files(
     probabilities: Mapping[str, Float[np.ndarray, "image _class"]],
     history: Sequence[Epoch],
     metrics: Mapping[str, Any],
+    split: str | None = None,
 ) -> dict[str, bytes]:
     """The contents of a run's files, by name, without the mark.
 
     Args:
         model: The selected model.
         features: What it was trained on.
-        probabilities: Of every image, by task.
+        probabilities: Of every image, by task, or of those of `split`.
         history: Every epoch.
         metrics: The figures.
+        split: The only one that was scored; None means all.
     """
     return {
         "config.toml": to_toml(model.config).encode(),
         "fingerprint.json": _json(features.fingerprint),
         "metrics.json": _json(metrics),
-        "predictions.csv": prediction_table(features, probabilities),
-        "history.csv": _history(history),
+        "predictions.csv": prediction_table(features, probabilities, split),
+        "history.csv": history_csv(history),
         **model_files(model),
         "environment.json": _json(environment()),
     }
@@ -257,52 +357,49 @@ def load_run(path: str | Path) -> Run:
         fingerprint=json.loads(contents["fingerprint.json"]),
         metrics=json.loads(contents["metrics.json"]),
         tasks=load_tasks(path),
+        tables={name: contents[name] for name in TABLES},
     )
 
 
-def environment() -> dict[str, Any]:
-    """Versions, machine and command line, without the user's and the machine's name."""
-    return {
-        "command": [_anonymous(argument) for argument in _command()],
-        "python": platform.python_version(),
-        "platform": platform.platform(),
-        "processor": platform.machine(),
-        "processors": os.cpu_count(),
-        "threads": torch.get_num_threads(),
-        "packages": {name: _version(name) for name in PACKAGES},
-    }
-
-
-def _command() -> list[str]:
-    return [Path(sys.argv[0]).name, *sys.argv[1:]] if sys.argv else []
-
-
-def _anonymous(argument: str) -> str:
-    """The argument with the home folder as ~, and `user` for folders named as the user is."""
-    home = Path.home()
-    shortened = argument.replace(str(home), "~") if home.name else argument
-    return "/".join("user" if part == home.name else part for part in shortened.split("/"))
-
-
-def _version(package: str) -> str | None:
+def _is_finished(path: Path) -> bool:
     try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
+        load_run(path)
+    except InputError:
+        return False
+    return True
 
 
 def _own(file: Path) -> bool:
     """Whether a run wrote the file, or was writing it when it was cut off."""
-    name = file.name.removesuffix(".part")
+    name = file.name.removesuffix(PART)
     return file.is_file() and (
         name in {*FILES, MARK, CHECKPOINT} or MEDMNIST.fullmatch(name) is not None
     )
 
 
-def _history(history: Sequence[Epoch]) -> bytes:
+def history_csv(history: Sequence[Epoch]) -> bytes:
+    """A row an epoch; an AUC that is not defined is an empty cell."""
     header = [f.name for f in fields(Epoch)]
     cells = ([getattr(epoch, name) for name in header] for epoch in history)
     return csv_bytes(header, [["" if v is None else repr(v) for v in row] for row in cells])
+
+
+def _parse_history(content: bytes) -> tuple[Epoch, ...]:
+    return tuple(
+        Epoch(
+            epoch=int(row["epoch"]),
+            learning_rate=float(row["learning_rate"]),
+            train_loss=float(row["train_loss"]),
+            val_loss=float(row["val_loss"]),
+            val_auc=float(row["val_auc"]) if row["val_auc"] else None,
+        )
+        for row in csv.DictReader(io.StringIO(content.decode()))
+    )
+
+
+def _mark(files: Mapping[str, bytes]) -> bytes:
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    return _json({"sha256": sums})
 
 
 def _json(value: Any) -> bytes:
@@ -311,7 +408,7 @@ def _json(value: Any) -> bytes:
 
 def _write(path: Path, content: bytes) -> None:
     """Write beside the path and move into place: a file that is there is whole."""
-    part = path.with_name(path.name + ".part")
+    part = path.with_name(path.name + PART)
     with part.open("wb") as file:
         file.write(content)
         file.flush()

@@ -18,6 +18,7 @@ from samcls.learn.features.tensors import Features
 __all__ = [
     "Predictions",
     "csv_bytes",
+    "parse_predictions",
     "prediction_table",
     "predictions_csv",
     "read_predictions",
@@ -48,11 +49,24 @@ class Predictions:
             object.__setattr__(self, "groups", ("",) * len(self.ids))
 
 
-def prediction_table(features: Features, probabilities: Probabilities) -> bytes:
-    """What was said of every image of a store, as `predictions_csv` writes it."""
-    labels = features.labels.cpu().numpy()
-    said = Predictions(features.ids, labels, probabilities, features.groups)
-    return predictions_csv(said, features.splits, features.tasks)
+def prediction_table(
+    features: Features, probabilities: Probabilities, split: str | None = None
+) -> bytes:
+    """What was said of a store's images, as `predictions_csv` writes it.
+
+    Args:
+        features: Of all images.
+        probabilities: Of those of the split, in the order of the features' rows.
+        split: The only one that was scored; None means all.
+    """
+    rows = np.arange(len(features.ids)) if split is None else features.rows(split).numpy()
+    said = Predictions(
+        ids=tuple(features.ids[row] for row in rows),
+        labels=features.labels.cpu().numpy()[rows],
+        probabilities=probabilities,
+        groups=tuple(features.groups[row] for row in rows),
+    )
+    return predictions_csv(said, [features.splits[row] for row in rows], features.tasks)
 
 
 def predictions_csv(
@@ -77,21 +91,33 @@ def predictions_csv(
 def read_predictions(
     path: str | Path, tasks: Mapping[str, tuple[str, ...]], split: str
 ) -> Predictions:
-    """Read back what `predictions_csv` wrote, for one split.
+    """Read back what `predictions_csv` wrote into a file, for one split; see `parse_predictions`."""
+    try:
+        content = Path(path).read_bytes()
+    except OSError as error:
+        raise InputError(f"cannot read the predictions in {path}: {error}") from error
+    return parse_predictions(content, tasks, split, str(path))
+
+
+def parse_predictions(
+    content: bytes, tasks: Mapping[str, tuple[str, ...]], split: str, source: str
+) -> Predictions:
+    """Parse what `predictions_csv` made, for one split.
 
     A table of an earlier version has no column `group`: its images have none.
 
     Args:
-        path: The table.
+        content: The table.
         tasks: Class names of each task.
         split: `train`, `val` or `test`.
+        source: Where the table was read, for messages.
 
     Raises:
-        InputError: where the table cannot be read or lacks a column.
+        InputError: where the table cannot be parsed or lacks a column.
     """
     try:
-        with Path(path).open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row["split"] == split]
+        lines = csv.DictReader(io.StringIO(content.decode()))
+        rows = [row for row in lines if row["split"] == split]
         labels, probabilities = [], {}
         for task, classes in tasks.items():
             own = [row for row in rows if row["task"] == task]
@@ -99,11 +125,11 @@ def read_predictions(
             labels.append([places[row["label"]] for row in own])
             values = [[float(row[f"p_{name}"]) for name in classes] for row in own]
             probabilities[task] = np.array(values, np.float32).reshape(len(own), len(classes))
-    except (OSError, KeyError, ValueError, csv.Error) as error:
-        raise InputError(f"cannot read the predictions in {path}: {error}") from error
+    except (KeyError, ValueError, csv.Error) as error:
+        raise InputError(f"cannot read the predictions in {source}: {error}") from error
     groups = {row["id"]: row.get("group", "") for row in rows}
     ids = tuple(groups)
-    columns = np.array(labels, dtype=np.int64).T.reshape(len(ids), -1)
+    columns = np.array(labels, dtype=np.int64).T.reshape(len(ids), len(tasks))
     return Predictions(ids, columns, probabilities, tuple(groups.values()))
 
 

@@ -11,7 +11,7 @@ one CPU core from process start to result, imports and six tables with intervals
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ import torch
 from jaxtyping import Float
 
 from samcls.config import TrainConfig
-from samcls.device import choose_device, training_dtype
+from samcls.device import choose_device
 from samcls.errors import RunError
 from samcls.learn.features.placement import placed
 from samcls.learn.features.tensors import Features, Standardiser
@@ -32,6 +32,7 @@ from samcls.learn.runs.folder import CHECKPOINT, begin_run, run_files, write_run
 from samcls.learn.runs.inputs import SPLITS, check, features_for, settled
 from samcls.learn.runs.medmnist import check_medmnist, medmnist_files
 from samcls.learn.runs.notes import Facts, facts_of
+from samcls.learn.runs.result import RunResult, common_figures, image_counts
 from samcls.learn.score.calibration import fit_temperature
 from samcls.learn.score.intervals import interval_notes
 from samcls.learn.score.scoring import score
@@ -42,57 +43,6 @@ __all__ = ["RunResult", "train"]
 
 Log = Callable[[str], None]
 Probabilities = Mapping[str, Float[np.ndarray, "image _class"]]
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What a run found.
-
-    Attributes:
-        run: Its folder; None where none was asked for.
-        head: Name of the head.
-        epochs: Epochs that ran.
-        best_epoch: The epoch chosen, from 1.
-        seconds: From the first look at the store to the last figure.
-        seconds_by_stage: `load`, `train`, `baselines` and `score`.
-        parameters: Trained values of the head.
-        images: Number of images in `train`, `val` and `test`, and how many `failed` and were left
-            out.
-        models_tried: Models between which validation chose: the head's, and each baseline's.
-        chosen: For a head that is solved (`logistic`, `knn`), the number chosen for each task.
-        validation: Table of figures, as `metrics.score` gives it.
-        test: The same on the test split, scored once, after everything was chosen.
-        baselines: `majority`, `logistic` and, on request, more; each with tables `validation` and
-            `test`, and where it was solved what was `chosen`.
-        device: Where it was trained.
-        precision: Of training's matrix products.
-        notes: Sentences that belong under every table of these figures.
-        leaks: Groups and pictures in several splits, with counts and ids, as `data.leaks` finds them.
-        labelled: Of each task, how many images of `train`, `val` and `test` have a label.
-    """
-
-    run: str | None
-    head: str
-    epochs: int
-    best_epoch: int
-    seconds: float
-    seconds_by_stage: dict[str, float]
-    parameters: int
-    images: dict[str, int]
-    models_tried: int
-    chosen: dict[str, float]
-    validation: dict[str, Any]
-    test: dict[str, Any]
-    baselines: dict[str, Any]
-    device: str = "cpu"
-    precision: str = "float32"
-    notes: tuple[str, ...] = ()
-    leaks: dict[str, Any] = field(default_factory=dict)
-    labelled: dict[str, dict[str, int]] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON knows them."""
-        return {**asdict(self), "notes": list(self.notes)}
 
 
 @contextmanager
@@ -212,23 +162,15 @@ def _result(
 ) -> RunResult:
     return RunResult(
         run=None if run_dir is None else str(run_dir),
-        head=model.config.head,
-        epochs=len(fitted.history),
-        best_epoch=fitted.best.epoch,
+        **common_figures(model, fitted, features),
         seconds=clock.total,
         seconds_by_stage=clock.laps,
-        parameters=model.parameters,
-        images=_images(features),
         models_tried=tried,
-        chosen=dict(fitted.chosen),
         validation=tables["validation"],
         test=tables["test"],
         baselines=scored,
-        device=features.device.type,
-        precision=str(training_dtype(model.config.precision, features.device)).split(".")[1],
         notes=(*facts.notes, *interval_notes(tables["test"])),
         leaks=facts.leaks,
-        labelled=_labelled(features),
     )
 
 
@@ -257,20 +199,8 @@ def _tables(
     return tables
 
 
-def _images(features: Features) -> dict[str, int]:
-    return {split: features.splits.count(split) for split in SPLITS} | {"failed": features.failed}
-
-
-def _labelled(features: Features) -> dict[str, dict[str, int]]:
-    known = (features.labels >= 0).cpu()
-    return {
-        task: {split: int(known[features.rows(split), column].sum()) for split in SPLITS}
-        for column, task in enumerate(features.tasks)
-    }
-
-
 def _described(features: Features) -> str:
-    counts = ", ".join(f"{number} {name}" for name, number in _images(features).items())
+    counts = ", ".join(f"{number} {name}" for name, number in image_counts(features).items())
     levels = ", ".join(f"{level} ({c})" for level, c in features.channels.items())
     return f"images: {counts}; levels (channels): {levels}; window {features.window}"
 

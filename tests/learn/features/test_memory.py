@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from stores import FINGERPRINT
+from support.stores import FINGERPRINT
 
 from samcls.config import TrainConfig
 from samcls.learn.runs.train import train

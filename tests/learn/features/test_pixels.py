@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from samcls.data.images import make_frame
@@ -16,7 +16,6 @@ CPU = torch.device("cpu")
 
 
 @given(height=st.integers(1, 6), width=st.integers(1, 6), seed=st.integers(0, 99))
-@settings(max_examples=30, deadline=None)
 def test_every_view_is_the_padded_frame_of_the_turned_picture(
     height: int, width: int, seed: int
 ) -> None:
@@ -43,7 +42,6 @@ def test_every_view_is_the_padded_frame_of_the_turned_picture(
     size=st.integers(1, 70),
     input_size=st.sampled_from([16, 48, 64]),
 )
-@settings(max_examples=100, deadline=None)
 def test_extents_are_those_of_the_frame_that_was_kept(
     height: int, width: int, size: int, input_size: int
 ) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from samcls.config import TrainConfig
@@ -153,7 +153,6 @@ FRACTIONS = st.floats(0.01, 1.0)
 SEEDS = st.integers(0, 2**63 - 1)
 
 
-@settings(max_examples=100, deadline=None)
 @given(SEEDS, st.integers(2, 150), st.integers(2, 5), st.sampled_from([1, 3, 8]),
        FRACTIONS, FRACTIONS)  # fmt: skip
 def test_shares_are_nested_and_keep_groups_whole(
@@ -174,7 +173,6 @@ def test_shares_are_nested_and_keep_groups_whole(
     assert (whole == (done & (np.array(targets.splits) == "train"))).all()
 
 
-@settings(max_examples=100, deadline=None)
 @given(SEEDS, st.integers(20, 300), st.integers(2, 5), FRACTIONS)
 def test_a_share_has_its_part_of_every_class(
     seed: int, images: int, classes: int, fraction: float
@@ -205,7 +203,6 @@ def test_a_share_is_even_over_combinations_of_labels() -> None:
         assert found[own].mean() == pytest.approx(0.3, abs=0.1)
 
 
-@settings(max_examples=60, deadline=None)
 @given(SEEDS, st.integers(20, 100), st.sampled_from([1, 4]))
 def test_the_smallest_usable_fraction_is_what_the_error_says(
     seed: int, images: int, largest: int

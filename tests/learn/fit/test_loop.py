@@ -115,7 +115,7 @@ def test_a_member_that_diverges_fails_alone() -> None:
     assert_equal(fine, alone)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(
     base=st.sampled_from(HEADS),
     images=st.integers(1, 40),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
@@ -275,7 +275,6 @@ def test_levels_pair_with_stages_in_order() -> None:
 
 @pytest.mark.parametrize("mode", ["nearest", "bilinear"])
 @given(windows=st.integers(1, 9), cells=st.integers(1, 40), reach=st.floats(0.6, 1.0))
-@settings(max_examples=40, deadline=None)
 def test_a_constant_map_stays_constant(mode: str, windows: int, cells: int, reach: float) -> None:
     """Every cell's weights are not negative and sum to 1, for any sizes."""
     weights = axis_weights(windows, cells, reach, mode)
@@ -289,7 +288,6 @@ def test_a_constant_map_stays_constant(mode: str, windows: int, cells: int, reac
     cut=st.floats(0.0, 0.9),
     seed=st.integers(0, 9),
 )
-@settings(max_examples=30, deadline=None)
 def test_a_cell_takes_the_window_that_it_lies_in(
     windows: int, times: int, cut: float, seed: int
 ) -> None:
@@ -323,7 +321,6 @@ def test_gating_in_blocks_gives_what_enlarged_gates_give(
 
 
 @given(side=st.integers(1, 8), cells=st.integers(1, 8), seed=st.integers(0, 99))
-@settings(max_examples=30, deadline=None)
 def test_pooling_windows_for_a_small_stage_keeps_the_mean(side: int, cells: int, seed: int) -> None:
     """Over valid cells the pooled tokens have the mean of those that they came from."""
     generator = torch.Generator().manual_seed(seed)
@@ -337,7 +334,6 @@ def test_pooling_windows_for_a_small_stage_keeps_the_mean(side: int, cells: int,
 
 
 @given(cells=st.integers(3, 40), window=st.integers(2, 6))
-@settings(max_examples=40, deadline=None)
 def test_pooling_an_overhanging_window_counts_its_cells_once(cells: int, window: int) -> None:
     """Pooled for a stage of one cell, tokens are the mean of the map's own cells."""
     values = torch.arange(cells, dtype=torch.float32)

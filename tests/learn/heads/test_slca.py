@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
@@ -57,7 +57,6 @@ def cases(draw: st.DrawFn) -> Case:
     return Case(maps, valid, window, seed)
 
 
-@settings(max_examples=150, deadline=None)
 @given(
     case=cases(),
     gate=st.sampled_from(["multiply", "residual"]),
@@ -83,7 +82,6 @@ def test_pooled_logits_equal_full_map_logits(
     assert_close(fast, full, rtol=1e-6, atol=1e-6)
 
 
-@settings(max_examples=100, deadline=None)
 @given(
     seed=SEEDS,
     rows=SIDES,

@@ -13,7 +13,7 @@ from samcls.errors import InputError
 from samcls.learn.runs.compare import compare_runs
 from samcls.learn.runs.folder import load_run, load_runs
 from samcls.learn.runs.predictions import read_predictions
-from samcls.learn.runs.several import train_several
+from samcls.learn.runs.repeats import train_repeats
 from samcls.learn.runs.train import train
 from samcls.learn.score.paired import compare
 from samcls.store.feature_store import FeatureStore
@@ -73,7 +73,7 @@ def test_folders_of_seeds_are_compared_seed_by_seed(make_store: MakeStore, tmp_p
     store = make_store(100, strength=4.0)
     means = {}
     for head in ("slca", "linear"):
-        result = train_several(store, replace(CONFIG, head=head), tmp_path / head, seeds=2)
+        result = train_repeats(store, replace(CONFIG, head=head), tmp_path / head, seeds=2)
         means[head] = result["test"]["auc"]
     slca, linear = load_runs(tmp_path / "slca"), load_runs(tmp_path / "linear")
     result = compare_runs(slca, linear[::-1])
@@ -106,7 +106,7 @@ def test_folds_are_compared_on_all_their_test_images(make_store: MakeStore, tmp_
     """Two folders of folds, even of other folds, meet image by image; the figures are the pooled ones."""
     store = make_store(90, strength=3.0)
     pooled = {
-        name: train_several(store, replace(CONFIG, head=head), tmp_path / name, folds=folds)[
+        name: train_repeats(store, replace(CONFIG, head=head), tmp_path / name, folds=folds)[
             "pooled"
         ]
         for name, head, folds in (("a", "slca", 3), ("b", "linear", 3), ("c", "linear", 2))

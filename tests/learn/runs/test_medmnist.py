@@ -9,19 +9,20 @@ import medmnist
 import medmnist.evaluator
 import numpy as np
 import pytest
+from support.data import DATA as REAL
 
 from samcls.config import TrainConfig
 from samcls.errors import ConfigError
 from samcls.learn.runs.folder import load_run
 from samcls.learn.runs.medmnist import PUBLISHED
-from samcls.learn.runs.several import train_several
+from samcls.learn.runs.repeats import train_repeats
 from samcls.learn.runs.train import train
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, FAILED
 
 MakeStore = Callable[..., FeatureStore]
 CONFIG = TrainConfig(epochs=2, batch_size=16, learning_rate=1e-2, reduction=2, intervals=20)
-DATA = Path(__file__).parents[2].parent / "shared" / "data" / "medmnist"
+DATA = REAL / "medmnist"
 
 
 def breast(**changes: Any) -> dict[str, Any]:
@@ -90,7 +91,7 @@ def test_what_the_evaluator_could_not_judge_is_refused_before_training(
         with pytest.raises(ConfigError, match=words):
             train(store, CONFIG, tmp_path / "run", medmnist=flag)
     with pytest.raises(ConfigError, match="3 folds were asked for"):
-        train_several(store, CONFIG, tmp_path / "run", folds=3, medmnist="breastmnist")
+        train_repeats(store, CONFIG, tmp_path / "run", folds=3, medmnist="breastmnist")
     table = tmp_path / "labels.csv"
     rows = [f"{one},{label}" for one, label in zip(ids, labels[:, 0], strict=True)]
     table.write_text("\n".join(["id,label", *rows]))
@@ -105,7 +106,7 @@ def test_seeds_and_a_share_of_the_training_images_are_fine(
 ) -> None:
     """Each seed's files are numbered by it; validation and test stay whole under a share."""
     config = replace(CONFIG, train_fraction=0.5)
-    train_several(
+    train_repeats(
         make_store(**breast()), config, tmp_path / "many", seeds=2, medmnist="breastmnist"
     )
     for seed in (0, 1):

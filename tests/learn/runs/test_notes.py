@@ -12,7 +12,7 @@ from samcls.learn.features.targets import targets_of
 from samcls.learn.runs.folder import load_run
 from samcls.learn.runs.inputs import check, settled
 from samcls.learn.runs.notes import facts_of
-from samcls.learn.runs.several import train_several
+from samcls.learn.runs.repeats import train_repeats
 from samcls.learn.runs.train import train
 from samcls.store.feature_store import FeatureStore, RowTable
 
@@ -44,7 +44,7 @@ def test_a_group_in_several_splits_stops_training(make_store: MakeStore, tmp_pat
         train(store, QUICK, tmp_path / "run")
     assert not (tmp_path / "run").exists()
     with pytest.raises(ConfigError, match="in several splits"):
-        train_several(store, QUICK, tmp_path / "several", seeds=2)
+        train_repeats(store, QUICK, tmp_path / "several", seeds=2)
     result = train(store, QUICK, tmp_path / "run", allow_leak=True)
     assert result.notes[0].startswith("a leak that was allowed: 1 group of 2 images")
     metrics = load_run(tmp_path / "run").metrics

@@ -1,22 +1,16 @@
 """Stage two's verbs and bench, run as a user runs them."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from support.cli import samcls
 
 from samcls.bench.train import bench_train
 from samcls.store.feature_store import FeatureStore
 
 MakeStore = Callable[..., FeatureStore]
-
-
-def samcls(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "samcls", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_train_and_compare(make_store: MakeStore, tmp_path: Path) -> None:

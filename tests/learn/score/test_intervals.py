@@ -11,7 +11,7 @@ from scipy.stats import t as student
 
 from samcls.config import TrainConfig
 from samcls.learn.runs.compare import delong
-from samcls.learn.runs.several import train_several
+from samcls.learn.runs.repeats import train_repeats
 from samcls.learn.runs.train import train
 from samcls.learn.score.intervals import FEWEST, interval_notes, left_out, unit_numbers
 from samcls.learn.score.metrics import FIGURES
@@ -290,10 +290,10 @@ def test_seeds_and_folds_take_groups_as_a_whole(make_store: MakeStore, tmp_path:
     splits = [("train", "test", "test", "val")[i // 6 % 4] for i in range(240)]
     store = make_store(240, labels=labels, groups=groups, splits=splits, strength=0.5)
     config = TrainConfig(epochs=2, reduction=2, head="linear")
-    seeds = train_several(store, config, tmp_path / "seeds", seeds=2)
+    seeds = train_repeats(store, config, tmp_path / "seeds", seeds=2)
     assert seeds["test"]["units"]["groups"] == 40
     assert seeds["notes"] == [whole(120, 40)]
-    folds = train_several(store, config, tmp_path / "folds", folds=3)
+    folds = train_repeats(store, config, tmp_path / "folds", folds=3)
     (pooled,) = folds["pooled"]
     assert (pooled["images"], pooled["units"]["groups"]) == (240, 80)
     assert folds["notes"] == [whole(240, 80)]

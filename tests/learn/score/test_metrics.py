@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import (
     average_precision_score,
@@ -37,7 +37,6 @@ def at_specificity(truth: np.ndarray, scores: np.ndarray) -> float:
     return float(true[false <= 0.1 + 1e-12].max())
 
 
-@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 60), st.integers(2, 5), st.booleans())
 def test_figures_equal_scikit_learns(seed: int, images: int, classes: int, ties: bool) -> None:
     """Every figure that scikit-learn has is scikit-learn's, on random cases with ties."""

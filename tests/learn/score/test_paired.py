@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import scipy.stats
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import brier_score_loss, roc_auc_score
 
@@ -29,7 +29,6 @@ def by_definition(positive: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray,
     return psi.mean(1), psi.mean(0)
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**31), st.integers(4, 60), st.booleans())
 def test_delong_is_the_papers_covariance(seed: int, images: int, ties: bool) -> None:
     """Difference and standard error by ranks equal those written out over all pairs."""
@@ -83,7 +82,6 @@ def obuchowski(
     return float(s10 / m + s01 / n + 2 * s11 / (m * n))
 
 
-@settings(max_examples=30, deadline=None)
 @given(st.integers(0, 2**31), st.integers(10, 60), st.integers(2, 6), st.booleans())
 def test_delong_of_groups_is_obuchowskis(seed: int, images: int, size: int, ties: bool) -> None:
     """Components summed over a group, of either class or of both, and t of groups - 1."""

@@ -1,18 +1,18 @@
 """Metrics: equal to scikit-learn's and to medmnist's evaluator, never a crash or a NaN."""
 
 import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, f1_score, roc_auc_score
+from support.data import DATA as REAL
 
 from samcls.learn.score.scoring import auc, majority_class, resample, score
 
-DATA = Path(__file__).parents[2].parent / "shared" / "data" / "medmnist"
+DATA = REAL / "medmnist"
 
 
 def table(labels: np.ndarray, probabilities: np.ndarray, **options: Any) -> dict[str, Any]:
@@ -29,7 +29,6 @@ def case(seed: int, images: int, classes: int, ties: bool) -> tuple[np.ndarray, 
     return labels, probabilities.round(1) if ties else probabilities
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 60), st.integers(2, 6), st.booleans())
 def test_figures_equal_scikit_learns(seed: int, images: int, classes: int, ties: bool) -> None:
     """AUC, accuracy and balanced accuracy are scikit-learn's, ties among scores or not."""
@@ -69,7 +68,6 @@ def medmnist_acc(labels: np.ndarray, scores: np.ndarray, task: str) -> float:
     return float(np.mean(labels == scores.argmax(1)))
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 60), st.integers(2, 6), st.booleans())
 def test_figures_equal_medmnists_formula(seed: int, images: int, classes: int, ties: bool) -> None:
     """AUC and ACC are medmnist's for binary, multi-class and multi-label tasks, ties or not."""
@@ -94,7 +92,6 @@ def test_figures_equal_medmnists_formula(seed: int, images: int, classes: int, t
     assert both["accuracy"] == pytest.approx(medmnist_acc(columns, scores, task), abs=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 40), st.booleans())
 def test_the_auc_is_its_closed_form(seed: int, images: int, ties: bool) -> None:
     """It is the share of pairs of a positive and a negative ranked rightly, ties counting half."""
@@ -104,7 +101,6 @@ def test_the_auc_is_its_closed_form(seed: int, images: int, ties: bool) -> None:
     assert table(labels, p)["auc"] == pytest.approx(pairs, abs=1e-12)
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 40), st.integers(2, 4), st.booleans())
 def test_missing_labels_are_as_if_their_images_were_not_there(
     seed: int, images: int, classes: int, ties: bool
@@ -116,7 +112,6 @@ def test_missing_labels_are_as_if_their_images_were_not_there(
     assert got == table(labels[~missing], p[~missing])
 
 
-@settings(max_examples=60, deadline=None)
 @given(st.integers(0, 2**31), st.integers(1, 30), st.booleans(), st.sampled_from([0, 1]))
 def test_one_class_splits_have_what_scikit_learn_defines(
     seed: int, images: int, ties: bool, only: int

@@ -1,12 +1,13 @@
 """One config over several seeds and folds: a folder of runs, and their mean and spread.
 
-    several/seed-0, several/seed-1, ...     whole runs, each with its own mark
-    several/summary.json                    mean, spread and pooled table; written last
+    folder/seed-0, folder/seed-1, ...   runs as any other, each with its own mark
+    folder/seed-0-fold-0, ...           the same under folds
+    folder/summary.json                 mean, spread and pooled table; written last
 
 Run again after a stop, it goes on with the runs that are not finished. Five seeds take five times
 as long as one.
 
-    result = train_several(store, config, "several", seeds=5, folds=0)
+    result = train_repeats(store, config, "folder", seeds=5, folds=0)
     result["test"]["auc"], result["test"]["auc_std"]
 """
 
@@ -26,18 +27,17 @@ from samcls.learn.runs.folder import MARK, SUMMARY, load_run
 from samcls.learn.runs.inputs import check, settled
 from samcls.learn.runs.medmnist import check_medmnist
 from samcls.learn.runs.notes import leaks_of, refuse_leaks
-from samcls.learn.runs.predictions import read_predictions
 from samcls.learn.runs.train import train
 from samcls.learn.score.intervals import interval_notes
 from samcls.learn.score.scoring import majority_class, mean_intervals, score
 from samcls.store.feature_store import FeatureStore
 
-__all__ = ["train_several"]
+__all__ = ["train_repeats"]
 
 Log = Callable[[str], None]
 
 
-def train_several(
+def train_repeats(
     store: FeatureStore,
     config: TrainConfig,
     folder: str | Path,
@@ -212,8 +212,8 @@ def _spread(tables: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def _of_mean(config: TrainConfig, folders: Sequence[Path]) -> dict[str, Any]:
     """Intervals of the runs' mean figures on the test split, which is the same for all."""
-    tasks = load_run(folders[0]).tasks
-    said = [read_predictions(folder / "predictions.csv", tasks, "test") for folder in folders]
+    runs = [load_run(folder) for folder in folders]
+    tasks, said = runs[0].tasks, [run.predictions("test") for run in runs]
     answers = [one.probabilities for one in said]
     return mean_intervals(said[0].labels, answers, tasks, config.intervals, said[0].groups)
 
@@ -228,8 +228,8 @@ def _add(table: dict[str, Any], more: Mapping[str, Any]) -> None:
 
 def _pooled(config: TrainConfig, folders: Sequence[Path]) -> dict[str, Any]:
     """The table of all folds' test images together, each scored by the run that never saw it."""
-    tasks = load_run(folders[0]).tasks
-    said = [read_predictions(folder / "predictions.csv", tasks, "test") for folder in folders]
+    runs = [load_run(folder) for folder in folders]
+    tasks, said = runs[0].tasks, [run.predictions("test") for run in runs]
     labels = np.concatenate([one.labels for one in said])
     majority = {
         task: majority_class(labels[:, i], len(classes))

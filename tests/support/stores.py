@@ -1,13 +1,27 @@
 """Tiny real stores that several tests build on."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from samcls.store.feature_store import FeatureStore, RowBatch, RowTable
+from samcls.store.lock import writer_lock
+from samcls.store.rewrite import finish_rewrite, rewrite_store
 from samcls.store.schema import DONE, Fingerprint, LevelShape, Partition
 
-__all__ = ["FINGERPRINT", "LEVELS", "batch", "make", "make_parted", "pick", "table"]
+__all__ = [
+    "FINGERPRINT",
+    "LEVELS",
+    "batch",
+    "changed",
+    "drop",
+    "make",
+    "make_parted",
+    "only",
+    "pick",
+    "table",
+]
 
 FINGERPRINT = Fingerprint(
     encoder="vit_t",
@@ -33,6 +47,29 @@ def table(images: int) -> RowTable:
         groups=[""] * images,
         tasks={"label": ("benign", "malignant")},
         labels=np.arange(images, dtype=np.int16)[:, None] % 2,
+    )
+
+
+def changed(images: int) -> RowTable:
+    """The table with every column changed."""
+    return replace(
+        table(images),
+        splits=["test"] * images,
+        groups=[f"patient-{i // 2}" for i in range(images)],
+        tasks={"label": ("no", "yes"), "age": ("young", "old", "older")},
+        labels=np.arange(2 * images, dtype=np.int16).reshape(images, 2) % 3 - 1,
+    )
+
+
+def only(rows: np.ndarray | list[int], images: int = 40) -> RowTable:
+    """Some rows of the table, in the order given."""
+    whole, at = table(images), np.asarray(rows, dtype=int)
+    return replace(
+        whole,
+        ids=[whole.ids[row] for row in at],
+        splits=[whole.splits[row] for row in at],
+        groups=[whole.groups[row] for row in at],
+        labels=whole.labels[at],
     )
 
 
@@ -74,3 +111,11 @@ def pick(given: RowBatch, rows: np.ndarray) -> RowBatch:
         status=given.status[rows],
         error=[given.error[row] for row in rows],
     )
+
+
+def drop(path: Path, rows: list[int]) -> FeatureStore:
+    """Write the store anew with some rows of the table alone, ending what was begun."""
+    with writer_lock(path) as lock:
+        finish_rewrite(path)
+        store = FeatureStore.open(path, mode="r+", claim=lock.claim)
+        return rewrite_store(store, only(rows), lock.claim)

@@ -13,9 +13,9 @@ from segment_anything.modeling.image_encoder import ImageEncoderViT
 from segment_anything.utils.transforms import ResizeLongestSide
 
 from samcls.data.images import make_frame
-from samcls.encode import encoder as module
+from samcls.encode import sam as module
 from samcls.encode.base import LEVELS
-from samcls.encode.encoder import load_encoder
+from samcls.encode.sam import load_encoder
 from samcls.encode.specs import ENCODERS, parse_levels, resolve_level
 from samcls.errors import ConfigError, WeightsError
 from samcls.pooling import pool_valid, valid_cells

@@ -15,7 +15,7 @@ from samcls.errors import ConfigError, OverwriteRefused
 from samcls.learn.features.tensors import load_features
 from samcls.learn.heads import HEADS
 from samcls.learn.runs.folder import load_run
-from samcls.learn.runs.several import train_several
+from samcls.learn.runs.repeats import train_repeats
 from samcls.learn.runs.train import train
 from samcls.store.feature_store import FeatureStore
 
@@ -26,7 +26,7 @@ CONFIG = TrainConfig(epochs=6, batch_size=16, learning_rate=1e-2, reduction=2, i
 def test_seeds_give_mean_and_spread(make_store: MakeStore, tmp_path: Path) -> None:
     """Each seed is the run that `train` gives; the summary holds their mean and deviation."""
     store = make_store(100, strength=2.0)
-    result = train_several(store, CONFIG, tmp_path / "many", seeds=3)
+    result = train_repeats(store, CONFIG, tmp_path / "many", seeds=3)
     single = [train(store, replace(CONFIG, seed=seed)) for seed in range(3)]
     areas = [one.test["auc"] for one in single]
     assert result["test"]["auc"] == pytest.approx(np.mean(areas))
@@ -37,17 +37,17 @@ def test_seeds_give_mean_and_spread(make_store: MakeStore, tmp_path: Path) -> No
     assert low < result["test"]["auc"] < high
     assert json.loads((tmp_path / "many" / "summary.json").read_text()) == result
     lines: list[str] = []
-    again = train_several(store, CONFIG, tmp_path / "many", lines.append, seeds=3)
+    again = train_repeats(store, CONFIG, tmp_path / "many", lines.append, seeds=3)
     assert again["test"] == result["test"]
     assert sum("is finished already" in line for line in lines) == 3
     with pytest.raises(OverwriteRefused, match="a finished run of other settings"):
-        train_several(store, replace(CONFIG, epochs=2), tmp_path / "many", seeds=3)
+        train_repeats(store, replace(CONFIG, epochs=2), tmp_path / "many", seeds=3)
 
 
 def test_folds_test_every_image_once(make_store: MakeStore, tmp_path: Path) -> None:
     """The pooled table is of all images, each said by the run that had it in its test fold."""
     store = make_store(90, strength=4.0)
-    result = train_several(store, CONFIG, tmp_path / "cv", folds=3)
+    result = train_repeats(store, CONFIG, tmp_path / "cv", folds=3)
     assert len(result["runs"]) == 3
     (pooled,) = result["pooled"]
     assert pooled["images"] == 90

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from samcls.encode.attention import Scratch
-from samcls.encode.base import LEVELS, Encoder, MapShape, state_sha256
+from samcls.encode.base import LEVELS, Encoder, EncoderChoice, MapShape, state_sha256
 from samcls.encode.block import FastBlock
 from samcls.encode.sam_weights import HeldEncoder, WantedEncoder, read_image_encoder
 from samcls.encode.specs import (
@@ -30,12 +30,13 @@ from samcls.encode.specs import (
     EncoderSpec,
     check_size,
     encoder_spec,
+    parse_levels,
     resolve_level,
 )
 from samcls.encode.weights import CheckpointFile, checkpoint_file
 from samcls.errors import ConfigError
 
-__all__ = ["SamEncoder", "empty_body", "held_by", "load_encoder"]
+__all__ = ["SamEncoder", "build", "check", "empty_body", "held_by", "load_encoder"]
 
 # segment_anything/modeling/sam.py, Sam.__init__
 PIXEL_MEAN = (123.675, 116.28, 103.53)
@@ -140,6 +141,38 @@ def _resize_positions(
         align_corners=False,
     )
     return resized.permute(0, 2, 3, 1).contiguous()
+
+
+def check(choice: EncoderChoice) -> None:
+    """Refuse levels, a size or a window that the encoder does not have.
+
+    Raises:
+        ConfigError: naming the option, what was got and what was expected.
+    """
+    spec = encoder_spec(choice.name)
+    parse_levels(choice.levels, spec)
+    if choice.size is not None:
+        check_size(choice.size)
+    side = (choice.size or spec.input_size) // PATCH
+    if not 1 <= choice.window <= side:
+        raise ConfigError(
+            f"window is {choice.window}; expected 1 to {side}, the side of the map at "
+            f"{side * PATCH} pixels"
+        )
+
+
+def build(choice: EncoderChoice, log: Callable[[str], None]) -> SamEncoder:
+    """Build the encoder of a choice, as `load_encoder`."""
+    return load_encoder(
+        choice.name,
+        choice.checkpoint,
+        parse_levels(choice.levels, encoder_spec(choice.name)),
+        choice.size,
+        seed=choice.seed,
+        precision=choice.precision,
+        random_weights=choice.random_weights,
+        log=log,
+    )
 
 
 def load_encoder(

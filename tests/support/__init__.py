@@ -1,0 +1,1 @@
+"""What several tests build on; tests import from here, and never from each other."""
