@@ -1,4 +1,4 @@
-"""Pipelines and the README are kept true."""
+"""Pipelines, the README and the list of commands are kept true."""
 
 import re
 from pathlib import Path
@@ -11,6 +11,7 @@ from samcls.config import TrainConfig, load_toml
 from samcls.sweep.space import load_space
 
 README = (ROOT / "README.md").read_text()
+HOW_TO = (ROOT / "docs" / "how-to.md").read_text()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "pipelines").glob("*.toml")), ids=lambda p: p.stem)
@@ -27,23 +28,23 @@ def test_a_pipeline_loads_and_its_header_says_how_to_run_it(path: Path) -> None:
         assert part in header
 
 
-def test_the_readmes_sweep_of_controls_is_a_space(tmp_path: Path) -> None:
+def test_the_sweep_of_controls_that_is_shown_is_a_space(tmp_path: Path) -> None:
     """The file that it shows can be swept as it stands."""
-    (shown,) = re.findall(r'```toml\n(name = "controls".*?)```', README, flags=re.DOTALL)
+    (shown,) = re.findall(r'```toml\n(name = "controls".*?)```', HOW_TO, flags=re.DOTALL)
     path = tmp_path / "controls.toml"
     path.write_text(shown)
     trials = load_space(path).trials()
     assert [len(trial.members) for trial in trials] == [5] * 4
 
 
-def test_every_verb_stands_in_the_readme_and_has_help() -> None:
+def test_every_verb_stands_in_the_list_and_has_help() -> None:
     """A command that exists is documented, and one that is documented exists."""
     verbs = _verbs("")
     for group in ("bench", "manifest", "store", "weights"):
         verbs.remove(group)
         verbs |= {f"{group} {name}" for name in _verbs(group)}
-    documented = set(re.findall(r"`samcls ((?:bench|manifest|store|weights) \w+|\w+)", README))
-    documented |= {f"weights {name}" for name in re.findall(r"`(fetch|verify) NAME", README)}
+    documented = set(re.findall(r"`samcls ((?:bench|manifest|store|weights) \w+|\w+)", HOW_TO))
+    documented |= {f"weights {name}" for name in re.findall(r"`(fetch|verify) NAME", HOW_TO)}
     assert verbs == documented
 
 
@@ -53,7 +54,7 @@ def _verbs(group: str) -> set[str]:
 
 
 def test_the_readmes_tree_is_the_folder() -> None:
-    """What the layout names is there, and what is there is named."""
+    """What the layout names is there, and what is there is named, the rooms of learn/ among it."""
     tree = README.split("## Layout")[1].split("```")[1]
     named = set(re.findall(r"^  (\w+(?:\.py|/))", tree, flags=re.MULTILINE))
     found = {
@@ -62,3 +63,7 @@ def test_the_readmes_tree_is_the_folder() -> None:
         if not path.name.startswith("_") and path.suffix in {"", ".py"}
     }
     assert named == found
+    rooms = re.search(r"^  learn/ .*: (.*), and", tree, flags=re.MULTILINE)
+    assert rooms is not None
+    folders = {f"{path.name}/" for path in (ROOT / "samcls" / "learn").iterdir() if path.is_dir()}
+    assert set(rooms[1].split()) == {name for name in folders if not name.startswith("_")}

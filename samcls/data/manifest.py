@@ -10,6 +10,7 @@ begins. Reading costs about a second for 100,000 rows and touches no image.
 import csv
 import difflib
 import os
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -96,6 +97,21 @@ class Manifest:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def __repr__(self) -> str:
+        """What it holds, in a line for the splits and one for each task."""
+        splits = Counter(self.splits)
+        lines = [f"Manifest {self.source}: {len(self)} images"]
+        lines.append("  splits: " + ", ".join(f"{split} {splits[split]}" for split in SPLITS))
+        for column, (task, classes) in enumerate(self.tasks.items()):
+            counts = Counter(row.labels[column] for row in self.rows)
+            shown = [f"{name} {counts[name]}" for name in classes[:SHOWN]]
+            more = [f"and {len(classes) - SHOWN} more classes"] if len(classes) > SHOWN else []
+            missing = [f"missing {counts['']}"] if counts[""] else []
+            lines.append(f"  label {task}: {', '.join([*shown, *more, *missing])}")
+        groups = len({group for group in self.groups if group})
+        lines += [f"  groups: {groups}"] if groups else []
+        return "\n".join([*lines, *([f"  meta: {', '.join(self.meta)}"] if self.meta else [])])
 
     @property
     def ids(self) -> list[str]:

@@ -80,6 +80,18 @@ class ExtractSummary:
     checkpoint: Mapping[str, str | None] = field(default_factory=dict)
     coarse_channels: Mapping[str, int] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """What was done, and the first images that failed."""
+        first = (
+            f"ExtractSummary of {self.store}: {self.done} of {self.images} images done "
+            f"({self.skipped} before), {self.failed} failed"
+        )
+        speed = f"{self.seconds:.1f} s, {self.images_per_second:.2f} images/s"
+        lines = [first, f"  {self.bytes / 1e6:.1f} MB, {speed}"]
+        lines += [f"  failed: {image}: {reason}" for image, reason in self.failures[:3]]
+        lines += ["  ..."] if len(self.failures) > 3 else []
+        return "\n".join([*lines, *(f"  warning: {leak}" for leak in self.leaks.pictures())])
+
 
 def extract(
     manifest: Manifest,

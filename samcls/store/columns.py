@@ -20,7 +20,7 @@ from jaxtyping import Int, Shaped, UInt8, UInt16
 
 from samcls.errors import SamclsError, StoreError
 from samcls.store.binding import CheckedStore, ChunkLost, Guard, Misplaced, index_bytes_of
-from samcls.store.keys import Keys, local_path
+from samcls.store.keys import AnyArray, Keys, local_path
 from samcls.store.layout import META, RESULTS, columns_of
 from samcls.store.metadata import ROOT, STORE_ID, UPDATING, array_problem, parsed, read_root
 from samcls.store.opening import damage
@@ -48,9 +48,7 @@ def configured() -> Iterator[None]:
         yield
 
 
-def open_array(
-    keys: Keys, name: str, store_id: str | None, *, replacing: bool = False
-) -> zarr.Array[Any]:
+def open_array(keys: Keys, name: str, store_id: str | None, *, replacing: bool = False) -> AnyArray:
     """Open an array of a store, so that its shards are checked, and written, with their place.
 
     Args:
@@ -91,7 +89,7 @@ class ColumnReader:
         self.path = path
         self.mode = mode
         self._keys = keys
-        self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._arrays: dict[str, AnyArray] = {}
         self._known: dict[str, Any] = {}  # columns, once they were read
         self._reading_columns = threading.RLock()
         self._metadata = read_root(keys)
@@ -258,12 +256,12 @@ class ColumnReader:
         """Rows that hold results: fewer than the arrays' own where appending was cut off."""
         return int(self._attributes.get(UPDATING, {}).get("images", len(self)))
 
-    def _array(self, name: str) -> zarr.Array[Any]:
+    def _array(self, name: str) -> AnyArray:
         if name not in self._arrays:
             self._arrays[name] = self._get(name)
         return self._arrays[name]
 
-    def _get(self, name: str) -> zarr.Array[Any]:
+    def _get(self, name: str) -> AnyArray:
         problem = array_problem(self._metadata, name, parsed(self._keys, f"{name}/{ROOT}"))
         try:
             if problem is None:
@@ -355,7 +353,7 @@ def if_present(
     return present
 
 
-def _pieces(array: zarr.Array[Any]) -> Iterator[slice]:
+def _pieces(array: AnyArray) -> Iterator[slice]:
     """Yield the rows of each piece of a per-image array."""
     height = (array.shards or array.chunks)[0]
     for start in range(0, array.shape[0], height):

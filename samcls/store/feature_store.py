@@ -22,7 +22,7 @@ from samcls.store.lock import Claim
 from samcls.store.opening import Found, look, require_store, require_version
 from samcls.store.reader import Rows
 from samcls.store.rows import RowBatch, RowTable
-from samcls.store.schema import Fingerprint, LevelShape, Partition
+from samcls.store.schema import DONE, FAILED, PENDING, REMOVED, Fingerprint, LevelShape, Partition
 from samcls.store.tables import TableChange
 
 if TYPE_CHECKING:
@@ -44,6 +44,26 @@ class FeatureStore(TableFollower):
     file in `~/.config/fsspec`. Remote stores are read with zarr-python's own pipeline, their writes
     are as durable as the service makes them, and no lock guards them: run one writer.
     """
+
+    def __repr__(self) -> str:
+        """What it holds and what made it, as far as it can be read."""
+        made = self.fingerprint
+        views = f", {len(made.views)} views" if len(made.views) > 1 else ""
+        lines = [f"FeatureStore {self.path}: encoder {made.encoder}, input {made.input_size} px"]
+        try:
+            status = self.status
+            counts = {"done": DONE, "failed": FAILED, "pending": PENDING, "removed": REMOVED}
+            numbers = {name: int((status == code).sum()) for name, code in counts.items()}
+            held = ", ".join(f"{n} {name}" for name, n in numbers.items() if n)
+            shapes = (f"{n} {s.channels} x {s.rows} x {s.cols}" for n, s in self.levels.items())
+            lines.append(f"  images: {held}")
+            lines.append(
+                f"  levels: {', '.join(shapes)}; window {made.window}{views}, {made.storage}"
+            )
+            lines += [f"  label {task}: {', '.join(names)}" for task, names in self.tasks.items()]
+        except StoreError as error:
+            lines.append(f"  cannot be read: {error}")
+        return "\n".join([*lines, *([f"  pixels: {self.pixel_size}"] if self.pixel_size else [])])
 
     @classmethod
     def create(

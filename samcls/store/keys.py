@@ -15,8 +15,9 @@ import os
 import uuid
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import zarr
 import zarr.storage
 from zarr.abc.store import Store, SuffixByteRequest
 from zarr.core.buffer import Buffer, default_buffer_prototype
@@ -25,6 +26,7 @@ from zarr.core.sync import sync
 from samcls.store.remote import RemoteStore
 
 __all__ = [
+    "AnyArray",
     "Keys",
     "SyncedStore",
     "finish_writes",
@@ -33,6 +35,11 @@ __all__ = [
     "swap_path",
     "sync_folder",
 ]
+
+if TYPE_CHECKING:
+    AnyArray = zarr.Array[Any]
+else:
+    AnyArray = zarr.Array  # which takes no parameters in zarr 3.0
 
 _LEFTOVER = "*.partial"  # what zarr-python and SyncedStore call a file that is not yet whole
 _LOCAL = {"file", "local"}  # schemes of URLs that lead to this machine's own files

@@ -13,6 +13,7 @@ import zarr
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from samcls.errors import StoreError
+from samcls.store.keys import AnyArray
 from samcls.store.rows import RowTable
 from samcls.store.schema import PIXELS, Fingerprint, LevelShape, Partition, array_name, array_path
 
@@ -188,7 +189,7 @@ def row_arrays(table: RowTable) -> dict[str, tuple[tuple[str, ...], Any, np.ndar
     return found
 
 
-def codec_of(array: zarr.Array[Any]) -> str:
+def codec_of(array: AnyArray) -> str:
     """Name the codec that a feature array was made with."""
     for codec in array.compressors:
         if isinstance(codec, BloscCodec):

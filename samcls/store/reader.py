@@ -7,15 +7,14 @@ and `columns.py` hold its reading half.
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
 
 import numpy as np
-import zarr
 from jaxtyping import Bool, Float, Int, Shaped, UInt8
 from zarr.codecs import BloscCodec
 
 from samcls.errors import StoreError
 from samcls.store.columns import ColumnReader
+from samcls.store.keys import AnyArray
 from samcls.store.layout import array_paths, codec_of
 from samcls.store.schema import (
     CHECKPOINT,
@@ -225,7 +224,7 @@ class StoreReader(ColumnReader):
             return sum(f.stat().st_size for f in root.rglob("*") if f.is_file())
         return sum(self._array(name).nbytes_stored() for name in self.array_paths)
 
-    def _features(self, level: str) -> zarr.Array[Any]:
+    def _features(self, level: str) -> AnyArray:
         if level == PIXELS:
             if not self.pixel_size:
                 raise StoreError(
@@ -277,16 +276,16 @@ def _described(level: str) -> str:
     return "pixels lacks those" if level == PIXELS else f"level {level} lacks the features"
 
 
-def _level_shape(array: zarr.Array[Any]) -> LevelShape:
+def _level_shape(array: AnyArray) -> LevelShape:
     channels, rows, cols = array.shape[2:]
     return LevelShape(channels, rows, cols, int(str(array.attrs["patch_size"])))
 
 
-def _is_compressed(array: zarr.Array[Any]) -> bool:
+def _is_compressed(array: AnyArray) -> bool:
     return any(isinstance(codec, BloscCodec) for codec in array.compressors)
 
 
-def _span(array: zarr.Array[Any], rows: Int[np.ndarray, " image"]) -> np.ndarray:
+def _span(array: AnyArray, rows: Int[np.ndarray, " image"]) -> np.ndarray:
     """Gather rows of one shard in any order, reading the span that holds them once."""
     first, last = int(rows.min()), int(rows.max())
     values: np.ndarray = np.asarray(array[first : last + 1])[rows - first]

@@ -27,6 +27,7 @@ from samcls.learn.fit.loop import architecture
 from samcls.learn.runs.folder import Run
 from samcls.learn.runs.inputs import check
 from samcls.learn.runs.notes import facts_of
+from samcls.learn.score.headline import headlines
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.efficiency import Point, efficiency
 from samcls.sweep.estimate import SweepPlan, estimate
@@ -94,6 +95,15 @@ class SweepResult:
     rows: tuple[Row, ...]
     efficiency: dict[str, Any]
     failures: tuple[tuple[str, str], ...]
+
+    def __repr__(self) -> str:
+        """How many runs there were, and what the winner is and scores."""
+        first = (
+            f"SweepResult of {self.sweep}: {self.finished} of {self.runs} runs finished, "
+            f"{self.failed} failed, {self.made} made now in {self.seconds:.1f} s"
+        )
+        chosen = f"{self.configurations} configurations ranked; the best is in {self.best['run']}"
+        return "\n  ".join([first, chosen, *headlines(self.best)])
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON knows them."""

@@ -47,6 +47,7 @@ from samcls.learn.runs.predictions import (
     parse_predictions,
     prediction_table,
 )
+from samcls.learn.score.headline import headlines
 
 __all__ = [
     "Run",
@@ -138,6 +139,13 @@ class Run:
     def said(self) -> Predictions:
         """What it said of the validation images."""
         return self.predictions("val")
+
+    def __repr__(self) -> str:
+        """Its head, what made its features, and its figures."""
+        encoder = self.fingerprint.get("encoder", "an unknown encoder")
+        first = f"Run {self.path}: {self.config.head} head on {encoder}, seed {self.config.seed}"
+        tasks = (f"label {task}: {', '.join(names)}" for task, names in self.tasks.items())
+        return "\n  ".join([first, *tasks, *headlines(self.metrics)])
 
     @cached_property
     def model(self) -> Model:

@@ -14,6 +14,7 @@ from samcls.learn.features.tensors import Features
 from samcls.learn.fit.prediction import Model
 from samcls.learn.fit.schedule import Fitted
 from samcls.learn.runs.inputs import SPLITS
+from samcls.learn.score.headline import headlines
 
 __all__ = ["RunResult", "common_figures", "image_counts"]
 
@@ -63,6 +64,15 @@ class RunResult:
     notes: tuple[str, ...] = ()
     leaks: dict[str, Any] = field(default_factory=dict)
     labelled: dict[str, dict[str, int]] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        """What was trained, its figures and its baselines', and what belongs under them."""
+        first = (
+            f"RunResult of {self.run or 'a run that was not kept'}: {self.head} head, best of "
+            f"{self.epochs} epochs is {self.best_epoch}, {self.parameters:,} parameters, "
+            f"{self.seconds:.1f} s on {self.device}"
+        )
+        return "\n  ".join([first, *headlines(vars(self)), *self.notes])
 
     def to_dict(self) -> dict[str, Any]:
         """The fields as JSON knows them."""

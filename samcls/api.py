@@ -1,0 +1,160 @@
+"""The functions of `import samcls`: those of the parts, for paths as well as for opened things.
+
+    summary = samcls.extract("manifest.csv", "features.zarr", encoder="vit_b", log=print)
+    store = samcls.open_store("features.zarr")
+    result = samcls.train(store, "run", head="slca", levels=("late", "neck"), epochs=30)
+    samcls.load_run("run").metrics["test"]["auc"]
+
+They say nothing unless they are given a `log`, such as `print`.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from samcls.config import TrainConfig, load_toml, parse, to_dict
+from samcls.data.manifest import Manifest, check_files, check_labels, read_manifest
+from samcls.encode.extract import ExtractOptions, ExtractSummary, Progress
+from samcls.encode.extract import extract as extract_rows
+from samcls.errors import ConfigError
+from samcls.learn.runs.folder import Run, load_run, refuse_overwrite
+from samcls.learn.runs.train import RunResult
+from samcls.learn.runs.train import train as train_head
+from samcls.store.feature_store import FeatureStore
+
+__all__ = ["Run", "extract", "load_run", "open_store", "train"]
+
+Log = Callable[[str], None]
+
+
+def extract(
+    manifest: str | Path | Manifest,
+    store: str | Path,
+    options: ExtractOptions | None = None,
+    *,
+    root: str | Path | None = None,
+    missing: Sequence[str] = (),
+    allow_leak: bool = False,
+    progress: Progress | None = None,
+    log: Log = lambda _: None,
+    **settings: Any,
+) -> ExtractSummary:
+    """Encode every image of a manifest once; called again after a stop, it goes on.
+
+    Args:
+        manifest: A CSV, or what `read_manifest` made of it.
+        store: Path or URL of the feature store to make or to go on with.
+        options: How images become features; the defaults where none are given.
+        root: Folder that a CSV's relative paths start from; its own by default.
+        missing: What means in a CSV that a label is missing, besides an empty cell.
+        allow_leak: Whether a group may lie in several splits.
+        progress: Called with (rows finished, rows in all, rows failed, feature bytes so far).
+        log: Called with a sentence on anything that a user should know.
+        settings: Fields of `ExtractOptions`, such as `encoder="vit_b"`; they win over `options`.
+
+    Raises:
+        ManifestError: The manifest is wrong, or a group lies in several splits.
+        ConfigError: The settings cannot be.
+        SamclsError: As `samcls.encode.extract.extract`.
+    """
+    chosen = _options(options, settings)
+    rows = manifest
+    if not isinstance(rows, Manifest):
+        rows = read_manifest(rows, root, missing=missing)
+    check_labels(rows)
+    absent = check_files(rows)
+    if absent:
+        log(f"{len(absent)} of {len(rows)} files do not exist; their rows will be marked failed")
+    return extract_rows(rows, store, chosen, progress, log, allow_leak=allow_leak)
+
+
+def open_store(path: str | Path, mode: Literal["r", "r+"] = "r") -> FeatureStore:
+    """Open a feature store.
+
+    Args:
+        path: Local path, or any URL that Zarr opens.
+        mode: `r` to read, `r+` to write too.
+
+    Raises:
+        StoreError: There is no store, or it cannot be read.
+    """
+    return FeatureStore.open(path, mode)
+
+
+def train(
+    store: str | Path | FeatureStore,
+    run: str | Path | None = None,
+    config: TrainConfig | str | Path | None = None,
+    *,
+    baselines: bool = False,
+    memory: int | None = None,
+    medmnist: str | None = None,
+    device: str = "auto",
+    allow_leak: bool = False,
+    strict: bool = False,
+    log: Log = lambda _: None,
+    **settings: Any,
+) -> RunResult:
+    """Train one head on a store: validation chooses, the test split is scored once.
+
+    Args:
+        store: A feature store, or its path or URL.
+        run: Folder to keep the run in; None keeps nothing.
+        config: Settings, or a TOML file of them; the defaults where none are given.
+        baselines: Whether to train the other controls too.
+        memory: MB that the features may take; above it they are streamed.
+        medmnist: Data set's flag, such as `breastmnist_64`: keep predictions as MedMNIST does.
+        device: `auto` (the GPU where there is one), `cpu` or `cuda`.
+        allow_leak: Whether groups may lie in several splits.
+        strict: Whether identical pixels in several splits are an error, not a note.
+        log: Called with a line of progress now and then.
+        settings: Fields of `TrainConfig`, such as `head="slca"`; they win over `config`.
+
+    Raises:
+        ConfigError: The settings cannot be, or the store cannot serve them.
+        OverwriteRefused: The folder holds a finished run, or something else.
+        SamclsError: As `samcls.learn.runs.train.train`.
+    """
+    if run is not None:
+        refuse_overwrite(run)
+    return train_head(
+        store if isinstance(store, FeatureStore) else open_store(store),
+        _config(config, settings),
+        run,
+        log,
+        every_baseline=baselines,
+        memory=None if memory is None else memory * 1_000_000,
+        medmnist=medmnist,
+        device=device,
+        allow_leak=allow_leak,
+        strict=strict,
+    )
+
+
+def _options(options: ExtractOptions | None, settings: Mapping[str, Any]) -> ExtractOptions:
+    """The options with the settings in their place; levels may be a list of names."""
+    known = [f.name for f in fields(ExtractOptions)]
+    for name in settings:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            advice = f"did you mean {near[0]}?" if near else f"known options: {', '.join(known)}"
+            raise ConfigError(f"{name}: unknown option; {advice}")
+    levels = settings.get("levels")
+    joined = {} if levels is None or isinstance(levels, str) else {"levels": ",".join(levels)}
+    return replace(options or ExtractOptions(), **{**settings, **joined})
+
+
+def _config(config: TrainConfig | str | Path | None, settings: Mapping[str, Any]) -> TrainConfig:
+    """The config with the settings in its place; a text names the entries of a list by commas."""
+    base = load_toml(TrainConfig, config) if isinstance(config, str | Path) else config
+    base = base or TrainConfig()
+    lists = {name for name, value in vars(base).items() if isinstance(value, tuple)}
+    given = {
+        name: [part.strip() for part in value.split(",") if part.strip()]
+        if name in lists and isinstance(value, str)
+        else value
+        for name, value in settings.items()
+    }
+    return parse(TrainConfig, {**to_dict(base), **given}, "the settings")
