@@ -50,7 +50,7 @@ def test_every_field_changes_the_digest() -> None:
         weight_decay=0.5, class_weights="balanced", intervals=10, seed=1, labels="other.csv",
         ordinal=("grade",), missing=("nan",), positive=("1",), folds=5, fold=1, upsampling="bilinear", gate_bias=False,
         gate_channels=1, loss="focal", focal_gamma=1.0, label_smoothing=0.1, train_fraction=0.5,
-        precision="bfloat16", stages=("stage4",), guided_gate="multiply", control="se",
+        precision="bfloat16", stages=("stage4",), control="se",
         pretrained=False, freeze_backbone=True, backbone_learning_rate=1e-3, accumulate=2,
         channels_last=True, compile=True, jitter=0.1,
     )  # fmt: skip

@@ -13,6 +13,7 @@ from samcls.cli.fields import Grouped, options_from
 from samcls.cli.shell import Outcome, verb
 from samcls.config import Config, TrainConfig, option, options_of
 from samcls.encode.options import ExtractOptions
+from samcls.encode.registry import encoder_module
 from samcls.encode.specs import encoder_spec, parse_levels
 from samcls.errors import ConfigError
 from samcls.learn.heads import unknown_head
@@ -133,6 +134,6 @@ def test_every_name_has_its_near_misses() -> None:
     with pytest.raises(ConfigError, match=r"block:0 to block:11; did you mean neck\?"):
         parse_levels("nekc", encoder_spec("vit_b"))
     with pytest.raises(ConfigError, match=r"; did you mean vit_h\?"):
-        encoder_spec("vit_hh")
+        encoder_module("vit_hh")
     with pytest.raises(ConfigError, match=r"has stem, stage1; did you mean stage1\?"):
         paired_levels(("neck",), ("stgae1",), ("stem", "stage1"))

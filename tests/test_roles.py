@@ -27,7 +27,7 @@ from samcls.sweep.space import parse_space
 
 PACKAGE = Path(__file__).parent.parent / "samcls"
 # Formats of files, some of whose keys are called as fields are.
-FORMATS = {"learn/fit/prediction.py", "sweep/records.py"}
+FORMATS = {"learn/fit/prediction.py", "learn/runs/result.py"}
 # The defaults that `defaults_version` counts: a digest names only what differs from them.
 DEFAULTS = {
     "head": "slca", "levels": (), "tasks": (), "labels": None, "missing": (), "ordinal": (),
