@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samcls.config import Config, TrainConfig, digest, load_toml, parse, to_dict, to_toml
+from samcls.config import Config, digest, load_toml, parse, to_dict, to_toml
 from samcls.errors import ConfigError
+from samcls.learn.settings import TrainConfig
 
 WORDS = st.text(st.characters(codec="utf-8"), max_size=12)
 

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from samcls.cli import app
 from samcls.cli.fields import Grouped, options_from
 from samcls.cli.shell import Outcome, verb
-from samcls.config import Config, TrainConfig, option, options_of
+from samcls.config import Config, option, options_of
 from samcls.encode.options import ExtractOptions
 from samcls.encode.registry import encoder_module
 from samcls.encode.specs import encoder_spec, parse_levels
@@ -19,6 +19,7 @@ from samcls.errors import ConfigError
 from samcls.learn.heads import unknown_head
 from samcls.learn.heads.guided.backbone import backbone_problems
 from samcls.learn.heads.guided.net import paired_levels
+from samcls.learn.settings import TrainConfig
 from samcls.sweep.space import load_space, parse_space
 
 

@@ -21,11 +21,12 @@ from sklearn.model_selection import GridSearchCV, PredefinedSplit
 from torch import nn
 
 from samcls.bench.table import Bench, BenchRow, measure
-from samcls.config import TrainConfig, to_toml
+from samcls.config import to_toml
 from samcls.learn.estimator import SLCAClassifier
 from samcls.learn.features.tensors import Features
 from samcls.learn.fit.fit import steady_threads
 from samcls.learn.fit.loop import fit_together
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore, RowBatch, RowTable
 from samcls.store.schema import DONE, Fingerprint, LevelShape
 from samcls.sweep.shared import SharedFeatures

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from samcls.bench.table import Bench, BenchRow, measure
-from samcls.config import TrainConfig
 from samcls.encode.sam import load_encoder
 from samcls.learn.features.spill import Spilled
 from samcls.learn.features.tensors import Features
 from samcls.learn.fit.fit import steady_threads, train_pass
 from samcls.learn.fit.prediction import shape_of
 from samcls.learn.heads import SLCAHead, build_head
+from samcls.learn.settings import TrainConfig
 from samcls.pooling import pool, to_tokens
 
 __all__ = ["bench_train"]

@@ -9,8 +9,9 @@ from samcls.cli.fields import Grouped, options_from
 from samcls.cli.options import ALLOW_LEAK, DEVICE, STRICT
 from samcls.cli.shell import Outcome, say, verb
 from samcls.cli.tables import show_comparison, show_figures
-from samcls.config import TrainConfig, load_toml, parse, to_dict
+from samcls.config import load_toml, parse, to_dict
 from samcls.errors import ConfigError
+from samcls.learn.settings import TrainConfig
 
 __all__ = ["register"]
 

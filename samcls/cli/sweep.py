@@ -11,7 +11,8 @@ from samcls.cli.fields import Grouped, options_from
 from samcls.cli.options import ALLOW_LEAK, DEVICE, STRICT
 from samcls.cli.shell import Outcome, number, progress_bar, say, show_table, verb
 from samcls.cli.tables import show_figures
-from samcls.config import TrainConfig, options_of
+from samcls.config import options_of
+from samcls.learn.settings import TrainConfig
 
 if TYPE_CHECKING:
     from samcls.sweep.estimate import SweepPlan

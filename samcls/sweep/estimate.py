@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from samcls.config import TrainConfig
 from samcls.device import choose_device
 from samcls.learn.features.placement import placed
 from samcls.learn.fit.fit import steady_threads, train_pass
 from samcls.learn.fit.loop import Population, architecture
 from samcls.learn.heads import HEADS, ClosedHead
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.plan import groups_of
 from samcls.sweep.search import Round, Strategy

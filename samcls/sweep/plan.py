@@ -13,13 +13,13 @@ from collections.abc import Sequence
 
 import torch
 
-from samcls.config import TrainConfig
 from samcls.device import choose_device, training_dtype
 from samcls.learn.features.targets import targets_of
 from samcls.learn.fit.loop import architecture, sees_tokens
 from samcls.learn.fit.stacked import can_stack
 from samcls.learn.heads import HEADS, ClosedHead, build_head
 from samcls.learn.runs.inputs import shape_for
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.shared import division
 from samcls.sweep.work import Group

@@ -36,9 +36,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from samcls.config import Config, TrainConfig, option, options_of, parse, present_name, to_dict
+from samcls.config import Config, option, options_of, parse, present_name, to_dict
 from samcls.errors import ConfigError
 from samcls.learn.heads import HEADS, unknown_head
+from samcls.learn.settings import TrainConfig
 from samcls.sweep.axes import Axis, Between, Choices, attempt, read_axis, read_values
 from samcls.sweep.trials import Search, Space, Trial, neutral
 

@@ -17,11 +17,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from sklearn.model_selection import StratifiedGroupKFold
 
-from samcls.config import TrainConfig
 from samcls.data.labels import canonical, doubtful_classes, near_misses, positive_last
 from samcls.errors import ConfigError
 from samcls.files import meant
 from samcls.learn.features.labels import read_labels
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE
 

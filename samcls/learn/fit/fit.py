@@ -13,13 +13,13 @@ from pathlib import Path
 
 import torch
 
-from samcls.config import TrainConfig
 from samcls.learn.features.tensors import Features
 from samcls.learn.fit.loop import Log, Population, fit_together
 from samcls.learn.fit.prediction import shape_of
 from samcls.learn.fit.schedule import Fitted, streams
 from samcls.learn.fit.solve import solve
 from samcls.learn.heads import HEADS, ClosedHead, build_head
+from samcls.learn.settings import TrainConfig
 
 __all__ = ["fit", "steady_threads", "train_pass"]
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from samcls.config import TrainConfig, values_of
+from samcls.config import values_of
 from samcls.device import autocast, training_dtype
 from samcls.errors import RunError
 from samcls.learn.features.tensors import Features
@@ -34,6 +34,7 @@ from samcls.learn.fit.stacked import can_stack, stack_of
 from samcls.learn.heads import HEADS, Head, SEHead, build_head
 from samcls.learn.heads.pooled import LinearHead
 from samcls.learn.score.scoring import auc
+from samcls.learn.settings import TrainConfig
 from samcls.pooling import masked_mean
 
 __all__ = ["Population", "architecture", "fit_together", "together"]

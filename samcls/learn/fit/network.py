@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from samcls.config import TrainConfig, digest
+from samcls.config import digest
 from samcls.device import autocast, training_dtype
 from samcls.errors import ConfigError, RunError
 from samcls.learn.features.pixels import jittered
@@ -34,6 +34,7 @@ from samcls.learn.heads.guided.answer import answered, feeding
 from samcls.learn.heads.guided.cost import cost_of
 from samcls.learn.heads.guided.net import GuidedNet, no_pixels
 from samcls.learn.score.scoring import auc
+from samcls.learn.settings import TrainConfig
 
 __all__ = ["Training", "fit_guided"]
 

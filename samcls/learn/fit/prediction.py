@@ -21,11 +21,12 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from samcls.config import TrainConfig, parse, to_dict
+from samcls.config import parse, to_dict
 from samcls.errors import InputError
 from samcls.learn.features.pixels import Pixels
 from samcls.learn.features.tensors import Features, Held, Standardiser
 from samcls.learn.heads import Head, Shape, build_head, split_logits
+from samcls.learn.settings import TrainConfig
 
 __all__ = [
     "Model",

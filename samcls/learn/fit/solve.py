@@ -12,7 +12,6 @@ from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from samcls.config import TrainConfig
 from samcls.learn.features.tensors import Features
 from samcls.learn.fit.losses import Criterion
 from samcls.learn.fit.prediction import (
@@ -26,6 +25,7 @@ from samcls.learn.fit.schedule import Epoch, Fitted
 from samcls.learn.heads import ClosedHead
 from samcls.learn.heads.layers import SMALLEST
 from samcls.learn.score.scoring import auc
+from samcls.learn.settings import TrainConfig
 
 __all__ = ["solve"]
 

@@ -11,13 +11,13 @@ tables. A new head is one class that keeps to `Head`, and a line in `HEADS`. SLC
 
 import torch
 
-from samcls.config import TrainConfig
 from samcls.errors import ConfigError
 from samcls.files import meant
 from samcls.learn.heads.attention import AttentionPoolHead, SEHead, SLCAHead
 from samcls.learn.heads.base import Counts, Head, Shape, Tokens, split_logits
 from samcls.learn.heads.closed import ClosedHead, KNNHead, LogisticHead
 from samcls.learn.heads.pooled import LinearHead, MLPHead
+from samcls.learn.settings import TrainConfig
 
 __all__ = [
     "GUIDED",

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from samcls.config import TrainConfig
 from samcls.learn.heads.layers import CumulativeLink, dropout, linear
+from samcls.learn.settings import TrainConfig
 
 __all__ = ["Classifier", "Counts", "Head", "Shape", "Tokens", "split_logits"]
 

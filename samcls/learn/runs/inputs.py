@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from samcls.config import TrainConfig, defaults_of
+from samcls.config import defaults_of
 from samcls.data.manifest import SPLITS
 from samcls.errors import ConfigError
 from samcls.files import meant
@@ -24,6 +24,7 @@ from samcls.learn.features.tensors import (
 )
 from samcls.learn.heads import HEADS, Shape, head_problems, learns_order, unknown_head
 from samcls.learn.runs.folder import refuse_overwrite
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, PENDING
 

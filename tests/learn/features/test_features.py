@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from samcls.config import TrainConfig
 from samcls.errors import ConfigError, StoreError
 from samcls.learn.features.targets import targets_of
 from samcls.learn.features.tensors import Standardiser, load_features
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, FAILED, PENDING, LevelShape
 

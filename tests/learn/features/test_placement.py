@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from samcls.config import TrainConfig
 from samcls.device import autocast, choose_device, training_dtype
 from samcls.errors import ConfigError
 from samcls.learn.features.placement import moved, placed
@@ -18,6 +17,7 @@ from samcls.learn.fit.prediction import predict_logits, select, shape_of
 from samcls.learn.fit.stacked import Members, stack_of
 from samcls.learn.heads import HEADS, ClosedHead, Shape, build_head
 from samcls.learn.heads.layers import dropout
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 
 MakeStore = Callable[..., FeatureStore]

@@ -7,7 +7,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from samcls.config import TrainConfig
 from samcls.errors import RunError
 from samcls.learn.features.tensors import Features
 from samcls.learn.fit.adamw import StackedAdamW
@@ -16,6 +15,7 @@ from samcls.learn.fit.losses import Criterion
 from samcls.learn.fit.schedule import Fitted
 from samcls.learn.fit.stacked import can_stack, stack_of
 from samcls.learn.heads import Shape, build_head
+from samcls.learn.settings import TrainConfig
 
 BASE = TrainConfig(epochs=3, patience=0, batch_size=16, reduction=4, intervals=0)
 

@@ -10,7 +10,6 @@ import timm
 import torch
 from torch import nn
 
-from samcls.config import TrainConfig
 from samcls.errors import ConfigError, RunError, WeightsError
 from samcls.learn.features.pixels import Pixels
 from samcls.learn.features.tensors import Features
@@ -19,6 +18,7 @@ from samcls.learn.fit.prediction import shape_of
 from samcls.learn.heads import HEADS, build_head, head_problems
 from samcls.learn.heads.guided.answer import answered, feeding, partners
 from samcls.learn.heads.guided.net import GuidedNet
+from samcls.learn.settings import TrainConfig
 
 SIDE = 32
 CONFIG = TrainConfig(

@@ -4,10 +4,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from samcls.config import TrainConfig
 from samcls.errors import ConfigError
 from samcls.learn.heads import HEADS, ClosedHead, Head, Shape, build_head, split_logits
 from samcls.learn.heads.layers import dropout, linear
+from samcls.learn.settings import TrainConfig
 
 CHANNELS = {"patch": 12, "neck": 8}
 GRIDS = {"patch": (2, 3), "neck": (2, 3)}

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from samcls.config import Gate, TrainConfig
 from samcls.learn.heads import Shape, SLCAHead, build_head
 from samcls.learn.heads.slca import SLCA
+from samcls.learn.settings import Gate, TrainConfig
 from samcls.pooling import masked_mean, pool, to_map, to_tokens
 
 SIDES = st.integers(1, 13)

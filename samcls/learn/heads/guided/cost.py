@@ -19,11 +19,11 @@ import torch
 from torch.func import functional_call
 from torch.utils.flop_counter import FlopCounterMode
 
-from samcls.config import TrainConfig
 from samcls.learn.heads import GUIDED
 from samcls.learn.heads.base import Classifier, Shape
 from samcls.learn.heads.guided.backbone import features_of, load_backbone
 from samcls.learn.heads.guided.net import Gating, GuidedNet
+from samcls.learn.settings import TrainConfig
 
 __all__ = ["Cost", "cost_of", "cost_of_network"]
 

@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from samcls.config import Control, Gate, TrainConfig, Upsampling
 from samcls.errors import ConfigError, InputError, SamclsError
 from samcls.files import meant
 from samcls.learn.features.pixels import Images
@@ -32,6 +31,7 @@ from samcls.learn.heads.guided.backbone import (
     points_of,
 )
 from samcls.learn.heads.guided.gates import GatedPoint, SelfGate, StageGate
+from samcls.learn.settings import Control, Gate, TrainConfig, Upsampling
 
 __all__ = ["Gating", "GuidedNet", "no_pixels", "paired_levels"]
 
