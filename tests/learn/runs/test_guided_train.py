@@ -184,16 +184,17 @@ def test_pretrained_weights_are_the_ones_that_timm_keeps(
 CHILD = """
 import sys
 
-from samcls.config import load_toml, TrainConfig
-from samcls.learn.guided import fit
+from samcls.config import load_toml
+from samcls.learn.fit import network
 from samcls.learn.runs.train import train
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 
 def loaded(line):
     encoders = ("samcls.encode", "samcls.data", "segment_anything")
     print([name for name in sys.modules if name.startswith(encoders)], flush=True)
 
-fit.CHECKPOINT_SECONDS = 0.0
+network.CHECKPOINT_SECONDS = 0.0
 train(FeatureStore.open(sys.argv[1]), load_toml(TrainConfig, sys.argv[2]), sys.argv[3], loaded)
 """
 
