@@ -14,7 +14,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from samcls.config import TrainConfig, load_toml, parse, to_dict
+from samcls.config import load_toml, parse, to_dict
 from samcls.data.manifest import Manifest, check_files, check_labels, read_manifest
 from samcls.encode.extract import ExtractOptions, ExtractSummary, Progress
 from samcls.encode.extract import extract as extract_rows
@@ -22,6 +22,7 @@ from samcls.errors import ConfigError
 from samcls.learn.runs.folder import Run, load_run, refuse_overwrite
 from samcls.learn.runs.train import RunResult
 from samcls.learn.runs.train import train as train_head
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 
 __all__ = ["Run", "extract", "load_run", "open_store", "train"]

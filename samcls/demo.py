@@ -13,12 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from samcls.config import TrainConfig
 from samcls.data.manifest import check_labels, read_manifest
 from samcls.data.phantoms import write_phantoms
 from samcls.encode.extract import ExtractOptions, ExtractSummary, Progress, extract
 from samcls.learn.runs.folder import MARK, load_run
 from samcls.learn.runs.train import train
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 
 __all__ = ["DemoResult", "run_demo"]

@@ -4,13 +4,14 @@ write_whole(folder / "summary.json", to_json(summary))
 raise ConfigError(f"unknown images {few(ids)}")
 """
 
+import difflib
 import json
 import os
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-__all__ = ["PART", "few", "to_json", "write_whole"]
+__all__ = ["PART", "few", "meant", "to_json", "write_whole"]
 
 PART = ".part"  # ends the name of a file that is being written
 
@@ -51,3 +52,9 @@ def few(names: Iterable[object], most: int = 5) -> str:
     named = [str(name) for name in names]
     more = f" and {len(named) - most} more" if len(named) > most else ""
     return ", ".join(named[:most]) + more
+
+
+def meant(name: str, known: Iterable[str]) -> str:
+    """What an unknown name was meant for, to end a sentence with: `; did you mean neck?`, or nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {near[0]}?" if near else ""

@@ -10,8 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from samcls.config import Config, TrainConfig, digest, load_toml, parse, to_dict, to_toml
+from samcls.config import Config, digest, load_toml, parse, to_dict, to_toml
 from samcls.errors import ConfigError
+from samcls.learn.settings import TrainConfig
 
 WORDS = st.text(st.characters(codec="utf-8"), max_size=12)
 
@@ -50,7 +51,7 @@ def test_every_field_changes_the_digest() -> None:
         weight_decay=0.5, class_weights="balanced", intervals=10, seed=1, labels="other.csv",
         ordinal=("grade",), missing=("nan",), positive=("1",), folds=5, fold=1, upsampling="bilinear", gate_bias=False,
         gate_channels=1, loss="focal", focal_gamma=1.0, label_smoothing=0.1, train_fraction=0.5,
-        precision="bfloat16", stages=("stage4",), guided_gate="multiply", control="se",
+        precision="bfloat16", stages=("stage4",), control="se",
         pretrained=False, freeze_backbone=True, backbone_learning_rate=1e-3, accumulate=2,
         channels_last=True, compile=True, jitter=0.1,
     )  # fmt: skip
@@ -181,7 +182,7 @@ def test_other_parts_can_have_configs_of_their_own() -> None:
 
 
 def test_import_is_light() -> None:
-    """Reading a configuration loads neither torch nor numpy."""
-    code = "import sys, samcls.config; print({'torch', 'numpy'} & set(sys.modules))"
+    """Reading a configuration, and the options of both stages, load neither torch nor numpy."""
+    code = "import sys, samcls.config, samcls.encode.options, samcls.cli; print({'torch', 'numpy'} & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"

@@ -7,7 +7,8 @@ import pytest
 from support.cli import samcls
 from support.paths import ROOT
 
-from samcls.config import TrainConfig, load_toml
+from samcls.config import load_toml
+from samcls.learn.settings import TrainConfig
 from samcls.sweep.space import load_space
 
 README = (ROOT / "README.md").read_text()

@@ -11,7 +11,6 @@ from samcls.config import (
     Config,
     Group,
     Role,
-    TrainConfig,
     digest,
     documented,
     names_of,
@@ -22,6 +21,7 @@ from samcls.config import (
 )
 from samcls.errors import ConfigError
 from samcls.learn.fit.members import architecture
+from samcls.learn.settings import TrainConfig
 from samcls.sweep.shared import division
 from samcls.sweep.space import parse_space
 

@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from samcls.bench.table import Bench, BenchRow, measure
-from samcls.config import Control, TrainConfig
 from samcls.device import choose_device
 from samcls.encode.base import LEVELS
 from samcls.encode.specs import encoder_spec
@@ -26,6 +25,7 @@ from samcls.learn.heads.base import Shape
 from samcls.learn.heads.guided.backbone import GUIDED, own_size
 from samcls.learn.heads.guided.cost import Cost
 from samcls.learn.heads.guided.net import cost_of_network
+from samcls.learn.settings import Control, TrainConfig
 
 __all__ = ["NETWORKS", "bench_guided"]
 

@@ -24,13 +24,14 @@ from torch.func import functional_call, stack_module_state, vmap
 from torch.nn import functional
 
 from samcls.bench.table import Bench, BenchRow, measure
-from samcls.config import TrainConfig, to_toml
+from samcls.config import to_toml
 from samcls.learn.estimator import SLCAClassifier
 from samcls.learn.features.batches import select
 from samcls.learn.features.tensors import Features
 from samcls.learn.fit.fit import fit_together, steady_threads, trainer_of
 from samcls.learn.fit.prediction import shape_of
 from samcls.learn.heads.registry import build_head
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore, RowBatch, RowTable
 from samcls.store.schema import DONE, Fingerprint, LevelShape
 from samcls.sweep.shared import SharedFeatures

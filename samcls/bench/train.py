@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from samcls.bench.table import Bench, BenchRow, measure
-from samcls.config import TrainConfig
 from samcls.encode.sam import load_encoder
 from samcls.learn.features.spill import Spilled
 from samcls.learn.features.tensors import Features
@@ -23,6 +22,7 @@ from samcls.learn.fit.fit import steady_threads, trainer_of
 from samcls.learn.fit.prediction import shape_of
 from samcls.learn.heads.attention import SLCAHead
 from samcls.learn.heads.registry import build_head
+from samcls.learn.settings import TrainConfig
 from samcls.pooling import pool, to_tokens
 
 __all__ = ["bench_train"]

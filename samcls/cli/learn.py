@@ -5,154 +5,70 @@ from typing import Annotated, Any
 
 import typer
 
-from samcls.cli.options import ALLOW_LEAK, MISSING, POSITIVE, STRICT, names
+from samcls.cli.fields import Grouped, options_from
+from samcls.cli.options import ALLOW_LEAK, DEVICE, STRICT
 from samcls.cli.shell import Outcome, say, verb
 from samcls.cli.tables import show_comparison, show_figures
+from samcls.config import load_toml, parse, to_dict
 from samcls.errors import ConfigError
+from samcls.learn.settings import TrainConfig
 
 __all__ = ["register"]
 
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
-    app.command("train")(verb(_train))
+    app.command("train", cls=Grouped)(verb(_train))
     app.command("compare")(verb(_compare))
 
 
+@options_from(TrainConfig)
 def _train(
     store: Annotated[str, typer.Argument(help="Feature store, extracted to the end.")],
     run: Annotated[Path, typer.Argument(help="Folder to make for the run.")],
+    given: dict[str, Any],
     config: Annotated[
         Path | None, typer.Option(help="TOML with any setting; options given here win over it.")
     ] = None,
-    head: Annotated[
-        str | None,
-        typer.Option(
-            help="slca, linear, se, attention-pool, mlp, knn, logistic or guided:<timm model>."
-        ),
-    ] = None,
-    levels: Annotated[
-        str | None, typer.Option(help="Comma-separated; all that the store holds by default.")
-    ] = None,
-    tasks: Annotated[
-        str | None, typer.Option(help="Label columns, comma-separated; all by default.")
-    ] = None,
-    labels: Annotated[
-        str | None, typer.Option(help="CSV with other labels: id, and a column for each task.")
-    ] = None,
-    ordinal: Annotated[
-        str | None, typer.Option(help="Tasks whose classes are ordered, comma-separated.")
-    ] = None,
-    missing: Annotated[str | None, MISSING] = None,
-    positive: Annotated[str | None, POSITIVE] = None,
-    window: Annotated[
-        int | None, typer.Option(help="SLCA's window, a multiple of the store's.")
-    ] = None,
-    gate: Annotated[
-        str | None, typer.Option(help="multiply or residual; of a guided network too.")
-    ] = None,
-    upsampling: Annotated[str | None, typer.Option(help="nearest or bilinear.")] = None,
-    reduction: Annotated[int | None, typer.Option(help="SLCA's bottleneck.")] = None,
-    epochs: Annotated[int | None, typer.Option(help="Most passes over the images.")] = None,
-    learning_rate: Annotated[float | None, typer.Option(help="AdamW's peak rate.")] = None,
-    weight_decay: Annotated[float | None, typer.Option(help="AdamW's decay.")] = None,
-    dropout: Annotated[float | None, typer.Option(help="Share of pooled features.")] = None,
-    loss: Annotated[str | None, typer.Option(help="cross_entropy or focal.")] = None,
-    class_weights: Annotated[str | None, typer.Option(help="none or balanced.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Of weights, order and dropout.")] = None,
     seeds: Annotated[
-        int, typer.Option(min=1, help="Train so many seeds; figures are mean and spread.")
-    ] = 1,
-    folds: Annotated[
         int,
-        typer.Option(min=0, help="Cross-validate over so many group-aware folds of all images."),
-    ] = 0,
+        typer.Option(
+            min=1,
+            help="Train so many seeds; figures are mean and spread.",
+            rich_help_panel="Evaluation",
+        ),
+    ] = 1,
     baselines: Annotated[
-        bool, typer.Option("--baselines", help="Train linear, se and SLCA on shuffled images too.")
+        bool,
+        typer.Option(
+            "--baselines",
+            help="Train linear, se and SLCA on shuffled images too.",
+            rich_help_panel="Evaluation",
+        ),
     ] = False,
-    stages: Annotated[
-        str | None,
-        typer.Option(help="Guided: gated points, of stem and stage1 to stage4, comma-separated."),
-    ] = None,
-    control: Annotated[
-        str | None, typer.Option(help="Guided: none, plain, shuffled or se in place of the gates.")
-    ] = None,
-    pretrained: Annotated[
-        bool | None, typer.Option(help="Guided: start from timm's weights, or from random ones.")
-    ] = None,
-    freeze_backbone: Annotated[
-        bool | None,
-        typer.Option("--freeze-backbone", help="Guided: learn gates and classifier alone."),
-    ] = None,
-    backbone_rate: Annotated[
-        float | None, typer.Option(help="Guided: the network's own peak rate.")
-    ] = None,
-    batch_size: Annotated[int | None, typer.Option(help="Images a step.")] = None,
-    accumulate: Annotated[
-        int | None, typer.Option(help="Guided: parts that a step is worked in, to save memory.")
-    ] = None,
-    channels_last: Annotated[
-        bool | None, typer.Option("--channels-last", help="Guided: memory order for GPUs.")
-    ] = None,
-    compile_network: Annotated[
-        bool | None, typer.Option("--compile", help="Guided: torch.compile, for long runs on GPUs.")
-    ] = None,
-    jitter: Annotated[
-        float | None, typer.Option(help="Guided: change of brightness and contrast, 0 to 1.")
-    ] = None,
-    train_fraction: Annotated[
-        float | None,
-        typer.Option(help="Learn from a stratified share of the training split, groups whole."),
-    ] = None,
-    device: Annotated[
-        str, typer.Option(help="auto (the GPU where there is one), cpu or cuda.")
-    ] = "auto",
-    precision: Annotated[
-        str | None, typer.Option(help="Of training: float32, bfloat16, float16 or auto.")
-    ] = None,
+    device: Annotated[str, DEVICE] = "auto",
     memory: Annotated[
-        int | None, typer.Option(min=1, help="MB for features; above it they are streamed.")
+        int | None,
+        typer.Option(
+            min=1,
+            help="MB for features; above it they are streamed.",
+            rich_help_panel="Machine",
+        ),
     ] = None,
     allow_leak: Annotated[bool, ALLOW_LEAK] = False,
     strict: Annotated[bool, STRICT] = False,
     medmnist: Annotated[
-        str | None, typer.Option(help="Keep predictions as MedMNIST does: breastmnist_64, ...")
+        str | None,
+        typer.Option(
+            help="Keep predictions as MedMNIST does: breastmnist_64, ...",
+            rich_help_panel="Evaluation",
+        ),
     ] = None,
 ) -> Outcome:
     """Stage two: train one head on cached features; validation chooses, test is scored once."""
-    given = {
-        "head": head,
-        "levels": names(levels),
-        "tasks": names(tasks),
-        "labels": labels,
-        "missing": names(missing),
-        "ordinal": names(ordinal),
-        "positive": names(positive),
-        "window": window,
-        "gate": gate,
-        "upsampling": upsampling,
-        "reduction": reduction,
-        "epochs": epochs,
-        "learning_rate": learning_rate,
-        "weight_decay": weight_decay,
-        "dropout": dropout,
-        "loss": loss,
-        "class_weights": class_weights,
-        "stages": names(stages),
-        "guided_control": control,
-        "pretrained": pretrained,
-        "freeze_backbone": freeze_backbone,
-        "backbone_learning_rate": backbone_rate,
-        "batch_size": batch_size,
-        "accumulate": accumulate,
-        "channels_last": channels_last,
-        "compile": compile_network,
-        "jitter": jitter,
-        "train_fraction": train_fraction,
-        "precision": precision,
-        "seed": seed,
-    }
-    settings = _settings(config, {k: v for k, v in given.items() if v is not None})
+    # Folds of which none is named are all run, one after another.
+    folds = 0 if "fold" in given else given.pop("folds", 0)
+    settings = _settings(config, given)
     options: dict[str, Any] = {
         "every_baseline": baselines,
         "memory": None if memory is None else memory * 1_000_000,
@@ -161,8 +77,8 @@ def _train(
         "allow_leak": allow_leak,
         "strict": strict,
     }
-    if folds == 1:
-        raise ConfigError("--folds is 1; expected 0 (the stored splits) or at least 2")
+    if folds < 0 or folds == 1:
+        raise ConfigError(f"--folds is {folds}; expected 0 (the stored splits) or at least 2")
     if seeds > 1 or folds:
         values = _repeats(store, run, settings, {"seeds": seeds, "folds": folds, **options})
     else:
@@ -178,7 +94,7 @@ def _train(
     return Outcome(values, show)
 
 
-def _one(store: str, run: Path, settings: Any, options: dict[str, Any]) -> dict[str, Any]:
+def _one(store: str, run: Path, settings: TrainConfig, options: dict[str, Any]) -> dict[str, Any]:
     from samcls.learn.runs.folder import refuse_overwrite
 
     refuse_overwrite(run)
@@ -187,7 +103,9 @@ def _one(store: str, run: Path, settings: Any, options: dict[str, Any]) -> dict[
     return train(_opened(store), settings, run, say, **options).to_dict()
 
 
-def _repeats(store: str, run: Path, settings: Any, options: dict[str, Any]) -> dict[str, Any]:
+def _repeats(
+    store: str, run: Path, settings: TrainConfig, options: dict[str, Any]
+) -> dict[str, Any]:
     from samcls.learn.runs.repeats import train_repeats
 
     return train_repeats(_opened(store), settings, run, say, **options)
@@ -202,13 +120,9 @@ def _opened(store: str) -> Any:
     return opened
 
 
-def _settings(path: Path | None, given: dict[str, Any]) -> Any:
+def _settings(path: Path | None, given: dict[str, Any]) -> TrainConfig:
     """The file's settings with those given on the command line in their place."""
-    from samcls.config import TrainConfig, load_toml, parse, to_dict
-
     base = to_dict(load_toml(TrainConfig, path)) if path else {}
-    if str(given.get("head", base.get("head"))).startswith("guided:") and "gate" in given:
-        given = {"guided_gate" if name == "gate" else name: v for name, v in given.items()}
     return parse(TrainConfig, {**base, **given}, "the options")
 
 

@@ -2,19 +2,24 @@
 
 import typer
 
-__all__ = ["ALLOW_LEAK", "MISSING", "POSITIVE", "STRICT", "names"]
+__all__ = ["ALLOW_LEAK", "DEVICE", "MISSING", "STRICT", "names"]
 
 ALLOW_LEAK = typer.Option(
-    "--allow-leak", help="Let a group lie in several splits; every table then says so."
+    "--allow-leak",
+    help="Let a group lie in several splits; every table then says so.",
+    rich_help_panel="Data",
 )
 MISSING = typer.Option(
-    help="Texts that mean a missing label, besides an empty cell: nan,NA; comma-separated."
+    help="Texts that mean a missing label, besides an empty cell: nan,NA; comma-separated.",
+    rich_help_panel="Data",
 )
-POSITIVE = typer.Option(
-    help="Class that sensitivity is of, as CLASS or TASK=CLASS; comma-separated for several tasks."
+DEVICE = typer.Option(
+    help="auto (the GPU where there is one), cpu or cuda.", rich_help_panel="Machine"
 )
 STRICT = typer.Option(
-    "--strict", help="Make identical pixels in several splits an error, not a warning."
+    "--strict",
+    help="Make identical pixels in several splits an error, not a warning.",
+    rich_help_panel="Data",
 )
 
 

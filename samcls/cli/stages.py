@@ -6,14 +6,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from samcls.cli.fields import Grouped, options_from
 from samcls.cli.options import ALLOW_LEAK, MISSING, STRICT, names
 from samcls.cli.shell import Outcome, progress_bar, say, show_table, verb
 from samcls.cli.tables import show_figures
+from samcls.encode.options import ExtractOptions
 
 if TYPE_CHECKING:
     from samcls.data.leaks import Leaks
     from samcls.data.manifest import Manifest
-    from samcls.encode.extract import ExtractOptions, ExtractSummary
+    from samcls.encode.extract import ExtractSummary
 
 __all__ = ["register"]
 
@@ -22,85 +24,24 @@ _SHOWN_FAILURES = 10
 
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
-    app.command("extract")(verb(_extract))
+    app.command("extract", cls=Grouped)(verb(_extract))
     app.command("demo")(verb(_demo))
 
 
+@options_from(ExtractOptions)
 def _extract(
     manifest: Annotated[Path, typer.Argument(help="CSV with id, path, split and labels.")],
     store: Annotated[str, typer.Argument(help="Feature store to make or to go on with.")],
+    given: dict[str, Any],
     root: Annotated[
-        Path | None, typer.Option(help="Folder that the manifest's relative paths start from.")
-    ] = None,
-    encoder: Annotated[
-        str,
-        typer.Option(
-            help="vit_b, vit_l, vit_h, timm:<model>, or vit_t: a built-in, UNTRAINED miniature."
-        ),
-    ] = "vit_t",
-    checkpoint: Annotated[
         Path | None,
         typer.Option(
-            help="File with the encoder's weights; by default the one fetched, or timm's."
-        ),
-    ] = None,
-    levels: Annotated[
-        str, typer.Option(help="patch, early, middle, late, neck, block:<i>; comma-separated.")
-    ] = "all",
-    window: Annotated[int, typer.Option(help="Pooling window, in map cells; 1 keeps all.")] = 4,
-    views: Annotated[
-        str, typer.Option(help="none, flip (and mirrored) or d4 (all eight symmetries).")
-    ] = "none",
-    size: Annotated[
-        int | None, typer.Option(help="Encoder input in pixels, a multiple of 16.")
-    ] = None,
-    resize: Annotated[str, typer.Option(help="longest (keep the aspect, pad) or stretch.")] = (
-        "longest"
-    ),
-    keep_pixels: Annotated[
-        int | None,
-        typer.Option(help="Keep each image too, at so many pixels: for guided networks."),
-    ] = None,
-    storage: Annotated[str, typer.Option(help="float16 or float32.")] = "float16",
-    keep_bits: Annotated[
-        int | None, typer.Option(help="Round stored values to so many mantissa bits; compresses.")
-    ] = None,
-    precision: Annotated[
-        str, typer.Option(help="auto, float32, bfloat16 or float16: of the encoder's arithmetic.")
-    ] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
-    batch: Annotated[int | None, typer.Option(help="Images encoded together.")] = None,
-    workers: Annotated[
-        int, typer.Option(help="Processes side by side: a local Dask cluster, or one for each GPU.")
-    ] = 1,
-    dask: Annotated[
-        str | None, typer.Option(help="Address of a running Dask scheduler; paths must be shared.")
-    ] = None,
-    random_weights: Annotated[
-        bool, typer.Option("--random-weights", help="Draw the weights: a control.")
-    ] = False,
-    seed: Annotated[int, typer.Option(help="Of drawn weights, vit_t's among them.")] = 0,
-    removed: Annotated[
-        str,
-        typer.Option(
-            help="Images gone from the manifest, or in another order: refuse or keep (unused)."
-        ),
-    ] = "refuse",
-    reuse: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Another store: copy the features of pictures that it holds. Can be repeated."
+            help="Folder that the manifest's relative paths start from.", rich_help_panel="Data"
         ),
     ] = None,
     missing: Annotated[str | None, MISSING] = None,
     allow_leak: Annotated[bool, ALLOW_LEAK] = False,
     strict: Annotated[bool, STRICT] = False,
-    changed: Annotated[
-        str,
-        typer.Option(
-            help="Done images whose file changed: ignore (not looked for), report or encode."
-        ),
-    ] = "ignore",
     plan: Annotated[
         bool,
         typer.Option("--plan", help="Say what it would cost, and what is cheaper; write nothing."),
@@ -119,33 +60,12 @@ def _extract(
     absent = check_files(rows)
     if absent:
         say(f"{len(absent)} of {len(rows)} files do not exist; their rows will be marked failed")
-    from samcls.encode.extract import ExtractOptions, extract
+    from samcls.encode.extract import extract
 
-    options = ExtractOptions(
-        encoder=encoder,
-        checkpoint=str(checkpoint) if checkpoint else None,
-        levels=levels,
-        window=window,
-        views=views,
-        size=size,
-        resize=resize,  # type: ignore[arg-type]  # the options check it
-        keep_pixels=keep_pixels,
-        storage=storage,
-        keep_bits=keep_bits,
-        precision=precision,
-        device=device,
-        batch=batch,
-        workers=workers,
-        dask=dask,
-        random_weights=random_weights,
-        seed=seed,
-        removed=removed,
-        changed=changed,
-        reuse=tuple(reuse or ()),
-    )
+    options = ExtractOptions(**given)
     if plan:
         return _planned(len(rows), options)
-    _warn_untrained(encoder, random_weights)
+    _warn_untrained(options.encoder, options.random_weights)
     with progress_bar("extract") as progress:
         summary = extract(rows, store, options, progress, say, allow_leak=allow_leak)
     values = _as_json(summary)
@@ -164,7 +84,7 @@ def _extract(
             f"{summary.store}: {summary.done} of {summary.images} images done"
             f" ({summary.skipped} before), {summary.failed} failed, "
             + (f"{summary.removed} removed and unused, " if summary.removed else "")
-            + (f"{summary.reused} reused, " if reuse else "")
+            + (f"{summary.reused} reused, " if options.reuse else "")
             + f"{summary.bytes / 1e6:.1f} MB, {summary.seconds:.1f} s{rate}"
         )
         _list_failures(summary.failures)
@@ -213,7 +133,7 @@ def _warn_of_leaks(leaks: "Leaks", strict: bool) -> None:
         say("--strict makes this an error; everything was encoded, and the store is whole")
 
 
-def _planned(images: int, options: "ExtractOptions") -> Outcome:
+def _planned(images: int, options: ExtractOptions) -> Outcome:
     from samcls.encode.plan import plan
 
     rows = plan(images, options)

@@ -1,15 +1,18 @@
 """Sweeps on the command line: many configurations over one store, one winner."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from samcls.cli.options import ALLOW_LEAK, POSITIVE, STRICT, names
+from samcls.cli.fields import Grouped, options_from
+from samcls.cli.options import ALLOW_LEAK, DEVICE, STRICT
 from samcls.cli.shell import Outcome, number, progress_bar, say, show_table, verb
 from samcls.cli.tables import show_figures
+from samcls.config import options_of
+from samcls.learn.settings import TrainConfig
 
 if TYPE_CHECKING:
     from samcls.sweep.estimate import SweepPlan
@@ -22,29 +25,40 @@ _SHOWN = 10  # rows of the leaderboard on the terminal; leaderboard.json holds a
 
 def register(app: typer.Typer) -> None:
     """Add the verb to the command line."""
-    app.command("sweep")(verb(_sweep))
+    app.command("sweep", cls=Grouped)(verb(_sweep))
 
 
+# What a sweep sets itself: how the images are divided.
+DIVIDED = {
+    name for name, one in options_of(TrainConfig).items() if one.repeats and one.role == "data"
+}
+
+
+@options_from(TrainConfig, without=DIVIDED)
 def _sweep(
     store: Annotated[str, typer.Argument(help="Feature store, extracted to the end.")],
     folder: Annotated[Path, typer.Argument(help="Folder to make, or to go on with.")],
+    given: dict[str, Any],
     space: Annotated[Path, typer.Option(help="TOML with what is fixed and what varies.")],
     workers: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Processes of this machine, which share one copy of features; its cores."
+            min=1,
+            help="Processes of this machine, which share one copy of features; its cores by default.",
+            rich_help_panel="Machine",
         ),
     ] = None,
     dask: Annotated[
-        str | None, typer.Option(help="Address of a running Dask scheduler; paths must be shared.")
+        str | None,
+        typer.Option(
+            help="Address of a running Dask scheduler; paths must be shared.",
+            rich_help_panel="Machine",
+        ),
     ] = None,
-    device: Annotated[
-        str, typer.Option(help="auto (the GPU where there is one), cpu or cuda.")
-    ] = "auto",
+    device: Annotated[str, DEVICE] = "auto",
     plots: Annotated[
         bool, typer.Option("--plots", help="Draw pictures into the folder; needs matplotlib.")
     ] = False,
-    positive: Annotated[str | None, POSITIVE] = None,
     allow_leak: Annotated[bool, ALLOW_LEAK] = False,
     strict: Annotated[bool, STRICT] = False,
     retry: Annotated[
@@ -54,12 +68,13 @@ def _sweep(
         bool, typer.Option("--dry-run", help="List the runs and estimate the time; train nothing.")
     ] = False,
 ) -> Outcome:
-    """Many heads on one store: ranked on validation, the test split opened once, for the winner."""
+    """Many heads on one store: ranked on validation, the test split opened once, for the winner.
+
+    Settings given here are fixed for all configurations, in place of those under [fixed].
+    """
     from samcls.sweep.space import load_space
 
-    found = load_space(space)
-    if positive is not None:
-        found = replace(found, fixed={**found.fixed, "positive": tuple(names(positive) or ())})
+    found = load_space(space, given)
     from samcls.sweep.executors import workers_here
 
     workers = workers or workers_here(device)

@@ -11,12 +11,12 @@ and framing one 256 x 256 JPEG at 256 pixels takes about 1.5 ms, a 6-megapixel o
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from samcls.config import Resize
 from samcls.data.arrays import MAX_PIXELS, check_size, choose, read_row, to_rgb, upright
 from samcls.data.deep import pnm_shape, read_deep
 from samcls.data.dicom import read_dicom
@@ -57,8 +57,6 @@ SUFFIXES = frozenset(
 
 # Pillow opens other formats too, some of them by running other programs.
 FORMATS = ("PNG", "JPEG", "TIFF", "BMP", "GIF", "WEBP", "JPEG2000", "PPM")
-
-Resize = Literal["longest", "stretch"]
 
 
 @dataclass(frozen=True)

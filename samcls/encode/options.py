@@ -1,77 +1,113 @@
-"""How images become features: every option of stage one, checked before any file is touched."""
+"""How images become features: every option of stage one, checked before any file is touched.
+
+The command line is made from these fields, so that torch is imported where they are checked.
+"""
 
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from samcls.data.images import Resize
-from samcls.encode.base import EncoderChoice
-from samcls.encode.precision import PRECISIONS
-from samcls.encode.registry import encoder_module
+from samcls.config import Resize, documented, option
 from samcls.errors import ConfigError, StoreError
 from samcls.store.schema import Fingerprint
-from samcls.views import VIEW_SETS, view_names
+from samcls.views import VIEW_SETS
+
+if TYPE_CHECKING:
+    from samcls.encode.base import EncoderChoice
 
 __all__ = ["ExtractOptions"]
 
 MOST_PIXELS = 4096  # side of the images that a store keeps; 50 MB each
 
 
+_what = partial(option, group="Data")
+_encoder = partial(option, group="Encoder")
+_stored = partial(option, group="Store")
+_machine = partial(option, group="Machine")
+
+
+@documented
 @dataclass(frozen=True)
 class ExtractOptions:
-    """How images become features.
+    """How images become features."""
 
-    Attributes:
-        encoder: `vit_t`, `vit_b`, `vit_l`, `vit_h`, or `timm:` and a model that timm knows.
-        checkpoint: file that holds the encoder's weights; by default the official one that was
-            fetched, or timm's own. None for `vit_t`.
-        levels: comma-separated names, or `all` for the five.
-        window: side of the pooling window, in map cells; 1 keeps the whole map.
-        views: `none`, `flip` (as it is, and mirrored) or `d4` (all eight symmetries).
-        size: side of the encoder input in pixels; the encoder's own by default.
-        resize: `longest` keeps the aspect and pads; `stretch` does not.
-        keep_pixels: keep each image beside its features, in a square of so many pixels and framed as
-            the encoder's own, for networks that look at images; none by default.
-        storage: `float16` or `float32`.
-        keep_bits: mantissa bits that stored values are rounded to, which compresses; all by default.
-        precision: of the encoder's arithmetic: `auto`, `float32`, `bfloat16` or `float16`. `auto` takes
-            what an existing store was made with, else bfloat16 where the hardware multiplies it.
-        device: `auto`, `cpu`, `cuda` or any name that torch knows.
-        batch: images encoded together; chosen from the input size and free memory by default.
-        flush_seconds: results are written at least this often while writing is cheap.
-        workers: processes that encode whole shards side by side; more than one starts a local Dask
-            cluster, which shares this machine's threads out.
-        dask: address of a running Dask scheduler to use instead.
-        random_weights: draw the weights, as a control: for SAM's sizes and timm's models.
-        seed: of drawn weights.
-        removed: what becomes of images that the manifest has no more, and of rows in another order:
-            `refuse`, or `keep` (the rows stay unused, and the store keeps its order).
-        changed: what becomes of images that are done and whose files changed: `ignore` (their files
-            are not read), `report` (each is read, and the extract stops if one changed) or `encode`.
-        reuse: other stores, made with the same settings: of pictures that they hold, by their pixels,
-            the features are copied bit for bit and not encoded again.
-    """
+    encoder: str = _encoder(
+        "vit_t", "vit_b, vit_l, vit_h, timm:<model>, or vit_t: a built-in, UNTRAINED miniature."
+    )
+    checkpoint: str | None = _encoder(
+        None,
+        "File with the encoder's weights; by default the official one that was fetched, or timm's "
+        "own. None for vit_t.",
+    )
+    levels: str = _encoder(
+        "all", "patch, early, middle, late, neck, block:<i>, comma-separated, or all for the five."
+    )
+    window: int = _stored(
+        4, "Side of the pooling window, in map cells; 1 keeps the whole map.", unit="cells"
+    )
+    views: str = _encoder(
+        "none", "none, flip (as it is, and mirrored) or d4 (all eight symmetries)."
+    )
+    size: int | None = _encoder(
+        None,
+        "Side of the encoder's input in pixels, a multiple of 16 for SAM; by default its own.",
+        unit="pixels",
+    )
+    resize: Resize = _encoder(
+        "longest", "longest keeps the picture's aspect and pads; stretch does not."
+    )
+    keep_pixels: int | None = _stored(
+        None,
+        "Keep each image beside its features, in a square of so many pixels and framed as the "
+        "encoder's own, for guided networks; none by default.",
+        unit="pixels",
+    )
+    storage: str = _stored("float16", "float16 or float32.")
+    keep_bits: int | None = _stored(
+        None, "Mantissa bits that stored values are rounded to, which compresses; all by default."
+    )
+    precision: str = _machine(
+        "auto",
+        "Of the encoder's arithmetic: auto, float32, bfloat16 or float16; auto takes what an "
+        "existing store was made with, else bfloat16 where the hardware multiplies it.",
+    )
+    device: str = _machine("auto", "auto, cpu, cuda or any name that torch knows.")
+    batch: int | None = _machine(
+        None,
+        "Images encoded together; by default chosen from the input size and free memory.",
+        flags=("--batch", "--batch-size"),
+    )
+    flush_seconds: float = _machine(
+        10.0, "Results are written at least this often while writing is cheap."
+    )
+    workers: int = _machine(
+        1,
+        "Processes that encode whole shards side by side; more than one starts a local Dask "
+        "cluster, which shares this machine's threads out.",
+    )
+    dask: str | None = _machine(
+        None, "Address of a running Dask scheduler to use instead; paths must be shared."
+    )
+    random_weights: bool = _encoder(
+        False, "Whether to draw the weights, as a control: for SAM's sizes and timm's models."
+    )
+    seed: int = _encoder(0, "Of drawn weights, vit_t's among them.")
+    removed: str = _what(
+        "refuse",
+        "What becomes of images gone from the manifest, and of rows in another order: refuse, or keep "
+        "(the rows stay unused, the store keeps its order).",
+    )
+    changed: str = _what(
+        "ignore",
+        "What becomes of done images whose files changed: ignore (not read), report (each is read, "
+        "and the extract stops if one changed) or encode.",
+    )
 
-    encoder: str = "vit_t"
-    checkpoint: str | None = None
-    levels: str = "all"
-    window: int = 4
-    views: str = "none"
-    size: int | None = None
-    resize: Resize = "longest"
-    keep_pixels: int | None = None
-    storage: str = "float16"
-    keep_bits: int | None = None
-    precision: str = "auto"
-    device: str = "auto"
-    batch: int | None = None
-    flush_seconds: float = 10.0
-    workers: int = 1
-    dask: str | None = None
-    random_weights: bool = False
-    seed: int = 0
-    removed: str = "refuse"
-    changed: str = "ignore"
-    reuse: tuple[str, ...] = ()
+    reuse: tuple[str, ...] = _what(
+        (),
+        "Other stores, made with the same settings: of pictures that they hold, by their pixels, the "
+        "features are copied bit for bit and not encoded again.",
+    )
 
     def __post_init__(self) -> None:
         """Refuse options that cannot be, before any file is touched.
@@ -79,6 +115,11 @@ class ExtractOptions:
         Raises:
             ConfigError: naming the option, what was got and what was expected.
         """
+        from samcls.encode.precision import PRECISIONS
+        from samcls.encode.registry import encoder_module
+        from samcls.views import view_names
+
+        object.__setattr__(self, "reuse", tuple(self.reuse))
         view_names(self.views)
         encoder_module(self.encoder).check(self.encoder_choice)
         choices = {
@@ -109,8 +150,10 @@ class ExtractOptions:
             )
 
     @property
-    def encoder_choice(self) -> EncoderChoice:
+    def encoder_choice(self) -> "EncoderChoice":
         """What of these options concerns the encoder itself."""
+        from samcls.encode.base import EncoderChoice
+
         return EncoderChoice(
             name=self.encoder,
             levels=self.levels,

@@ -12,6 +12,7 @@ from typing import Protocol, cast, runtime_checkable
 
 from samcls.encode.base import Encoder, EncoderChoice
 from samcls.errors import ConfigError
+from samcls.files import meant
 
 __all__ = ["REGISTRY", "EncoderModule", "encoder_module"]
 
@@ -59,5 +60,7 @@ def encoder_module(name: str) -> EncoderModule:
     module = REGISTRY.get(kind + colon)
     if module is None:
         known = ", ".join(f"{key}<model>" if key.endswith(":") else key for key in REGISTRY)
-        raise ConfigError(f"unknown encoder {name!r}; expected one of {known}")
+        raise ConfigError(
+            f"unknown encoder {name!r}; expected one of {known}{meant(name, REGISTRY)}"
+        )
     return cast("EncoderModule", import_module(module))

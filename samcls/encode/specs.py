@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from samcls.encode.base import LEVELS
 from samcls.errors import ConfigError
+from samcls.files import meant
 
 __all__ = [
     "ENCODERS",
@@ -59,7 +60,9 @@ def encoder_spec(name: str) -> EncoderSpec:
         ConfigError: there is none of that name.
     """
     if name not in ENCODERS:
-        raise ConfigError(f"unknown encoder {name!r}; expected one of {', '.join(ENCODERS)}")
+        raise ConfigError(
+            f"unknown encoder {name!r}; expected one of {', '.join(ENCODERS)}{meant(name, ENCODERS)}"
+        )
     return ENCODERS[name]
 
 
@@ -98,7 +101,7 @@ def resolve_level(name: str, spec: EncoderSpec) -> int:
         return int(number) + 1
     raise ConfigError(
         f"unknown level {name!r} for {spec.name}; expected {', '.join(LEVELS)} "
-        f"or block:0 to block:{spec.depth - 1}"
+        f"or block:0 to block:{spec.depth - 1}{meant(name, LEVELS)}"
     )
 
 

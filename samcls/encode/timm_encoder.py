@@ -6,6 +6,7 @@ features matter can be asked: DINOv2 instead of SAM, or any model with random we
     encoder = load_timm("timm:vit_small_patch14_dinov2", levels=("early", "neck"))
 """
 
+import difflib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from samcls.encode.base import LEVELS, Encoder, EncoderChoice, MapShape, state_s
 from samcls.encode.timm_weights import load_file, pretrained_overlay
 from samcls.encode.weights import file_sha256, need_file
 from samcls.errors import ConfigError, WeightsError
+from samcls.files import meant
 
 __all__ = ["TimmEncoder", "build", "check", "depths", "load_timm"]
 
@@ -154,7 +156,10 @@ def depths(body: nn.Module) -> dict[str, int | None]:
 def _depth(level: str, name: str, body: nn.Module) -> int | None:
     known = depths(body)
     if level not in known:
-        raise ConfigError(f"unknown level {level!r} for {name}; expected one of {', '.join(known)}")
+        raise ConfigError(
+            f"unknown level {level!r} for {name}; expected one of {', '.join(known)}"
+            f"{meant(level, known)}"
+        )
     return known[level]
 
 
@@ -213,7 +218,10 @@ def load_timm(
     """
     model = name.removeprefix(_PREFIX)
     if not timm.is_model(model.split(".")[0]):
-        near = ", ".join(timm.list_models(f"*{model.split('_')[0]}*")[:5]) or "none like it"
+        near = (
+            ", ".join(difflib.get_close_matches(model.split(".")[0], timm.list_models(), 5))
+            or "none like it"
+        )
         raise ConfigError(f"timm knows no model {model!r}; it knows {near}")
     file = None if checkpoint is None else Path(checkpoint)
     if file is not None:

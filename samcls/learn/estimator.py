@@ -31,7 +31,7 @@ from sklearn.model_selection import StratifiedShuffleSplit
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import check_is_fitted, check_random_state, check_X_y, validate_data
 
-from samcls.config import TrainConfig, parse
+from samcls.config import parse
 from samcls.errors import ConfigError, ParameterError, StoreError
 from samcls.learn.features.arrays import LevelArrays, features_of
 from samcls.learn.features.rows import pick, pick_rows, row_numbers
@@ -40,6 +40,7 @@ from samcls.learn.features.tensors import Features, Standardiser, selection_prob
 from samcls.learn.fit.fit import fit
 from samcls.learn.fit.prediction import Model, shape_of
 from samcls.learn.heads.registry import head_class, known_heads, unknown_head
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 
 __all__ = ["LevelArrays", "SLCAClassifier"]

@@ -22,8 +22,9 @@ from typing import Any, TypeVar
 import numpy as np
 from scipy.stats import loguniform, randint, uniform
 
-from samcls.config import Config, TrainConfig, option, parse, present_name, to_dict
+from samcls.config import Config, option, parse, present_name, to_dict
 from samcls.errors import ConfigError
+from samcls.learn.settings import TrainConfig
 
 __all__ = ["Axis", "Between", "Choices", "attempt", "read_axis", "read_values"]
 

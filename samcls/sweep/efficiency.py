@@ -21,9 +21,10 @@ from typing import Any
 import numpy as np
 from scipy.stats import t as student
 
-from samcls.config import TrainConfig, digest
+from samcls.config import digest
 from samcls.learn.heads.registry import head_class
 from samcls.learn.runs.folder import Run
+from samcls.learn.settings import TrainConfig
 from samcls.sweep.leaderboard import Row
 from samcls.sweep.space import Space
 

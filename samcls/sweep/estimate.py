@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from samcls.config import TrainConfig
 from samcls.device import choose_device
 from samcls.learn.features.placement import placed
 from samcls.learn.fit.members import architecture
 from samcls.learn.fit.price import epoch_seconds, solution_seconds
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.plan import groups_of
 from samcls.sweep.search import Round, Strategy

@@ -14,8 +14,9 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from samcls.config import TrainConfig, digest, to_dict
+from samcls.config import digest, to_dict
 from samcls.learn.runs.folder import Run
+from samcls.learn.settings import TrainConfig
 from samcls.sweep.outcomes import Outcome, RunFailure
 from samcls.sweep.space import Space
 

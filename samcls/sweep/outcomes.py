@@ -14,10 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from samcls.config import TrainConfig, digest, load_toml, to_toml
+from samcls.config import digest, load_toml, to_toml
 from samcls.errors import InputError
 from samcls.files import PART, to_json
 from samcls.learn.runs.folder import Run, load_run, place_run
+from samcls.learn.settings import TrainConfig
 
 __all__ = [
     "Outcome",

@@ -13,7 +13,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from samcls.config import TrainConfig
+from samcls.learn.settings import TrainConfig
 
 __all__ = ["results_parquet"]
 

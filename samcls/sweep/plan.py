@@ -11,12 +11,12 @@ import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 
-from samcls.config import TrainConfig
 from samcls.device import choose_device
 from samcls.learn.features.targets import targets_of
 from samcls.learn.fit.members import architecture
 from samcls.learn.fit.price import members_at_once
 from samcls.learn.runs.inputs import shape_for
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.shared import division
 from samcls.sweep.work import Group

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from samcls.config import TrainConfig, options_of
+from samcls.config import options_of
+from samcls.learn.settings import TrainConfig
 from samcls.sweep.axes import Axis, Between, Choices
 from samcls.sweep.leaderboard import Row
 from samcls.sweep.space import Space

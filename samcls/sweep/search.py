@@ -25,8 +25,9 @@ from typing import Any
 
 import numpy as np
 
-from samcls.config import TrainConfig, digest, parse, to_dict
+from samcls.config import digest, parse, to_dict
 from samcls.errors import ConfigError
+from samcls.learn.settings import TrainConfig
 from samcls.sweep.axes import Axis, Between
 from samcls.sweep.leaderboard import trial_score
 from samcls.sweep.outcomes import Outcome

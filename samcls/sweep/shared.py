@@ -23,13 +23,14 @@ import torch
 from filelock import FileLock
 from torch import Tensor
 
-from samcls.config import TrainConfig, values_of
+from samcls.config import values_of
 from samcls.errors import RunError
 from samcls.learn.features.pixels import Pixels
 from samcls.learn.features.targets import targets_of
 from samcls.learn.features.tensors import Features, Standardiser, image_rows, load_features
 from samcls.learn.heads.registry import reads
 from samcls.learn.runs.inputs import loading_window
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 
 __all__ = ["SharedFeatures", "division"]

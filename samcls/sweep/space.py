@@ -29,15 +29,17 @@ Reading a space of 200 configurations and making their 200 configs takes some 0.
         trial.key, trial.members
 """
 
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from samcls.config import Config, TrainConfig, option, options_of, parse, present_name, to_dict
+from samcls.config import Config, option, options_of, parse, present_name, to_dict
 from samcls.errors import ConfigError
 from samcls.learn.heads.registry import unknown_head
+from samcls.learn.settings import TrainConfig
 from samcls.sweep.axes import Axis, Between, Choices, attempt, read_axis, read_values
 from samcls.sweep.trials import Search, Space, Trial, neutral
 
@@ -78,8 +80,12 @@ class _TPE(Config):
 TABLES: dict[str, type[Config]] = {"halving": _Halving, "tpe": _TPE}
 
 
-def load_space(path: str | Path) -> Space:
+def load_space(path: str | Path, fixed: Mapping[str, Any] | None = None) -> Space:
     """Read a space.
+
+    Args:
+        path: The file.
+        fixed: As for `parse_space`.
 
     Raises:
         ConfigError: where the file is missing, is not TOML, or holds anything wrong; all that is
@@ -92,15 +98,18 @@ def load_space(path: str | Path) -> Space:
         raise ConfigError(f"cannot read the space {path}: {reason}") from error
     except ValueError as error:
         raise ConfigError(f"{path} is not a TOML file: {error}") from error
-    return parse_space(text, str(path))
+    return parse_space(text, str(path), fixed)
 
 
-def parse_space(text: str, where: str = "the space") -> Space:
+def parse_space(
+    text: str, where: str = "the space", fixed: Mapping[str, Any] | None = None
+) -> Space:
     """A space from its text.
 
     Args:
         text: TOML.
         where: What error messages call it.
+        fixed: Values in place of those of its table [fixed], or beside them.
 
     Raises:
         ConfigError: as `load_space`.
@@ -117,13 +126,16 @@ def parse_space(text: str, where: str = "the space") -> Space:
         if not isinstance(value, dict)
     ]
     tables = {name: value if isinstance(value, dict) else {} for name, value in tables.items()}
+    if fixed:
+        tables["fixed"] = TrainConfig.renewed(tables["fixed"]) | TrainConfig.renewed(fixed)
+        text += f"\n# in place of what stands under [fixed]: {json.dumps(dict(fixed))}\n"
     options, wrong = attempt(lambda: parse(_Options, given, ""))
     problems += wrong
     chosen = {}
     for name, table in TABLES.items():
         chosen[name], wrong = attempt(lambda t=table, n=name: parse(t, tables[n], ""))  # type: ignore[misc]
         problems += [f"{name}.{line}" for line in wrong]
-    fixed, wrong = _fixed(tables["fixed"])
+    shared, wrong = _fixed(tables["fixed"])
     problems += wrong
     axes, wrong = _parts(parts, tables["fixed"])
     problems += wrong
@@ -132,13 +144,13 @@ def parse_space(text: str, where: str = "the space") -> Space:
     if options is not None:
         problems += _option_problems(options, given)
     if search == "halving" and chosen["halving"] is not None:
-        problems += _halving_problems(chosen["halving"], axes, fixed)
+        problems += _halving_problems(chosen["halving"], axes, shared)
     if problems:
         raise ConfigError(_report(where, problems))
     own = {k: v for k, v in vars(options).items() if k != "fractions"}
     fractions = tuple(sorted(options.fractions)) if options and options.fractions else (1.0,)
     more = {k: v for config in chosen.values() if config for k, v in to_dict(config).items()}
-    return Space(**own, fractions=fractions, fixed=fixed, parts=axes, **more, text=text)
+    return Space(**own, fractions=fractions, fixed=shared, parts=axes, **more, text=text)
 
 
 def _fixed(given: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:

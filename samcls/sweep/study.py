@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from samcls.config import TrainConfig, digest, values_of
+from samcls.config import digest, values_of
 from samcls.device import choose_device
 from samcls.learn.features.placement import placed
 from samcls.learn.features.rows import pick
@@ -24,6 +24,7 @@ from samcls.learn.fit.prediction import load_model, predict_logits, to_probabili
 from samcls.learn.heads.registry import reads
 from samcls.learn.runs.inputs import features_for
 from samcls.learn.score.scoring import auc
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.efficiency import followed
 from samcls.sweep.leaderboard import Row

@@ -19,13 +19,13 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from samcls.config import TrainConfig
 from samcls.errors import ConfigError, RunError
 from samcls.learn.features.targets import targets_of
 from samcls.learn.fit.members import architecture
 from samcls.learn.runs.folder import Run
 from samcls.learn.runs.inputs import check
 from samcls.learn.runs.notes import facts_of
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.efficiency import Point, efficiency
 from samcls.sweep.estimate import SweepPlan, estimate

@@ -15,9 +15,10 @@ from typing import Any, Literal
 
 from sklearn.model_selection import ParameterGrid, ParameterSampler
 
-from samcls.config import TrainConfig, defaults_of, digest, options_of
+from samcls.config import defaults_of, digest, options_of
 from samcls.errors import ConfigError
 from samcls.learn.heads.registry import learns_order
+from samcls.learn.settings import TrainConfig
 from samcls.sweep.axes import Axis, Between, Choices, attempt
 
 __all__ = ["Search", "Space", "Trial", "neutral"]

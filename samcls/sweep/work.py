@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 
-from samcls.config import TrainConfig, digest, values_of
+from samcls.config import digest, values_of
 from samcls.device import choose_device
 from samcls.errors import RunError, SamclsError
 from samcls.learn.features.placement import placed
@@ -28,6 +28,7 @@ from samcls.learn.runs.baselines import majority_classes
 from samcls.learn.runs.folder import place_run, run_files
 from samcls.learn.runs.result import common_figures
 from samcls.learn.score.scoring import score
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.outcomes import RunFailure, run_path, write_failure
 from samcls.sweep.shared import SharedFeatures

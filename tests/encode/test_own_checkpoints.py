@@ -10,7 +10,6 @@ from segment_anything import sam_model_registry
 from support.extracting import image_folder
 from support.layouts import as_hugging_face, prefixed
 
-from samcls.config import TrainConfig
 from samcls.data.manifest import read_manifest
 from samcls.encode.extract import ExtractOptions, extract
 from samcls.encode.sam import load_encoder
@@ -18,6 +17,7 @@ from samcls.encode.timm_encoder import load_timm
 from samcls.encode.weights import CHECKPOINTS, file_sha256
 from samcls.errors import NotFiniteError, WeightsError
 from samcls.learn.runs.train import train
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 
 LEVELS = ("patch", "block:1", "neck")

@@ -12,7 +12,6 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.utils.estimator_checks import check_estimator, estimator_checks_generator
 
-from samcls.config import TrainConfig
 from samcls.errors import ConfigError, ParameterError
 from samcls.learn.estimator import LevelArrays, SLCAClassifier
 from samcls.learn.features.rows import _load, pick_rows
@@ -20,6 +19,7 @@ from samcls.learn.features.tensors import Features
 from samcls.learn.fit.fit import fit
 from samcls.learn.fit.schedule import Fitted
 from samcls.learn.heads.registry import HEADS
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, FAILED, PENDING
 

@@ -9,9 +9,9 @@ import pytest
 from support.damage import SHARD, forget_chunk
 from support.stores import LEVELS, batch, make_parted, pick
 
-from samcls.config import TrainConfig
 from samcls.errors import StoreError
 from samcls.learn.runs.train import train
+from samcls.learn.settings import TrainConfig
 from samcls.store import reader
 from samcls.store.feature_store import FeatureStore
 from samcls.store.repair import repair

@@ -19,9 +19,9 @@ IMAGES = 21
 
 def test_a_kept_row_is_used_by_nothing(tmp_path: Path) -> None:
     """A removed row has no split and status 3: neither splits nor folds nor features hold it."""
-    from samcls.config import TrainConfig  # the killed processes below do without torch
     from samcls.learn.features.targets import targets_of
     from samcls.learn.features.tensors import load_features
+    from samcls.learn.settings import TrainConfig  # the killed processes below do without torch
 
     store, _ = make_parted(tmp_path / "s.zarr")
     left = [row for row in range(IMAGES) if row not in {0, 7, 20}]

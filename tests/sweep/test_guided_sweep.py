@@ -8,11 +8,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from samcls.config import TrainConfig, digest
+from samcls.config import digest
 from samcls.errors import RunError
 from samcls.learn.fit.fit import fit
 from samcls.learn.fit.loop import Loop
 from samcls.learn.runs.train import train
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.outcomes import read_run, read_runs, run_path
 from samcls.sweep.shared import SharedFeatures

@@ -11,8 +11,9 @@ from matplotlib.figure import Figure
 from scipy.stats import ttest_1samp, ttest_rel
 from support.sweeps import record
 
-from samcls.config import TrainConfig, digest
+from samcls.config import digest
 from samcls.learn.runs.folder import Run
+from samcls.learn.settings import TrainConfig
 from samcls.sweep.efficiency import efficiency
 from samcls.sweep.leaderboard import Row, leaderboard
 from samcls.sweep.plots import (

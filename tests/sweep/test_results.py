@@ -14,12 +14,13 @@ import pytest
 from support.stores import FINGERPRINT, LEVELS, batch, table
 from support.sweeps import record, write_record
 
-from samcls.config import TrainConfig, digest, to_dict
+from samcls.config import digest, to_dict
 from samcls.errors import InputError, OverwriteRefused
 from samcls.learn.features.tensors import Standardiser, load_features
 from samcls.learn.fit.fit import fit
 from samcls.learn.fit.prediction import predict_logits, to_probabilities
 from samcls.learn.runs.folder import Run, load_run
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 from samcls.sweep.folder import open_sweep
 from samcls.sweep.leaderboard import leaderboard, trial_score

@@ -14,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.sweeps import record
 
-from samcls.config import TrainConfig, digest
+from samcls.config import digest
 from samcls.errors import ConfigError
+from samcls.learn.settings import TrainConfig
 from samcls.sweep.outcomes import Outcome, RunFailure
 from samcls.sweep.search import STRATEGIES, Round, Strategy, strategy_of
 from samcls.sweep.space import Space, parse_space

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from scipy.stats import norm
 from support.sweeps import BINARY, labels_of, record, saying
 
-from samcls.config import TrainConfig
 from samcls.errors import InputError
 from samcls.learn.runs.folder import Run
 from samcls.learn.runs.predictions import Predictions
 from samcls.learn.score.intervals import intervals
 from samcls.learn.score.scoring import auc, resample
+from samcls.learn.settings import TrainConfig
 from samcls.sweep.leaderboard import Row, leaderboard
 from samcls.sweep.select import areas, select
 from samcls.sweep.space import Space, parse_space

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from samcls.config import TrainConfig, digest
+from samcls.config import digest
 from samcls.errors import ConfigError
+from samcls.learn.settings import TrainConfig
 from samcls.sweep.space import Space, load_space, parse_space
 
 RANDOM = """

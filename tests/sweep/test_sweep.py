@@ -18,9 +18,10 @@ from filelock import FileLock
 from safetensors.torch import load_file
 from support.cli import samcls
 
-from samcls.config import TrainConfig, digest
+from samcls.config import digest
 from samcls.errors import ConfigError, RunError
 from samcls.learn.runs.train import train
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import LevelShape
 from samcls.sweep.folder import open_sweep

@@ -17,10 +17,11 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from sklearn.model_selection import StratifiedGroupKFold
 
-from samcls.config import TrainConfig
 from samcls.data.labels import canonical, doubtful_classes, near_misses, positive_last
 from samcls.errors import ConfigError
+from samcls.files import meant
 from samcls.learn.features.labels import read_labels
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE
 
@@ -79,7 +80,10 @@ def targets_of(store: FeatureStore, config: TrainConfig) -> Targets:
         known = ", ".join(targets.tasks) or "none"
         where = config.labels or "the store"
         raise ConfigError(
-            "\n  ".join(f"unknown task {name}; {where} has {known}" for name in unknown)
+            "\n  ".join(
+                f"unknown task {name}; {where} has {known}{meant(name, targets.tasks)}"
+                for name in unknown
+            )
         )
     names = config.tasks or tuple(targets.tasks)
     columns = [list(targets.tasks).index(name) for name in names]

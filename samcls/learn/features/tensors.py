@@ -20,6 +20,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from samcls.errors import ConfigError, StoreError
+from samcls.files import meant
 from samcls.learn.features.pixels import Pixels
 from samcls.learn.features.spill import Hosted, Spilled
 from samcls.learn.features.targets import UNUSED, Targets
@@ -269,7 +270,7 @@ def grids_of(
 def selection_problems(store: FeatureStore, levels: Sequence[str], window: int | None) -> list[str]:
     """A sentence for everything asked for that the store cannot serve."""
     problems = [
-        f"unknown level {name}; the store has {', '.join(store.levels)}"
+        f"unknown level {name}; the store has {', '.join(store.levels)}{meant(name, store.levels)}"
         for name in levels
         if name not in store.levels
     ]

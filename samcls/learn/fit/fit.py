@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 
-from samcls.config import TrainConfig
 from samcls.errors import RunError
 from samcls.learn.features.tensors import Features
 from samcls.learn.fit.loop import Log, Loop, Trainer
@@ -21,6 +20,7 @@ from samcls.learn.fit.members import MemberTrainer
 from samcls.learn.fit.schedule import Fitted
 from samcls.learn.fit.solve import solve
 from samcls.learn.heads.registry import head_class
+from samcls.learn.settings import TrainConfig
 
 __all__ = ["fit", "fit_together", "steady_threads", "trainer_of"]
 

@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from samcls.config import TrainConfig, digest
+from samcls.config import digest
 from samcls.errors import RunError
 from samcls.learn.features.tensors import Features
 from samcls.learn.fit.checkpoint import read_checkpoint, write_checkpoint
@@ -30,6 +30,7 @@ from samcls.learn.fit.prediction import to_probabilities
 from samcls.learn.fit.schedule import Epoch, Fitted
 from samcls.learn.heads.base import Head
 from samcls.learn.score.scoring import auc
+from samcls.learn.settings import TrainConfig
 
 __all__ = ["CHECKPOINT_SECONDS", "Log", "Loop", "Trainer"]
 

@@ -14,8 +14,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn import functional
 
-from samcls.config import TrainConfig
 from samcls.learn.heads.base import split_logits
+from samcls.learn.settings import TrainConfig
 
 __all__ = ["Criterion"]
 

@@ -15,7 +15,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from samcls.config import TrainConfig, values_of
+from samcls.config import values_of
 from samcls.device import autocast, training_dtype
 from samcls.learn.features.batches import batch_size, mean_features, select
 from samcls.learn.features.tensors import Features
@@ -27,6 +27,7 @@ from samcls.learn.fit.schedule import learning_rate, streams
 from samcls.learn.fit.stacked import stack_of
 from samcls.learn.heads.base import Head
 from samcls.learn.heads.registry import build_head, head_class
+from samcls.learn.settings import TrainConfig
 
 __all__ = ["MemberTrainer", "architecture"]
 

@@ -15,7 +15,6 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from samcls.config import TrainConfig
 from samcls.device import autocast, training_dtype
 from samcls.errors import InputError
 from samcls.learn.features.batches import select
@@ -27,6 +26,7 @@ from samcls.learn.fit.prediction import merge_views, shape_of
 from samcls.learn.fit.schedule import learning_rate, streams
 from samcls.learn.heads.base import Head, NetworkHead
 from samcls.learn.heads.registry import build_head
+from samcls.learn.settings import TrainConfig
 
 __all__ = ["NetworkTrainer"]
 

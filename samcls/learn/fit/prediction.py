@@ -21,12 +21,13 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from samcls.config import TrainConfig, parse, to_dict
+from samcls.config import parse, to_dict
 from samcls.errors import InputError
 from samcls.learn.features.pixels import Pixels
 from samcls.learn.features.tensors import Features, Held, Standardiser
 from samcls.learn.heads.base import Head, Shape, split_logits
 from samcls.learn.heads.registry import build_head
+from samcls.learn.settings import TrainConfig
 
 __all__ = [
     "Model",

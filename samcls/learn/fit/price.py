@@ -12,13 +12,13 @@ from collections.abc import Sequence
 
 import torch
 
-from samcls.config import TrainConfig
 from samcls.device import training_dtype
 from samcls.learn.features.tensors import Features
 from samcls.learn.fit.fit import steady_threads, trainer_of
 from samcls.learn.fit.loop import Loop
 from samcls.learn.heads.base import Shape
 from samcls.learn.heads.registry import build_head, head_class
+from samcls.learn.settings import TrainConfig
 
 __all__ = ["epoch_seconds", "members_at_once", "solution_seconds"]
 

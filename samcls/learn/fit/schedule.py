@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from samcls.config import TrainConfig
 from samcls.learn.heads.base import Head
+from samcls.learn.settings import TrainConfig
 
 __all__ = ["Epoch", "Fitted", "learning_rate", "streams"]
 

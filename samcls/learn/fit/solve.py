@@ -13,7 +13,6 @@ from jaxtyping import Float
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from samcls.config import TrainConfig
 from samcls.learn.features.batches import batch_size, batched, select
 from samcls.learn.features.tensors import Features
 from samcls.learn.fit.losses import Criterion
@@ -23,6 +22,7 @@ from samcls.learn.heads.base import SolvedHead
 from samcls.learn.heads.layers import SMALLEST
 from samcls.learn.heads.registry import build_head
 from samcls.learn.score.scoring import auc
+from samcls.learn.settings import TrainConfig
 
 __all__ = ["solve"]
 

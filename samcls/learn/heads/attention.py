@@ -12,10 +12,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from samcls.config import TrainConfig
 from samcls.learn.heads.base import Classifier, Counts, Head, Reads, Shape, Tokens
 from samcls.learn.heads.layers import linear
 from samcls.learn.heads.slca import SLCA
+from samcls.learn.settings import TrainConfig
 from samcls.pooling import masked_mean, to_map, to_tokens
 
 __all__ = ["AttentionPoolHead", "SEHead", "SLCAHead", "WeighingHead"]

@@ -16,11 +16,11 @@ import torch
 from jaxtyping import Float, Int, Int64
 from torch import Tensor, nn
 
-from samcls.config import TrainConfig
 from samcls.learn.features.batches import batch_size, batched, select_rows
 from samcls.learn.features.pixels import Images, Pixels
 from samcls.learn.features.tensors import Features
 from samcls.learn.heads.layers import CumulativeLink, dropout, linear
+from samcls.learn.settings import TrainConfig
 
 __all__ = [
     "Classifier",

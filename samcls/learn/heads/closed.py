@@ -15,10 +15,10 @@ from jaxtyping import Float, Int
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
-from samcls.config import TrainConfig
 from samcls.learn.heads.base import Counts, Head, Judge, Shape, SolvedHead, Tokens
 from samcls.learn.heads.layers import SMALLEST
 from samcls.learn.heads.pooled import pooled_means
+from samcls.learn.settings import TrainConfig
 
 __all__ = ["GRID", "NEIGHBOURS", "ClosedHead", "KNNHead", "LogisticHead"]
 

@@ -6,8 +6,8 @@ beside = dict(plain_controls(config))
 from collections.abc import Iterator
 from dataclasses import replace
 
-from samcls.config import TrainConfig
 from samcls.learn.heads.registry import reads
+from samcls.learn.settings import TrainConfig
 
 __all__ = ["MEANINGS", "SHUFFLED", "plain_controls", "reference", "slca_control"]
 

@@ -4,8 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from samcls.config import TrainConfig
 from samcls.learn.heads.base import Classifier, Counts, Head, Shape, Tokens
+from samcls.learn.settings import TrainConfig
 from samcls.pooling import masked_mean
 
 __all__ = ["LinearHead", "MLPHead", "pooled_means"]

@@ -12,8 +12,9 @@ imported when it is asked for, so that the names alone cost nothing.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from samcls.config import TrainConfig
 from samcls.errors import ConfigError
+from samcls.files import meant
+from samcls.learn.settings import TrainConfig
 
 if TYPE_CHECKING:
     import torch
@@ -66,8 +67,9 @@ def head_class(name: str) -> "type[Head]":
 
 def unknown_head(name: str) -> list[str]:
     """A sentence where no head has that name."""
-    known = _key(name) is not None
-    return [] if known else [f"unknown head {name}; known heads: {known_heads()}"]
+    if _key(name) is not None:
+        return []
+    return [f"unknown head {name}; known heads: {known_heads()}{meant(name, HEADS)}"]
 
 
 def build_head(config: TrainConfig, shape: "Shape", generator: "torch.Generator") -> "Head":

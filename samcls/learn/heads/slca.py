@@ -14,8 +14,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from samcls.config import Gate, Upsampling
 from samcls.learn.heads.layers import linear
+from samcls.learn.settings import Gate, Upsampling
 from samcls.pooling import masked_mean, pool, to_map, to_tokens
 
 __all__ = ["SLCA"]

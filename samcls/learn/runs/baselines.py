@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from samcls.config import TrainConfig
 from samcls.learn.features.tensors import Features
 from samcls.learn.fit.fit import fit
 from samcls.learn.fit.prediction import predict_logits, to_probabilities
 from samcls.learn.heads.controls import plain_controls, reference, slca_control
 from samcls.learn.score.scoring import majority_class
+from samcls.learn.settings import TrainConfig
 
 __all__ = ["Answer", "baselines", "majority_answer", "majority_classes", "shuffled"]
 

@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from samcls.config import TrainConfig, digest, load_toml, to_toml
+from samcls.config import digest, load_toml, to_toml
 from samcls.errors import InputError, OverwriteRefused
 from samcls.files import PART, few, to_json, write_whole
 from samcls.learn.features.tensors import Features
@@ -47,6 +47,7 @@ from samcls.learn.runs.predictions import (
     prediction_table,
 )
 from samcls.learn.score.headline import headlines
+from samcls.learn.settings import TrainConfig
 
 __all__ = [
     "Run",

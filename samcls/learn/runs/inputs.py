@@ -9,9 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from samcls.config import TrainConfig, defaults_of
+from samcls.config import defaults_of
 from samcls.data.manifest import SPLITS
 from samcls.errors import ConfigError
+from samcls.files import meant
 from samcls.learn.features.targets import Targets, targets_of
 from samcls.learn.features.tensors import (
     Features,
@@ -24,6 +25,7 @@ from samcls.learn.features.tensors import (
 from samcls.learn.heads.base import Shape
 from samcls.learn.heads.registry import head_problems, learns_order, reads, unknown_head
 from samcls.learn.runs.folder import refuse_overwrite
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, PENDING
 
@@ -51,7 +53,8 @@ def check(store: FeatureStore, config: TrainConfig, run_dir: str | Path | None =
     named = () if config.ordinal == ("none",) else config.ordinal
     missing = [task for task in named if task not in targets.tasks]
     problems += [
-        f"unknown ordinal task {t}; learned are {', '.join(targets.tasks)}" for t in missing
+        f"unknown ordinal task {t}; learned are {', '.join(targets.tasks)}{meant(t, targets.tasks)}"
+        for t in missing
     ]
     if problems:
         problems += unknown_head(config.head)

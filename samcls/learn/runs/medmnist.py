@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 
-from samcls.config import TrainConfig
 from samcls.errors import ConfigError
 from samcls.learn.features.targets import Targets
 from samcls.learn.features.tensors import Features
 from samcls.learn.runs.predictions import csv_bytes
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE
 

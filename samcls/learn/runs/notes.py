@@ -10,12 +10,12 @@ images. Under folds the facts are of the folds, so that every fold's run says th
 from dataclasses import dataclass, replace
 from typing import Any
 
-from samcls.config import TrainConfig
 from samcls.data.labels import labelled
 from samcls.data.leaks import ACCEPTED, Leaks, find_leaks
 from samcls.data.manifest import SPLITS
 from samcls.errors import ConfigError
 from samcls.learn.features.targets import UNUSED, Targets, fold_numbers, targets_of
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE
 

@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from samcls.config import TrainConfig, digest
+from samcls.config import digest
 from samcls.errors import OverwriteRefused
 from samcls.files import PART, few, to_json, write_whole
 from samcls.learn.runs.folder import MARK, SUMMARY, load_run
@@ -30,6 +30,7 @@ from samcls.learn.runs.notes import leaks_of, refuse_leaks
 from samcls.learn.runs.train import train
 from samcls.learn.score.intervals import interval_notes
 from samcls.learn.score.scoring import majority_class, mean_intervals, score
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 
 __all__ = ["train_repeats"]

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from samcls.config import TrainConfig
 from samcls.device import choose_device
 from samcls.errors import RunError
 from samcls.learn.features.placement import placed
@@ -36,6 +35,7 @@ from samcls.learn.runs.result import RunResult, common_figures, image_counts
 from samcls.learn.score.calibration import fit_temperature
 from samcls.learn.score.intervals import interval_notes
 from samcls.learn.score.scoring import score
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 
 __all__ = ["RunResult", "train"]

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from samcls.config import TrainConfig
 from samcls.errors import ConfigError, StoreError
 from samcls.learn.features.targets import targets_of
 from samcls.learn.features.tensors import Standardiser, load_features
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, FAILED, PENDING, LevelShape
 
@@ -91,7 +91,7 @@ def test_everything_that_the_store_cannot_serve_is_said_at_once(make_store: Make
     first, *lines, last = str(caught.value).splitlines()
     assert first == f"{store.path} cannot serve this:"
     assert lines == [
-        "  unknown level nek; the store has block:1, neck",
+        "  unknown level nek; the store has block:1, neck; did you mean neck?",
     ]
     assert last.startswith("  window 3 is no multiple of 2, the window that the store was pooled")
     assert last.endswith("; it can serve 2, 4, 6, 8")

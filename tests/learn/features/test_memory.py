@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from support.stores import FINGERPRINT
 
-from samcls.config import TrainConfig
 from samcls.learn.runs.train import train
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore, RowBatch, RowTable
 from samcls.store.schema import DONE, LevelShape
 

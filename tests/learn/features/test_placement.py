@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from samcls.config import TrainConfig
 from samcls.device import autocast, choose_device, training_dtype
 from samcls.errors import ConfigError
 from samcls.learn.features.batches import select
@@ -20,6 +19,7 @@ from samcls.learn.fit.stacked import Members, stack_of
 from samcls.learn.heads.base import Shape
 from samcls.learn.heads.layers import dropout
 from samcls.learn.heads.registry import HEADS, build_head, head_class
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 
 MakeStore = Callable[..., FeatureStore]

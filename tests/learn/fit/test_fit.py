@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from samcls.config import TrainConfig
 from samcls.errors import RunError
 from samcls.learn.features.tensors import Features, Standardiser, load_features
 from samcls.learn.fit.fit import fit
@@ -16,6 +15,7 @@ from samcls.learn.fit.losses import Criterion
 from samcls.learn.fit.prediction import predict_logits, to_probabilities
 from samcls.learn.fit.schedule import Epoch, Fitted, learning_rate
 from samcls.learn.score.scoring import auc
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 
 MakeStore = Callable[..., FeatureStore]

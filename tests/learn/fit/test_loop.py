@@ -7,7 +7,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from samcls.config import TrainConfig
 from samcls.errors import RunError
 from samcls.learn.features.batches import mean_features
 from samcls.learn.features.tensors import Features
@@ -18,6 +17,7 @@ from samcls.learn.fit.schedule import Fitted
 from samcls.learn.fit.stacked import stack_of
 from samcls.learn.heads.base import Shape
 from samcls.learn.heads.registry import build_head
+from samcls.learn.settings import TrainConfig
 
 BASE = TrainConfig(epochs=3, patience=0, batch_size=16, reduction=4, intervals=0)
 

@@ -7,9 +7,9 @@ from torch import nn
 from torch.nn import functional
 from torch.testing import assert_close
 
-from samcls.config import TrainConfig
 from samcls.learn.fit.losses import Criterion
 from samcls.learn.heads.layers import CumulativeLink
+from samcls.learn.settings import TrainConfig
 
 
 def seeded(seed: int = 0) -> torch.Generator:

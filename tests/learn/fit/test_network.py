@@ -10,7 +10,6 @@ import timm
 import torch
 from torch import nn
 
-from samcls.config import TrainConfig
 from samcls.errors import ConfigError, RunError, WeightsError
 from samcls.learn.features.batches import partners
 from samcls.learn.features.pixels import Pixels
@@ -21,6 +20,7 @@ from samcls.learn.fit.network import NetworkTrainer, _optimizer
 from samcls.learn.fit.prediction import shape_of
 from samcls.learn.heads.guided.net import GuidedNet
 from samcls.learn.heads.registry import build_head, head_class, head_problems, unknown_head
+from samcls.learn.settings import TrainConfig
 
 SIDE = 32
 CONFIG = TrainConfig(

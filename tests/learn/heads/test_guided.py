@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional
 
-from samcls.config import TrainConfig
 from samcls.errors import ConfigError, InputError
 from samcls.learn.heads.base import Classifier, Shape
 from samcls.learn.heads.guided.backbone import Point, load_backbone, point_names, points_of
 from samcls.learn.heads.guided.net import Gating, GuidedNet, paired_levels
 from samcls.learn.heads.guided.resize import Resize, axis_weights
+from samcls.learn.settings import TrainConfig
 
 LEVELS = ("patch", "early", "middle", "late", "neck")
 SIDE = 64

@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from samcls.config import TrainConfig
 from samcls.errors import ConfigError
 from samcls.learn.heads.base import Head, Shape, split_logits
 from samcls.learn.heads.layers import dropout, linear
 from samcls.learn.heads.registry import HEADS, build_head, head_class
+from samcls.learn.settings import TrainConfig
 
 CHANNELS = {"patch": 12, "neck": 8}
 GRIDS = {"patch": (2, 3), "neck": (2, 3)}

@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from samcls.config import TrainConfig
 from samcls.errors import ConfigError
 from samcls.learn.fit.price import members_at_once, solution_seconds
 from samcls.learn.heads.base import Classifier, Counts, Head, Reads, Shape, Tokens
@@ -24,6 +23,7 @@ from samcls.learn.heads.registry import (
 )
 from samcls.learn.runs.folder import load_run
 from samcls.learn.runs.train import train
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 
 MakeStore = Callable[..., FeatureStore]

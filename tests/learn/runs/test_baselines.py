@@ -10,11 +10,11 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from samcls.config import TrainConfig
 from samcls.learn.features.tensors import Features, load_features
 from samcls.learn.heads.closed import GRID
 from samcls.learn.runs.baselines import Answer, baselines, majority_answer
 from samcls.learn.score.scoring import score
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 
 MakeStore = Callable[..., FeatureStore]

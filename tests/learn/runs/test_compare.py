@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from samcls.cli.tables import show_comparison
-from samcls.config import TrainConfig
 from samcls.errors import InputError
 from samcls.learn.runs.compare import compare_runs
 from samcls.learn.runs.folder import load_run, load_runs
@@ -16,6 +15,7 @@ from samcls.learn.runs.predictions import read_predictions
 from samcls.learn.runs.repeats import train_repeats
 from samcls.learn.runs.train import train
 from samcls.learn.score.paired import compare
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 
 MakeStore = Callable[..., FeatureStore]

@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 
-from samcls.config import TrainConfig
 from samcls.errors import InputError, OverwriteRefused
 from samcls.learn.features.tensors import Features, Standardiser, load_features
 from samcls.learn.fit.prediction import Model, shape_of
 from samcls.learn.fit.schedule import Epoch
 from samcls.learn.heads.registry import build_head
 from samcls.learn.runs.folder import begin_run, environment, load_run, run_files, write_run
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 
 MakeStore = Callable[..., FeatureStore]

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from samcls.cli.learn import register
-from samcls.config import TrainConfig, to_toml
+from samcls.config import to_toml
 from samcls.errors import FingerprintMismatch, InputError
 from samcls.learn.features.tensors import load_features, with_pixels
 from samcls.learn.fit.prediction import predict_logits, to_probabilities
@@ -29,6 +29,7 @@ from samcls.learn.runs.folder import load_run
 from samcls.learn.runs.maps import attention_maps
 from samcls.learn.runs.predictions import read_predictions
 from samcls.learn.runs.train import train
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import LevelShape
 
@@ -183,9 +184,11 @@ def test_pretrained_weights_are_the_ones_that_timm_keeps(
 CHILD = """
 import sys
 
-from samcls.config import load_toml, TrainConfig
+from samcls.config import load_toml
+from samcls.learn.settings import TrainConfig
 from samcls.learn.fit import loop
 from samcls.learn.runs.train import train
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 
 def loaded(line):

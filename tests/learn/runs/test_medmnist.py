@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from support.data import DATA as REAL
 
-from samcls.config import TrainConfig
 from samcls.errors import ConfigError
 from samcls.learn.runs.folder import load_run
 from samcls.learn.runs.medmnist import PUBLISHED
 from samcls.learn.runs.repeats import train_repeats
 from samcls.learn.runs.train import train
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, FAILED
 

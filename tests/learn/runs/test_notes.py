@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from samcls.config import TrainConfig
 from samcls.errors import ConfigError
 from samcls.learn.features.targets import targets_of
 from samcls.learn.runs.folder import load_run
@@ -14,6 +13,7 @@ from samcls.learn.runs.inputs import check, settled
 from samcls.learn.runs.notes import facts_of
 from samcls.learn.runs.repeats import train_repeats
 from samcls.learn.runs.train import train
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore, RowTable
 
 MakeStore = Callable[..., FeatureStore]

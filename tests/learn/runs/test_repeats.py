@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 import torch
 
-from samcls.config import TrainConfig
 from samcls.errors import ConfigError, OverwriteRefused
 from samcls.learn.features.tensors import load_features
 from samcls.learn.heads.registry import HEADS
 from samcls.learn.runs.folder import load_run
 from samcls.learn.runs.repeats import train_repeats
 from samcls.learn.runs.train import train
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 
 MakeStore = Callable[..., FeatureStore]

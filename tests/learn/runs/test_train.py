@@ -9,11 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from samcls.config import TrainConfig
 from samcls.errors import ConfigError, InputError, OverwriteRefused
 from samcls.learn.features.tensors import load_features
 from samcls.learn.runs.folder import load_run
 from samcls.learn.runs.train import train
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, FAILED, PENDING
 

@@ -9,13 +9,13 @@ import pytest
 from scipy.stats import binomtest, norm
 from scipy.stats import t as student
 
-from samcls.config import TrainConfig
 from samcls.learn.runs.compare import delong
 from samcls.learn.runs.repeats import train_repeats
 from samcls.learn.runs.train import train
 from samcls.learn.score.intervals import FEWEST, interval_notes, left_out, unit_numbers
 from samcls.learn.score.metrics import FIGURES
 from samcls.learn.score.scoring import mean_intervals, score
+from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 
 MakeStore = Callable[..., FeatureStore]

@@ -8,6 +8,7 @@ forward pass over an empty image (0.3 s for ResNet152 at 224 pixels on one CPU c
     points_of(body, 64)["stage4"].channels
 """
 
+import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
@@ -67,7 +68,7 @@ def backbone_problems(name: str) -> list[str]:
             return []
         known = ", ".join(tags[:SHOWN]) or "none of it"
         return [f"timm knows no weights {tag!r} of {model}; it knows {known}"]
-    near = ", ".join(timm.list_models(f"*{model.split('_')[0]}*")[:SHOWN]) or "none like it"
+    near = ", ".join(difflib.get_close_matches(model, timm.list_models(), SHOWN)) or "none like it"
     return [f"timm knows no model {name!r}; it knows {near}"]
 
 

@@ -14,10 +14,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from samcls.config import Gate, Upsampling
 from samcls.learn.heads.guided.backbone import Point
 from samcls.learn.heads.guided.resize import Resize
 from samcls.learn.heads.layers import linear
+from samcls.learn.settings import Gate, Upsampling
 
 __all__ = ["GatedPoint", "SelfGate", "StageGate", "switched_off"]
 

@@ -16,8 +16,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from samcls.config import Control, Gate, TrainConfig, Upsampling
 from samcls.errors import ConfigError, InputError, SamclsError
+from samcls.files import meant
 from samcls.learn.features.batches import partners, select_rows
 from samcls.learn.features.pixels import Images, Pixels
 from samcls.learn.features.tensors import Features
@@ -35,6 +35,7 @@ from samcls.learn.heads.guided.backbone import (
 )
 from samcls.learn.heads.guided.cost import Cost, cost_of
 from samcls.learn.heads.guided.gates import GatedPoint, SelfGate, StageGate, switched_off
+from samcls.learn.settings import Control, Gate, TrainConfig, Upsampling
 
 __all__ = ["Gating", "GuidedNet", "cost_of_network", "paired_levels"]
 
@@ -94,6 +95,7 @@ def paired_levels(
     if unknown:
         raise ConfigError(
             f"unknown stage {', '.join(unknown)}; the network has {', '.join(points)}"
+            f"{meant(unknown[0], points)}"
         )
     named = list(stages) or list(points[-len(levels) :])
     ordered = [name for name in points if name in named]

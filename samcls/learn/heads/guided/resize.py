@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from samcls.config import Upsampling
+from samcls.learn.settings import Upsampling
 
 __all__ = ["Resize", "axis_weights"]
 
