@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from samcls.config import Resize, documented, option
 from samcls.errors import ConfigError, StoreError
-from samcls.store.schema import Fingerprint
-from samcls.views import VIEW_SETS
 
 if TYPE_CHECKING:
     from samcls.encode.base import EncoderChoice
+    from samcls.store.schema import Fingerprint
 
 __all__ = ["ExtractOptions"]
 
@@ -166,7 +165,7 @@ class ExtractOptions:
         )
 
     @classmethod
-    def of(cls, made: Fingerprint, **given: Any) -> "ExtractOptions":
+    def of(cls, made: "Fingerprint", **given: Any) -> "ExtractOptions":
         """Return the options that a store was made with.
 
         Args:
@@ -176,6 +175,8 @@ class ExtractOptions:
         Raises:
             StoreError: its views are none of the known sets.
         """
+        from samcls.views import VIEW_SETS
+
         views = [name for name, members in VIEW_SETS.items() if members == made.views]
         if not views:
             raise StoreError(f"the store has views {made.views}, which no --views gives")
