@@ -34,7 +34,6 @@ PACKAGE = Path(__file__).parents[3] / "samcls"
 NAMED = {
     "config.py": "the default, and the documentation of its options",
     "cli/learn.py": "help",
-    "demo.py": "what the demo shows",
     "bench/guided.py": "the bench of that head",
     "bench/train.py": "the bench of that head",
 }
