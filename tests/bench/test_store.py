@@ -15,5 +15,8 @@ def test_every_alternative_is_measured_and_nothing_is_left(tmp_path: Path) -> No
         for order in ("in shard order", "shuffled"):
             assert rows[f"read {order}, {name}"].ratio is not None
     assert rows["read whole, samcls, none"].baseline == "numpy.load"
-    assert rows["codec none, payload / disk"].value < rows["codec zstd-3-bit, payload / disk"].value * 2
+    assert (
+        rows["codec none, payload / disk"].value
+        < rows["codec zstd-3-bit, payload / disk"].value * 2
+    )
     assert not list((tmp_path / "work").iterdir())
