@@ -95,7 +95,7 @@ def test_the_majority_answer_scores_the_majority_rate(make_store: MakeStore) -> 
     tasks = {"grade": ("low", "mid", "high")}
     features = load_features(make_store(60, tasks=tasks))
     answer = majority_answer(features, {"grade": 2})
-    table = score(features.labels.numpy(), answer, features.tasks, {"grade": 2}, resamples=50)
+    table = score(features.labels.numpy(), answer, features.tasks, {"grade": 2}, parts=50)
     assert table["auc"] == 0.5
     assert table["auc_interval"] == [0.5, 0.5]
     assert table["accuracy"] == table["majority"]
