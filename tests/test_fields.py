@@ -16,7 +16,7 @@ from samcls.encode.options import ExtractOptions
 from samcls.encode.registry import encoder_module
 from samcls.encode.specs import encoder_spec, parse_levels
 from samcls.errors import ConfigError
-from samcls.learn.heads import unknown_head
+from samcls.learn.heads.registry import unknown_head
 from samcls.learn.heads.guided.backbone import backbone_problems
 from samcls.learn.heads.guided.net import paired_levels
 from samcls.learn.settings import TrainConfig
@@ -54,8 +54,8 @@ def toy() -> tuple[typer.Typer, list[dict[str, Any]]]:
         ([], {}),
         (["--rate", "0.25", "--side", "4"], {"rate": 0.25, "side": 4}),
         (["--change-rate", "1", "--quick"], {"rate": 1.0, "quick": True}),
-        (["--no-quick", "--parts", "a, b"], {"quick": False, "parts": ["a", "b"]}),
-        (["--parts", ""], {"parts": []}),
+        (["--no-quick", "--parts", "a, b"], {"quick": False, "parts": ("a", "b")}),
+        (["--parts", ""], {"parts": ()}),
     ],
 )
 def test_what_is_given_arrives_and_nothing_else(
@@ -130,7 +130,7 @@ def test_no_field_hides_an_option_of_the_verb() -> None:
 
 def test_every_name_has_its_near_misses() -> None:
     """A misspelt head, level, encoder, model or stage is answered with the one that was meant."""
-    assert unknown_head(TrainConfig(head="slac"))[0].endswith("; did you mean slca?")
+    assert unknown_head("slac")[0].endswith("; did you mean slca?")
     assert "no model 'resnt50'; it knows resnet50, " in backbone_problems("resnt50")[0]
     with pytest.raises(ConfigError, match=r"block:0 to block:11; did you mean neck\?"):
         parse_levels("nekc", encoder_spec("vit_b"))

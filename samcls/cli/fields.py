@@ -122,6 +122,6 @@ def _help(default: Any, known: Option) -> str:
     return f"{said} [default: {shown}]"
 
 
-def _split(text: str) -> list[str]:
+def _split(text: str) -> tuple[str, ...]:
     """The entries of a comma-separated list; none of an empty text."""
-    return [part.strip() for part in text.split(",")] if text.strip() else []
+    return tuple(part.strip() for part in text.split(",")) if text.strip() else ()

@@ -32,7 +32,7 @@ PACKAGE = Path(__file__).parents[3] / "samcls"
 
 # Where a kind of head may be named outside learn/heads, and why.
 NAMED = {
-    "config.py": "the default, and the documentation of its options",
+    "learn/settings.py": "the default, and the documentation of its options",
     "cli/learn.py": "help",
     "bench/guided.py": "the bench of that head",
     "bench/train.py": "the bench of that head",
@@ -77,7 +77,8 @@ def test_a_new_head_is_one_file_and_one_line(
 
 def test_an_unknown_head_is_told_what_there_is() -> None:
     """And it is read for as most heads are, so that all else that is wrong is said with it."""
-    assert unknown_head("slco") == [f"unknown head slco; known heads: {known_heads()}"]
+    said = f"unknown head slco; known heads: {known_heads()}; did you mean slca?"
+    assert unknown_head("slco") == [said]
     assert known_heads().endswith("logistic, guided:<timm model>")
     with pytest.raises(ConfigError, match="unknown head slco"):
         head_class("slco")

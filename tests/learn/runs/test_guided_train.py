@@ -185,14 +185,13 @@ CHILD = """
 import sys
 
 from samcls.config import load_toml
-from samcls.learn.settings import TrainConfig
 from samcls.learn.fit import loop
 from samcls.learn.runs.train import train
 from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 
 def loaded(line):
-    encoders = ("samcls.encode", "samcls.data", "segment_anything")
+    encoders = ("samcls.encode", "samcls.data.images", "segment_anything")
     print([name for name in sys.modules if name.startswith(encoders)], flush=True)
 
 loop.CHECKPOINT_SECONDS = 0.0
