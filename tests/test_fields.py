@@ -16,9 +16,9 @@ from samcls.encode.options import ExtractOptions
 from samcls.encode.registry import encoder_module
 from samcls.encode.specs import encoder_spec, parse_levels
 from samcls.errors import ConfigError
-from samcls.learn.heads.registry import unknown_head
 from samcls.learn.heads.guided.backbone import backbone_problems
 from samcls.learn.heads.guided.net import paired_levels
+from samcls.learn.heads.registry import unknown_head
 from samcls.learn.settings import TrainConfig
 from samcls.sweep.space import load_space, parse_space
 
