@@ -74,7 +74,7 @@ def test_several_seeds_are_shown_as_mean_and_spread(store: Path, tmp_path: Path)
     """`--seeds` ends with a table of means, keeps each run, and exits with 0."""
     done = samcls("train", store, tmp_path / "runs", "--seeds", "2", "--epochs", "2")
     assert done.returncode == 0, done.stderr
-    assert "mean of 2 runs" in done.stdout
+    assert "each of these 2 runs scored the test split once; figures are their means" in done.stdout
     assert len(list((tmp_path / "runs").glob("*/COMPLETE"))) == 2
 
 

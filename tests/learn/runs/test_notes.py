@@ -17,7 +17,7 @@ from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore, RowTable
 
 MakeStore = Callable[..., FeatureStore]
-QUICK = TrainConfig(epochs=1, bootstrap=0)
+QUICK = TrainConfig(epochs=1, intervals=0)
 
 
 def with_pictures(store: FeatureStore, same: dict[int, int]) -> FeatureStore:
@@ -116,12 +116,12 @@ def test_the_positive_class_is_a_choice(make_store: MakeStore, tmp_path: Path) -
     assert turned.tasks == {"malignancy": ("malignant", "benign")}
     assert turned.labels.tolist() == (1 - usual.labels).tolist()
     assert turned.splits == usual.splits
-    config = TrainConfig(epochs=2, bootstrap=0, positive=("malignancy=benign",))
+    config = TrainConfig(epochs=2, intervals=0, positive=("malignancy=benign",))
     result = train(store, config, tmp_path / "run")
     assert result.notes[-1].endswith("of task malignancy are of class benign")
     run = load_run(tmp_path / "run")
     assert run.tasks == {"malignancy": ("malignant", "benign")}
-    plain = train(store, TrainConfig(epochs=2, bootstrap=0))
+    plain = train(store, TrainConfig(epochs=2, intervals=0))
     first, second = result.baselines["logistic"]["test"], plain.baselines["logistic"]["test"]
     assert first["sensitivity"] == pytest.approx(second["specificity"])
     assert first["auc"] == pytest.approx(second["auc"])
