@@ -21,7 +21,7 @@ def test_workers_of_another_version_are_refused(monkeypatch: pytest.MonkeyPatch)
     """A worker with another samcls is named with both versions before any work begins."""
     monkeypatch.setattr("samcls.cluster.__version__", "99")
     with (
-        LocalCluster(n_workers=1, processes=False, dashboard_address=None) as cluster,
+        LocalCluster(n_workers=1, processes=False, dashboard_address=":0") as cluster,
         pytest.raises(RunError, match=r"has samcls .*, this machine 99; install the same version"),
         connected(cluster.scheduler_address),
     ):

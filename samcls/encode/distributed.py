@@ -83,7 +83,7 @@ def client_for(
         return
     with (
         LocalCluster(
-            n_workers=workers, threads_per_worker=1, dashboard_address=None, silence_logs=50
+            n_workers=workers, threads_per_worker=1, dashboard_address=":0", silence_logs=50
         ) as cluster,
         Client(cluster) as client,
     ):
@@ -129,7 +129,8 @@ def encode_shards(
     ]
     futures = client.map(_try_shard, shards, pure=False, retries=_RETRIES)
     try:
-        for future in as_completed(futures):
+        # the client of a caller's own `with Client()` would lend its event loop otherwise
+        for future in as_completed(futures, loop=client.loop):
             batch = result_of(future, f"a shard failed {_RETRIES + 1} times")
             if isinstance(batch, SamclsError):
                 raise batch

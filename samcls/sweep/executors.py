@@ -158,7 +158,8 @@ class _OnDask(Executor):
         futures = self._client.map(_attempt, [work] * len(items), items, pure=False, retries=DEATHS)
         numbers = {future.key: number for number, future in enumerate(futures)}
         try:
-            for future in as_completed(futures):
+            # the client of a caller's own `with Client()` would lend its event loop otherwise
+            for future in as_completed(futures, loop=self._client.loop):
                 found = future.exception() if future.status == "error" else result_of(future, "")
                 yield items[numbers[future.key]], found
         finally:

@@ -29,7 +29,7 @@ def test_train_and_compare(make_store: MakeStore, tmp_path: Path) -> None:
     seeds = samcls("compare", tmp_path / "b", tmp_path / "b", tmp_path / "b")
     assert "means over 2 seeds" in seeds.stdout
     assert "p seeds" in seeds.stdout
-    assert "malignancy: A and C, 12 images of split test" in seeds.stdout
+    assert "malignancy: A and C, 12 images of 6 groups of split test" in seeds.stdout
     wrong = samcls("train", store, tmp_path / "c", "--folds", 1)
     assert wrong.returncode == 2
     assert "--folds is 1; expected 0 (the stored splits) or at least 2" in wrong.stderr
