@@ -28,9 +28,9 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def store(pictures: Path) -> Path:
-    manifest = pictures.parent / "manifest.csv"
-    path = pictures.parent / "features.zarr"
+def store(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("extracted")
+    manifest, path = folder / "manifest.csv", folder / "features.zarr"
     assert samcls("manifest", "folder", pictures, manifest).returncode == 0
     assert samcls("extract", manifest, path, *EXTRACT).returncode == 0
     return path

@@ -153,8 +153,10 @@ def write_attributes(keys: Keys, attributes: Mapping[str, Any], arrays: Mapping[
         files[f"{name}/{ROOT}"] = found = parsed(keys, f"{name}/{ROOT}")
         if (problem := array_problem(root, name, found)) is not None:
             raise ValueError(f"{name}/{ROOT} {problem}")
-    # cut off between the two, a restored copy tells of an unfinished update rather than hides it
-    if root.updating:
+    before = (parsed(keys, ROOT) or {}).get("attributes") or {}
+    # cut off between the two, a restored copy tells of an unfinished update rather than hides it, and
+    # a store that is being made is never one that differs from its copy
+    if root.updating or set(before) == {CREATED_BY}:
         _write_json(keys, ROOT, group)
         _save_copies(keys, files)
     else:

@@ -1,36 +1,13 @@
 """Executors: every item ends, whatever becomes of the process that works on it."""
 
 import os
-import signal
-import time
 from pathlib import Path
 
 import pytest
+from support.work import die, die_once, square
 
 from samcls.errors import RunError
 from samcls.sweep.executors import executor_for, workers_here
-
-
-def square(number: int) -> int:
-    if number < 0:
-        raise ValueError(f"got {number}, expected at least 0")
-    return number**2
-
-
-def die_once(path: str) -> str:
-    """Die the first time, in a way that no handler sees."""
-    mark = Path(path)
-    if not mark.exists():
-        mark.touch()
-        os.kill(os.getpid(), signal.SIGKILL)
-    return path
-
-
-def die(number: int) -> int:
-    if number == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(0.05)
-    return number
 
 
 @pytest.mark.parametrize("workers", [1, 2])
