@@ -2,7 +2,7 @@
 
 float16 keeps 11 significant bits, so a channel whose mean is large beside its standard deviation loses its
 detail without any error. A sample of finished rows is read back, so that resumed and spread extracts are
-judged alike: some 0.2 s for five levels of ViT-B at window 4, whatever the number of images.
+judged alike, and the cost does not grow with the number of images.
 """
 
 from dataclasses import dataclass
