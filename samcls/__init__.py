@@ -31,7 +31,7 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-_HOMES = {
+HOMES = {
     "SLCAClassifier": "samcls.learn.estimator",
     "read_manifest": "samcls.data.manifest",
     "sweep": "samcls.sweep.call",
@@ -43,7 +43,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(
             f"module 'samcls' has no attribute {name!r}; it has {', '.join(__all__)}"
         )
-    return getattr(import_module(_HOMES.get(name, "samcls.api")), name)
+    return getattr(import_module(HOMES.get(name, "samcls.api")), name)
 
 
 def __dir__() -> list[str]:

@@ -135,7 +135,7 @@ def train(
 
 
 def _options(options: ExtractOptions | None, settings: Mapping[str, Any]) -> ExtractOptions:
-    """The options with the settings in their place; levels may be a list of names."""
+    """Return the options with the settings in their place; levels may be a list of names."""
     known = [f.name for f in fields(ExtractOptions)]
     for name in settings:
         if name not in known:
@@ -148,7 +148,7 @@ def _options(options: ExtractOptions | None, settings: Mapping[str, Any]) -> Ext
 
 
 def _config(config: TrainConfig | str | Path | None, settings: Mapping[str, Any]) -> TrainConfig:
-    """The config with the settings in its place; a text names the entries of a list by commas."""
+    """Return the config with the settings in its place; a text names the entries of a list by commas."""
     base = load_toml(TrainConfig, config) if isinstance(config, str | Path) else config
     base = base or TrainConfig()
     lists = {name for name, value in vars(base).items() if isinstance(value, tuple)}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = ["cancel", "connected", "result_of"]
 
 PATIENCE = "15s"  # for a scheduler to answer
-_FORM = "expected an address such as tcp://host:8786"
+FORM = "expected an address such as tcp://host:8786"
 
 
 @contextmanager
@@ -25,8 +25,8 @@ def connected(address: str, log: Callable[[str], None] = lambda _: None) -> Iter
     """Connect to a scheduler whose workers have this version of samcls.
 
     Args:
-        address: of the scheduler.
-        log: called with a sentence where it has no worker yet.
+        address: Of the scheduler.
+        log: Called with a sentence where it has no worker yet.
 
     Raises:
         ConfigError: the address is none.
@@ -45,7 +45,7 @@ def connected(address: str, log: Callable[[str], None] = lambda _: None) -> Iter
             f"no Dask scheduler answers at {address}: {error}. Start one with: dask scheduler"
         ) from error
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"{address!r} is no Dask scheduler's: {error}; {_FORM}") from error
+        raise ConfigError(f"{address!r} is no Dask scheduler's: {error}; {FORM}") from error
     try:
         _check_workers(client, address, log)
         yield client
@@ -66,8 +66,8 @@ def result_of(future: Any, what: str) -> Any:
     """Return a finished task's result.
 
     Args:
-        future: that `as_completed` gave.
-        what: failed if it did, for the message.
+        future: That `as_completed` gave.
+        what: Failed if it did, for the message.
 
     Raises:
         RunError: the task failed, or its scheduler is gone.

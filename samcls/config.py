@@ -103,7 +103,7 @@ def option(
     below: Limit = None,
     **more: Any,
 ) -> T:
-    """A field of a `Config` with all that is known of it.
+    """Return a field of a `Config` with all that is known of it.
 
     Args:
         default: The value where none is given. A field that may be None must default to None, since
@@ -202,7 +202,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def to_toml(config: Config) -> str:
-    """The TOML text that `load_toml` reads back as an equal value; unset fields are left out."""
+    """Return the TOML text that `load_toml` reads back as an equal value; unset fields are left out."""
     lines = [f"{name} = {_toml(v)}\n" for name, v in to_dict(config).items() if v is not None]
     return "".join(lines)
 
@@ -221,7 +221,7 @@ def digest(config: Config) -> str:
 
 
 def options_of(cls: type) -> dict[str, Option]:
-    """What is known of each field, by name, in the class's order."""
+    """Return what is known of each field, by name, in the class's order."""
     return {f.name: f.metadata.get("option", PLAIN) for f in fields(cls)}
 
 
@@ -244,7 +244,7 @@ def defaults_of(cls: type[Config], *roles: Role) -> dict[str, Any]:
 
 
 def present_name(cls: type[Config], name: str) -> str:
-    """A field's name of today, where a former one is given."""
+    """Return a field's name of today, where a former one is given."""
     former = (now for now, known in options_of(cls).items() if known.former == name)
     return next(former, name)
 
@@ -259,7 +259,7 @@ def _report(where: str, problems: list[str]) -> str:
 
 
 def _examine(cls: type[Config], values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-    """The values converted to their fields' types, and a sentence for each that cannot be."""
+    """Return the values converted to their fields' types, and a sentence for each that cannot be."""
     hints = get_type_hints(cls)
     known = options_of(cls)
     parsed: dict[str, Any] = {}
@@ -284,7 +284,7 @@ def _unknown(name: str, known: list[str]) -> str:
 
 
 def _convert(hint: Any, value: Any) -> Any:
-    """The value as the type asked for; a TypeError's text says what was expected."""
+    """Return the value as the type asked for; a TypeError's text says what was expected."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in {Union, UnionType}:
         inner = next(a for a in arguments if a is not NoneType)
@@ -309,7 +309,7 @@ def _convert(hint: Any, value: Any) -> Any:
 
 
 def _outside(value: Any, rules: Option) -> list[str]:
-    """What of the range, finiteness and distinctness rules the value breaks."""
+    """Return what of the range, finiteness and distinctness rules the value breaks."""
     wrong = []
     if isinstance(value, float) and not math.isfinite(value):
         return [f"got {value}, expected a finite number"]

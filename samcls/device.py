@@ -20,7 +20,7 @@ TRAINED_ON = ("cpu", "cuda")
 
 
 def choose_device(name: str, *, training: bool = False) -> torch.device:
-    """The device; `auto` is the GPU where there is one.
+    """Return the device; `auto` is the GPU where there is one.
 
     Args:
         name: `auto`, `cpu`, `cuda`, `cuda:1` or any name that torch knows.
@@ -50,7 +50,7 @@ def multiplies_bfloat16(device: torch.device) -> bool:
 
 
 def training_dtype(asked: Precision, device: torch.device) -> torch.dtype:
-    """What training's matrix products run in.
+    """Return what training's matrix products run in.
 
     Args:
         asked: `auto` is bfloat16 on GPUs that multiply it natively, and float32 elsewhere.

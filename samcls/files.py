@@ -48,13 +48,13 @@ def to_json(value: Any) -> bytes:
 
 
 def few(names: Iterable[object], most: int = 5) -> str:
-    """The first few names, and how many more there are: `a, b, c and 4 more`."""
+    """Return the first few names, and how many more there are: `a, b, c and 4 more`."""
     named = [str(name) for name in names]
     more = f" and {len(named) - most} more" if len(named) > most else ""
     return ", ".join(named[:most]) + more
 
 
 def meant(name: str, known: Iterable[str]) -> str:
-    """What an unknown name was meant for, to end a sentence with: `; did you mean neck?`, or nothing."""
+    """Return what an unknown name was meant for, to end a sentence with: `; did you mean neck?`, or nothing."""
     near = difflib.get_close_matches(name, list(known), n=1)
     return f"; did you mean {near[0]}?" if near else ""

@@ -33,9 +33,9 @@ def valid_cells(
     """Mark the map cells that show any picture.
 
     Args:
-        valid: height and width of the picture in encoder-input pixels, for each image.
-        grid: map height and width, in cells.
-        patch: side of a cell, in encoder-input pixels.
+        valid: Height and width of the picture in encoder-input pixels, for each image.
+        grid: Map height and width, in cells.
+        patch: Side of a cell, in encoder-input pixels.
     """
     extent = torch.tensor(valid, dtype=torch.int64).reshape(-1, 2)
     rows = torch.arange(grid[0]) * patch < extent[:, :1]
@@ -46,7 +46,7 @@ def valid_cells(
 def window_sums(
     values: Float[Tensor, "*lead row col"], window: int
 ) -> Float[Tensor, "*lead down across"]:
-    """Sums over windows of window x window cells; the last ones are smaller where it does not divide.
+    """Return sums over windows of window x window cells; the last ones are smaller where it does not divide.
 
     Args:
         values: Three or four axes.
@@ -67,9 +67,9 @@ def pool_valid(
     one is smaller.
 
     Args:
-        maps: any floating type.
-        cells: from `valid_cells`.
-        window: side of a window, in cells.
+        maps: Any floating type.
+        cells: From `valid_cells`.
+        window: Side of a window, in cells.
 
     Returns:
         float32.
@@ -127,7 +127,7 @@ def masked_mean(
 def to_tokens(
     maps: Float[Tensor, "image channel row col"],
 ) -> Float[Tensor, "image token channel"]:
-    """Maps as tokens, row by row, contiguous."""
+    """Return maps as tokens, row by row, contiguous."""
     return maps.flatten(2).transpose(1, 2).contiguous()
 
 

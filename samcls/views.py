@@ -13,7 +13,7 @@ from samcls.errors import ConfigError
 __all__ = ["VIEW_SETS", "symmetry", "transform", "view_names"]
 
 # Each view is a quarter-turn count, counter-clockwise, after an optional mirroring left to right.
-_VIEWS = {
+VIEWS = {
     "identity": (0, False),
     "rot90": (1, False),
     "rot180": (2, False),
@@ -24,7 +24,7 @@ _VIEWS = {
     "antitranspose": (3, True),
 }
 
-VIEW_SETS = {"none": ("identity",), "flip": ("identity", "flip"), "d4": tuple(_VIEWS)}
+VIEW_SETS = {"none": ("identity",), "flip": ("identity", "flip"), "d4": tuple(VIEWS)}
 
 
 def view_names(views: str) -> tuple[str, ...]:
@@ -44,9 +44,9 @@ def symmetry(view: str) -> tuple[int, bool]:
     Raises:
         ConfigError: there is no such view.
     """
-    if view not in _VIEWS:
-        raise ConfigError(f"unknown view {view!r}; expected one of {', '.join(_VIEWS)}")
-    return _VIEWS[view]
+    if view not in VIEWS:
+        raise ConfigError(f"unknown view {view!r}; expected one of {', '.join(VIEWS)}")
+    return VIEWS[view]
 
 
 def transform(image: UInt8[np.ndarray, "row col 3"], view: str) -> UInt8[np.ndarray, "_ _ 3"]:

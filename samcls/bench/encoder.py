@@ -37,11 +37,11 @@ def bench_encoder(
 
     Args:
         encoder: `vit_t`, `vit_b`, `vit_l` or `vit_h`.
-        size: side of the input, in pixels.
-        batch: images encoded together.
-        repeats: timings of each, of which the shortest counts.
-        device: as for extract.
-        log: called with a line before each measurement.
+        size: Side of the input, in pixels.
+        batch: Images encoded together.
+        repeats: Timings of each, of which the shortest counts.
+        device: As for extract.
+        log: Called with a line before each measurement.
     """
     where = choose_device(device)
     spec = encoder_spec(encoder)
@@ -80,8 +80,8 @@ def bench_extract(manifest: Manifest, options: ExtractOptions) -> Bench:
     the encoder alone gets one batch over and over.
 
     Args:
-        manifest: the images.
-        options: as for extract.
+        manifest: The images.
+        options: As for extract.
     """
     encoder = open_encoder(options)
     batch = options.batch or default_batch(encoder)

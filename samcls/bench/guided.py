@@ -94,7 +94,7 @@ def bench_guided(
 
 
 def _shape(encoder: str, window: int, size: int) -> Shape:
-    """What an encoder's store gives a network whose images have a size."""
+    """Return what an encoder's store gives a network whose images have a size."""
     spec = encoder_spec(encoder)
     side = -(-spec.input_size // (PATCH * window))
     return Shape(
@@ -107,7 +107,7 @@ def _shape(encoder: str, window: int, size: int) -> Shape:
 
 
 def _counted(config: TrainConfig, shape: Shape) -> Iterator[BenchRow]:
-    """A network's rows, and the least reduction that keeps its gates within the limits."""
+    """Return a network's rows, and the least reduction that keeps its gates within the limits."""
     label = f"{config.head.removeprefix(GUIDED)} at {shape.pixels}"
     cost = cost_of_network(config, shape)
     yield measure(f"{label}: parameters", cost.parameters / 1e6, "M")
@@ -160,7 +160,7 @@ def _timed(
 
 
 def _compiled(config: TrainConfig, shape: Shape, steps: int, device: str) -> Iterator[BenchRow]:
-    """A compiled step beside one that is not, with and without gates, and what comes before it."""
+    """Return a compiled step beside one that is not, with and without gates, and what comes before it."""
     features = _features(shape, config.batch_size, choose_device(device, training=True))
     label = _label(config, shape.pixels)
     controls: tuple[tuple[Control, str], ...] = (("plain", "plain"), ("none", "gated by SLCA"))
@@ -184,7 +184,7 @@ def _label(config: TrainConfig, size: int) -> str:
 
 
 def _step_seconds(config: TrainConfig, shape: Shape, steps: int, device: str) -> dict[str, float]:
-    """The shortest step of the plain network and of the gated ones."""
+    """Return the shortest step of the plain network and of the gated ones."""
     features = _features(shape, config.batch_size, choose_device(device, training=True))
     controls: tuple[Control, ...] = ("plain", "none", "se")
     training = [NetworkTrainer(features, replace(config, control=name)) for name in controls]

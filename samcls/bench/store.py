@@ -28,11 +28,11 @@ __all__ = ["bench_store"]
 
 Features = Float[np.ndarray, "image view channel row col"]
 
-_BATCH = 64  # rows of one shuffled read
-_DRAWN = 512  # rows read in shuffled order: enough to tell, for those to whom it is slow
-_CEILING = "numpy.load"
-_PLAIN = "zarr-python"
-_DEFAULT_PIPELINE = "zarr.core.codec_pipeline.BatchedCodecPipeline"
+BATCH = 64  # rows of one shuffled read
+DRAWN = 512  # rows read in shuffled order: enough to tell, for those to whom it is slow
+CEILING = "numpy.load"
+PLAIN = "zarr-python"
+DEFAULT_PIPELINE = "zarr.core.codec_pipeline.BatchedCodecPipeline"
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ def bench_store(
     """Measure writing, reading, verifying and compressing.
 
     Args:
-        source: store whose features are used; noise by default.
-        megabytes: of feature values to work on.
-        repeats: of each measurement; the best counts.
-        folder: where to work; a temporary one by default. Everything made there is removed.
+        source: Store whose features are used; noise by default.
+        megabytes: Of feature values to work on.
+        repeats: Of each measurement; the best counts.
+        folder: Where to work; a temporary one by default. Everything made there is removed.
 
     Raises:
         StoreError: the source cannot be read.
@@ -96,7 +96,7 @@ def _formats(place: Path, features: Features, repeats: int) -> Iterator[BenchRow
     for name, kind in formats.items():
         rate = size / _best(kind.whole, repeats)
         ceiling = ceiling or rate
-        yield measure(f"read whole, {name}", rate, "GB/s", _CEILING, ceiling)
+        yield measure(f"read whole, {name}", rate, "GB/s", CEILING, ceiling)
     for what, orders in (
         ("in shard order", _spans(len(features), shard_rows)),
         ("shuffled", _shuffled(len(features))),
@@ -111,7 +111,7 @@ def _formats(place: Path, features: Features, repeats: int) -> Iterator[BenchRow
         }
         for name, rate in rates.items():
             same = name.partition(", ")[2]
-            baseline = f"{_PLAIN}, {same}" if f"{_PLAIN}, {same}" in rates else f"{_PLAIN}, none"
+            baseline = f"{PLAIN}, {same}" if f"{PLAIN}, {same}" in rates else f"{PLAIN}, none"
             yield measure(f"read {what}, {name}", rate, "GB/s", baseline, rates[baseline])
     for codec in ("none", DEFAULT_CODEC):
         path = place / f"{codec}.zarr"
@@ -129,11 +129,11 @@ def _formats(place: Path, features: Features, repeats: int) -> Iterator[BenchRow
 
 
 def _candidates(place: Path, features: Features) -> Mapping[str, _Format]:
-    found = {_CEILING: _one_file(place / "all.npy")}
+    found = {CEILING: _one_file(place / "all.npy")}
     for codec in ("none", DEFAULT_CODEC):
         found[f"samcls, {codec}"] = _ours(place / f"{codec}.zarr", codec)
     for codec in ("none", DEFAULT_CODEC):
-        found[f"{_PLAIN}, {codec}"] = _plain(place / f"plain-{codec}.zarr", codec)
+        found[f"{PLAIN}, {codec}"] = _plain(place / f"plain-{codec}.zarr", codec)
     found["one .npy an image"] = _files(place / "npy", len(features), "npy")
     found["one .pt an image"] = _files(place / "pt", len(features), "pt")
     hdf5 = _hdf5(place / "all.h5")
@@ -193,13 +193,13 @@ def _store(path: Path, features: Features, codec: str) -> FeatureStore:
 
 
 def _plain(path: Path, codec: str) -> _Format:
-    """The same layout and codec, written and read by zarr-python as it comes."""
+    """Return the same layout and codec, written and read by zarr-python as it comes."""
 
     def array() -> zarr.Array:  # type: ignore[type-arg]  # its parameter is zarr's own affair
         return zarr.open_array(path, path="features/late", mode="r")
 
     def read(rows: Int[np.ndarray, " image"] | None = None) -> np.ndarray:
-        with zarr.config.set({"codec_pipeline.path": _DEFAULT_PIPELINE}):
+        with zarr.config.set({"codec_pipeline.path": DEFAULT_PIPELINE}):
             opened = array()
             if rows is None:
                 return np.asarray(opened[:])
@@ -209,7 +209,7 @@ def _plain(path: Path, codec: str) -> _Format:
 
     def write(features: Features) -> None:
         like = zarr.open_array(path.with_name(f"{codec}.zarr"), path="features/late", mode="r")
-        with zarr.config.set({"codec_pipeline.path": _DEFAULT_PIPELINE}):
+        with zarr.config.set({"codec_pipeline.path": DEFAULT_PIPELINE}):
             copy = zarr.create_array(
                 path,
                 name="features/late",
@@ -293,7 +293,7 @@ def _spans(images: int, rows: int) -> list[np.ndarray]:
 
 def _shuffled(images: int) -> list[np.ndarray]:
     order = np.random.default_rng(0).permutation(images)
-    return [order[start : start + _BATCH] for start in range(0, min(images, _DRAWN), _BATCH)]
+    return [order[start : start + BATCH] for start in range(0, min(images, DRAWN), BATCH)]
 
 
 def _each(kind: _Format, orders: list[np.ndarray]) -> None:

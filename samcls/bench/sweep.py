@@ -144,7 +144,7 @@ def _group_rate(features: Features, config: TrainConfig, size: int) -> float:
 
 
 def _pass_seconds(features: Features, config: TrainConfig, size: int) -> tuple[float, float]:
-    """The shortest training pass of several heads, stacked by hand and by PyTorch's own means."""
+    """Return the shortest training pass of several heads, stacked by hand and by PyTorch's own means."""
     group = [replace(config, dropout=0.0, seed=seed) for seed in range(size)]
     trainer = trainer_of(features, group)
     shape, rows = shape_of(features), features.rows("train")
@@ -268,7 +268,7 @@ def _train_plainly(features: Features, config: TrainConfig) -> None:
 
 
 def _drawn_store(path: Path) -> str:
-    """A store of BreastMNIST's shape: 780 images, five levels of 4 x 4 tokens x 192 or 256."""
+    """Return a store of BreastMNIST's shape: 780 images, five levels of 4 x 4 tokens x 192 or 256."""
     generator = np.random.default_rng(0)
     names = ("patch", "early", "middle", "late", "neck")
     levels = {name: LevelShape(256 if name == "neck" else 192, 4, 4, 16) for name in names}

@@ -16,7 +16,7 @@ from typing import Any
 
 __all__ = ["Bench", "BenchRow", "describe_machine", "measure"]
 
-_PACKAGES = ("numpy", "torch", "zarr")
+PACKAGES = ("numpy", "torch", "zarr")
 
 
 def describe_machine() -> dict[str, Any]:
@@ -29,7 +29,7 @@ def describe_machine() -> dict[str, Any]:
         "memory_gb": _memory_gb(),
         "system": platform.platform(terse=True),
         "python": platform.python_version(),
-        "packages": {name: found for name in _PACKAGES if (found := _version(name))},
+        "packages": {name: found for name in PACKAGES if (found := _version(name))},
     }
 
 
@@ -60,11 +60,11 @@ class BenchRow:
     """One figure.
 
     Attributes:
-        measure: what was measured, unique within its table.
-        value: the figure.
-        unit: its unit, such as `GB/s` or `images/s`.
-        baseline: what it is compared with; none where it stands alone.
-        ratio: value divided by the baseline's value.
+        measure: What was measured, unique within its table.
+        value: The figure.
+        unit: Its unit, such as `GB/s` or `images/s`.
+        baseline: What it is compared with; none where it stands alone.
+        ratio: Value divided by the baseline's value.
     """
 
     measure: str
@@ -83,9 +83,9 @@ class Bench:
     """Everything that one `samcls bench` verb measured in one run.
 
     Attributes:
-        bench: name of the verb: `encoder`, `store`, `train`, `sweep` or `guided`.
-        rows: the figures, in the order in which they are shown.
-        machine: what they were measured on.
+        bench: Name of the verb: `encoder`, `store`, `train`, `sweep` or `guided`.
+        rows: The figures, in the order in which they are shown.
+        machine: What they were measured on.
     """
 
     bench: str

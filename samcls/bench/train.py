@@ -95,7 +95,7 @@ def _maps(images: int, channels: int, side: int, generator: torch.Generator) -> 
 
 
 def _features(maps: Tensor, window: int, generator: torch.Generator) -> Features:
-    """The maps pooled over the window, with random labels, all in the training split."""
+    """Return the maps pooled over the window, with random labels, all in the training split."""
     images, side = len(maps), maps.shape[2]
     parts = [
         pool(block.float(), torch.ones(len(block), side, side), window)
@@ -141,7 +141,7 @@ def _epochs(features: Features, config: TrainConfig) -> list[float]:
 
 
 def _full_epoch(maps: Tensor, features: Features, config: TrainConfig) -> float:
-    """The shortest epoch of the same head on whole maps, written as anyone would."""
+    """Return the shortest epoch of the same head on whole maps, written as anyone would."""
     head = _head(features, config)
     optimizer = torch.optim.AdamW(head.parameters(), config.learning_rate)
     labels = features.labels[:, 0]

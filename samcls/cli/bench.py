@@ -55,7 +55,7 @@ def _encoder(
     repeats: Annotated[int, typer.Option(help="Timings of each; the shortest counts.")] = 3,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> Outcome:
-    """The encoder against segment_anything itself: speed, distance, memory."""
+    """Measure the encoder against segment_anything itself: speed, distance, memory."""
     from samcls.bench.encoder import bench_encoder
 
     return shown(bench_encoder(encoder, size, batch, repeats, device, say))
@@ -68,7 +68,7 @@ def _extract(
     precision: Annotated[str, typer.Option(help="As for extract.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
 ) -> Outcome:
-    """A whole extract, with random weights, against the encoder alone; leaves nothing behind."""
+    """Measure a whole extract, with random weights, against the encoder alone; leaves nothing behind."""
     from dataclasses import replace
 
     from samcls.bench.encoder import bench_extract
@@ -91,7 +91,7 @@ def _train(
         float | None, typer.Option(help="Encoder's images a second; by default vit_t's, measured.")
     ] = None,
 ) -> Outcome:
-    """An epoch of SLCA on full maps, pooled, streamed, and with the encoder in the loop."""
+    """Measure an epoch of SLCA on full maps, pooled, streamed, and with the encoder in the loop."""
     from samcls.bench.train import bench_train
 
     return shown(bench_train(side, channels, images, window, encoder_rate, say))
@@ -103,7 +103,7 @@ def _store(
     ] = None,
     megabytes: Annotated[int, typer.Option(help="Size of the payload.")] = 256,
 ) -> Outcome:
-    """This store against zarr-python alone, one file an image, HDF5 and numpy.load."""
+    """Measure this store against zarr-python alone, one file an image, HDF5 and numpy.load."""
     from samcls.bench.store import bench_store
 
     return shown(bench_store(store, megabytes))
@@ -117,7 +117,7 @@ def _sweep(
     epochs: Annotated[int, typer.Option(min=1, help="Of every run.")] = 30,
     workers: Annotated[int, typer.Option(min=1, help="Processes of the sweep.")] = 2,
 ) -> Outcome:
-    """Runs a minute of a sweep, a plain loop, GridSearchCV, and a process for each run."""
+    """Measure runs a minute of a sweep, a plain loop, GridSearchCV, and a process for each run."""
     from samcls.bench.sweep import bench_sweep
 
     return shown(bench_sweep(store, configurations, epochs, workers, say))
@@ -140,7 +140,7 @@ def _guided(
         bool, typer.Option("--compile", help="Time compiled networks too; minutes on a CPU.")
     ] = False,
 ) -> Outcome:
-    """What SLCA's gates add to image networks, and a training step with and without them."""
+    """Measure what SLCA's gates add to image networks, and a training step with and without them."""
     from samcls.bench.guided import bench_guided
 
     named = [name.strip() for name in networks.split(",") if name.strip()]

@@ -34,7 +34,7 @@ def _sources() -> None:
 
 
 def _list() -> Outcome:
-    """The known checkpoints, and which of them are on this machine."""
+    """List the known checkpoints, and which of them are on this machine."""
     from samcls.encode.weights import listing
 
     found = listing()

@@ -121,7 +121,7 @@ def _opened(store: str) -> Any:
 
 
 def _settings(path: Path | None, given: dict[str, Any]) -> TrainConfig:
-    """The file's settings with those given on the command line in their place."""
+    """Return the file's settings with those given on the command line in their place."""
     base = to_dict(load_toml(TrainConfig, path)) if path else {}
     return parse(TrainConfig, {**base, **given}, "the options")
 

@@ -24,5 +24,5 @@ STRICT = typer.Option(
 
 
 def names(text: str | None) -> list[str] | None:
-    """The entries of a comma-separated option; None where it was not given."""
+    """Return the entries of a comma-separated option; None where it was not given."""
     return None if text is None else [part.strip() for part in text.split(",")]

@@ -31,7 +31,7 @@ __all__ = [
     "verb",
 ]
 
-_AS_JSON = Annotated[
+AS_JSON = Annotated[
     bool, typer.Option("--json", help="Print exactly one JSON object on standard output.")
 ]
 
@@ -79,11 +79,11 @@ def verb(function: Callable[..., Outcome]) -> Callable[..., None]:
     # typer reads options from the signature, so --json is added there once for every verb
     own = inspect.signature(function)
     option = inspect.Parameter(
-        "as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=_AS_JSON
+        "as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=AS_JSON
     )
     parameters = [*own.parameters.values(), option]
     command.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
-    command.__annotations__ = {**function.__annotations__, "as_json": _AS_JSON}
+    command.__annotations__ = {**function.__annotations__, "as_json": AS_JSON}
     return command
 
 

@@ -32,7 +32,7 @@ class Sources(TyperGroup):
         return list(SOURCES)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """The command of a source."""
+        """Return the command of a source."""
         del ctx
         from samcls.data.sources import SOURCES
 
@@ -44,7 +44,7 @@ class Sources(TyperGroup):
 
 
 def source_verb(source: Callable[..., "Summary"]) -> Callable[..., Outcome]:
-    """A function for typer that calls a source and shows the summary of its manifest.
+    """Return a function for typer that calls a source and shows the summary of its manifest.
 
     What the source needs becomes an argument and each keyword an option, with the help, and where
     it is named otherwise the name, that stand in its annotation.
@@ -64,7 +64,7 @@ def source_verb(source: Callable[..., "Summary"]) -> Callable[..., Outcome]:
 
 
 def _parameter(one: inspect.Parameter, annotation: Any) -> inspect.Parameter:
-    """A parameter of a source as typer reads it."""
+    """Return a parameter of a source as typer reads it."""
     kind, *names, text = typing.get_args(annotation)
     kinds = {str | Path: Path, Sequence[str]: list[str]}
     default = list(one.default) if isinstance(one.default, tuple) else one.default

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-_SHOWN_FAILURES = 10
+SHOWN_FAILURES = 10
 
 
 def register(app: typer.Typer) -> None:
@@ -109,7 +109,7 @@ def _extract(
 
 
 def _tasks_of(manifest: "Manifest") -> list[str]:
-    """What will be learned of a manifest, what will not, and what is doubtful about its labels."""
+    """Print what will be learned of a manifest, what will not, and what is doubtful about its labels."""
     from samcls.data.labels import labelled
     from samcls.data.manifest import SPLITS
 
@@ -158,10 +158,10 @@ def _planned(images: int, options: ExtractOptions) -> Outcome:
 
 
 def _list_failures(failures: tuple[tuple[str, str], ...]) -> None:
-    for image, reason in failures[:_SHOWN_FAILURES]:
+    for image, reason in failures[:SHOWN_FAILURES]:
         say(f"failed: {image}: {reason}")
-    if len(failures) > _SHOWN_FAILURES:
-        say(f"... and {len(failures) - _SHOWN_FAILURES} more; --json lists them all")
+    if len(failures) > SHOWN_FAILURES:
+        say(f"... and {len(failures) - SHOWN_FAILURES} more; --json lists them all")
 
 
 def _warn_untrained(encoder: str, random_weights: bool = False) -> None:
@@ -176,7 +176,7 @@ def _demo(
     images: Annotated[int, typer.Option(help="Number of phantoms.")] = 300,
     seed: Annotated[int, typer.Option(help="Of the phantoms.")] = 0,
 ) -> Outcome:
-    """The whole pipeline on built-in images with the built-in encoder; no download."""
+    """Run the whole pipeline on built-in images with the built-in encoder; no download."""
     from samcls.demo import run_demo
 
     with progress_bar("extract") as progress:

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-_SHOWN = 10
-_UNREADABLE = {"row array missing", "row array damaged", "row array misplaced"}
-_NOT_DAMAGE = {
+SHOWN = 10
+UNREADABLE = {"row array missing", "row array damaged", "row array misplaced"}
+NOT_DAMAGE = {
     "image changed": "To encode changed images again: samcls extract M.csv {} --changed encode",
     "image unreadable": "Images that cannot be read keep their features; put the files back",
     "not in the manifest": "To follow the manifest: samcls extract M.csv {} --removed keep",
@@ -117,7 +117,7 @@ def _verify(
 
     with progress_bar("verify", "shards") as progress:
         report = verify(store, progress=progress)
-    sound = not any(p.kind in {"metadata damaged", *_UNREADABLE} for p in report.problems)
+    sound = not any(p.kind in {"metadata damaged", *UNREADABLE} for p in report.problems)
     if manifest is not None:
         rows = read_manifest(manifest, root, missing=names(missing) or [])
         if sound:
@@ -149,7 +149,7 @@ def _verify(
 def _leaks(
     report: "VerifyReport", strict: bool
 ) -> tuple["VerifyReport", list[str], dict[str, Any]]:
-    """What stands in several splits: warnings, of which pictures are problems where that was asked."""
+    """Return what stands in several splits: warnings, of which pictures are problems where that was asked."""
     from samcls.encode.changes import leaks_in
     from samcls.store.feature_store import FeatureStore
     from samcls.store.verify import Problem
@@ -259,8 +259,8 @@ def _show(report: "VerifyReport") -> None:
         "--json",
     )
     kinds = {problem.kind for problem in report.problems}
-    advice = [_NOT_DAMAGE[kind].format(report.store) for kind in _NOT_DAMAGE if kind in kinds]
-    if kinds - set(_NOT_DAMAGE):
+    advice = [NOT_DAMAGE[kind].format(report.store) for kind in NOT_DAMAGE if kind in kinds]
+    if kinds - set(NOT_DAMAGE):
         repair = f"samcls store repair {report.store} --manifest M.csv"
         advice.append(f"To restore what can be, and have the rest encoded again: {repair}")
     for line in dict.fromkeys(advice):
@@ -268,7 +268,7 @@ def _show(report: "VerifyReport") -> None:
 
 
 def _list(lines: list[str], everything: str) -> None:
-    for line in lines[:_SHOWN]:
+    for line in lines[:SHOWN]:
         say(line)
-    if len(lines) > _SHOWN:
-        say(f"... and {len(lines) - _SHOWN} more; {everything} lists them all")
+    if len(lines) > SHOWN:
+        say(f"... and {len(lines) - SHOWN} more; {everything} lists them all")

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["register"]
 
-_SHOWN = 10  # rows of the leaderboard on the terminal; leaderboard.json holds all
+SHOWN = 10  # rows of the leaderboard on the terminal; leaderboard.json holds all
 
 
 def register(app: typer.Typer) -> None:
@@ -156,11 +156,11 @@ def _show_leaderboard(values: Mapping[str, Any], space: "Space") -> None:
                 f"{row['parameters']:,}",
                 *_settings(row["configuration"], space),
             ]
-            for row in rows[:_SHOWN]
+            for row in rows[:SHOWN]
         ],
     )
-    if len(rows) > _SHOWN:
-        typer.echo(f"... and {len(rows) - _SHOWN} more in {values['sweep']}/leaderboard.json")
+    if len(rows) > SHOWN:
+        typer.echo(f"... and {len(rows) - SHOWN} more in {values['sweep']}/leaderboard.json")
 
 
 def _show_winner(values: Mapping[str, Any]) -> None:
@@ -193,7 +193,7 @@ def _show_winner(values: Mapping[str, Any]) -> None:
 
 
 def _settings(configuration: Mapping[str, Any], space: "Space") -> list[str]:
-    """What was varied; a dash for what the configuration's own head knows nothing of."""
+    """Return what was varied; a dash for what the configuration's own head knows nothing of."""
     own = space.varied_for(configuration.get("head", ""))  # else it is the same for all
     return [_setting(configuration[key]) if key in own else "-" for key in space.varied]
 

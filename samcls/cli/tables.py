@@ -11,8 +11,8 @@ from samcls.learn.heads.controls import MEANINGS
 
 __all__ = ["show_comparison", "show_figures"]
 
-_EXTRA_P = {"p_holm": "p Holm", "seeds_p": "p seeds", "seeds_p_holm": "p seeds Holm"}
-_COMPARED = ("auc", "average_precision", "accuracy", "balanced_accuracy", "f1", "kappa", "brier")
+EXTRA_P = {"p_holm": "p Holm", "seeds_p": "p seeds", "seeds_p_holm": "p seeds Holm"}
+COMPARED = ("auc", "average_precision", "accuracy", "balanced_accuracy", "f1", "kappa", "brier")
 
 
 def show_figures(result: Mapping[str, Any]) -> None:
@@ -95,11 +95,11 @@ def show_comparison(result: Mapping[str, Any]) -> None:
 
 
 def _show_differences(figures: Mapping[str, Any], letter: str) -> None:
-    found = [(name, figures[name]) for name in _COMPARED]
+    found = [(name, figures[name]) for name in COMPARED]
     found = [(name, figure) for name, figure in found if figure["difference"] is not None]
     extra = [
         (key, title)
-        for key, title in _EXTRA_P.items()
+        for key, title in EXTRA_P.items()
         if any(figure.get(key) is not None for _, figure in found)
     ]
     columns = ["figure", "A", letter, f"A - {letter}", "95 % interval", "p"]
@@ -155,7 +155,7 @@ def _row(name: str, tables: Mapping[str, Any], task: str | None) -> list[str]:
 
 
 def _around(table: Mapping[str, Any], figure: str) -> str:
-    """A figure's spread over runs where there is one, else its interval."""
+    """Return a figure's spread over runs where there is one, else its interval."""
     spread = table.get(f"{figure}_std")
     return _pair(table.get(f"{figure}_interval")) if spread is None else f"± {spread:.3f}"
 

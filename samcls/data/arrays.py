@@ -38,7 +38,7 @@ BLOCK = 2**20  # values that are scaled at once
 MAX_RATIO = 100  # of a member's size to its compressed size, above BOMB_BYTES
 BOMB_BYTES = 2**30
 
-_LOCK = threading.Lock()
+LOCK = threading.Lock()
 
 
 def check_size(height: int, width: int, pixel_bytes: int = 1) -> None:
@@ -67,7 +67,7 @@ def check_size(height: int, width: int, pixel_bytes: int = 1) -> None:
 
 
 def choose(count: int, index: int | None, what: str) -> int:
-    """The page or frame meant, which need not be named where there is only one."""
+    """Return the page or frame meant, which need not be named where there is only one."""
     if index is None and count > 1:
         raise ImageError(f"it holds {count} {what}s: name one of 0..{count - 1} as its index")
     if index is not None and not 0 <= index < count:
@@ -199,7 +199,7 @@ def load_array(file: str, name: str) -> Shaped[np.ndarray, "..."]:
         ImageError: The file is no .npz, is damaged, or holds no such array.
     """
     stat = os.stat(file)  # noqa: PTH116 - a string, once for each row
-    with _LOCK:  # so that threads that miss at once decompress once
+    with LOCK:  # so that threads that miss at once decompress once
         found = _open(file, name, stat.st_mtime_ns, stat.st_size)
     if isinstance(found, str):
         raise ImageError(found)
@@ -231,7 +231,7 @@ def read_row(file: str, name: str, index: int | None) -> Shaped[np.ndarray, "...
 
 @functools.lru_cache(maxsize=4)
 def _open(file: str, name: str, modified: int, size: int) -> np.ndarray | str:  # noqa: ARG001 - cache keys
-    """The array, or the reason why there is none, kept so that no row tries a bad file again."""
+    """Return the array, or the reason why there is none, kept so that no row tries a bad file again."""
     try:
         with zipfile.ZipFile(file) as archive:
             names = [entry.removesuffix(".npy") for entry in archive.namelist()]

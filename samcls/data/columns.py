@@ -18,9 +18,9 @@ __all__ = ["RESERVED", "Header", "TaskColumn", "meta_column", "parse_header", "t
 REQUIRED = ("id", "path", "split")
 RESERVED = (*REQUIRED, "group", "index")
 
-_DECLARED = re.compile(r"(label|meta)\s*:\s*(.*)", re.IGNORECASE | re.DOTALL)
-_OPTIONS = re.compile(r"\[\s*(?:|ordinal|(?:ordinal\s*,\s*)?positive\s*=.*)\s*\]\Z", re.DOTALL)
-_MEANT = re.compile(r"\[\s*(ordinal|positive)\b[^\[]*\]\Z")
+DECLARED = re.compile(r"(label|meta)\s*:\s*(.*)", re.IGNORECASE | re.DOTALL)
+OPTIONS = re.compile(r"\[\s*(?:|ordinal|(?:ordinal\s*,\s*)?positive\s*=.*)\s*\]\Z", re.DOTALL)
+MEANT = re.compile(r"\[\s*(ordinal|positive)\b[^\[]*\]\Z")
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def parse_header(cells: Sequence[str], reserved: Iterable[str] = RESERVED) -> He
     plain: list[tuple[int, str]] = []
     problems: list[str] = []
     for place, cell in enumerate(names):
-        declared = _DECLARED.fullmatch(cell)
+        declared = DECLARED.fullmatch(cell)
         name = cell
         if cell in reserved:
             own.setdefault(cell, place)
@@ -129,8 +129,8 @@ def meta_column(name: str) -> str:
 
 
 def _task(text: str) -> tuple[TaskColumn, str]:
-    """A task's name and options, and what is wrong with them."""
-    found = _OPTIONS.search(text)
+    """Return a task's name and options, and what is wrong with them."""
+    found = OPTIONS.search(text)
     if found is None:
         if not text.endswith("]"):
             return TaskColumn(text), ""
@@ -166,7 +166,7 @@ def _twice(cells: Sequence[str], tasks: Sequence[str], meta: Sequence[str]) -> l
 
 
 def _undeclared(plain: Sequence[str], tasks: int, reserved: Sequence[str]) -> list[str]:
-    """What is wrong with columns that say not what they are."""
+    """Return what is wrong with columns that say not what they are."""
     problems = [
         f"column {name!r} is none of {', '.join(reserved)}; did you mean {name.lower()!r}?"
         for name in plain
@@ -175,7 +175,7 @@ def _undeclared(plain: Sequence[str], tasks: int, reserved: Sequence[str]) -> li
     problems += [
         f"column {name!r} has options but is not declared: expected label:{name}"
         for name in plain
-        if _MEANT.search(name)
+        if MEANT.search(name)
     ]
     if plain and len(plain) + tasks > 1:
         named = ", ".join(map(repr, plain))

@@ -1,7 +1,6 @@
 """PNG, JPEG, JPEG 2000 and PPM of other than 8 bits, whose low bits Pillow would drop.
 
-imagecodecs keeps them all (JPEG of 12 bits, lossless JPEG and JPEG-LS too). A 6-megapixel RGB picture of
-16 bits takes about 0.4 s, half of it for the scaling to 8.
+imagecodecs keeps them all (JPEG of 12 bits, lossless JPEG and JPEG-LS too).
 
     rgb = read_deep("png", Path("slide.png").read_bytes(), shape)
 """
@@ -38,7 +37,7 @@ def read_deep(kind: str, data: bytes, shape: Shape) -> UInt8[np.ndarray, "row co
         ImageError: It is too large, or of a form that cannot be shown.
     """
     check_size(shape.height, shape.width, shape.channels * (2 if shape.bits > 8 else 1))
-    values = _DECODERS[kind](data, shape)
+    values = DECODERS[kind](data, shape)
     if values.shape[:2] != (shape.height, shape.width):
         raise ImageError(
             f"it is damaged: its header promises {shape.height} x {shape.width} pixels, and "
@@ -66,7 +65,7 @@ def check_end(data: bytes) -> None:
 
 
 def decode_jpeg(data: bytes, shape: Shape) -> Shaped[np.ndarray, "row col *channel"]:
-    """A JPEG of any depth and process, its colours as they are stored where it is lossless."""
+    """Return a JPEG of any depth and process, its colours as they are stored where it is lossless."""
     import imagecodecs
 
     check_end(data)
@@ -125,7 +124,7 @@ def _decode_pnm(data: bytes, shape: Shape) -> Shaped[np.ndarray, "row col *chann
     return values.astype(np.uint16).reshape(shape.height, shape.width, shape.channels)
 
 
-_DECODERS = {
+DECODERS = {
     "png": _decode_png,
     "jpeg": decode_jpeg,
     "jp2": _decode_j2k,

@@ -1,8 +1,8 @@
 """One frame of a DICOM file, decoded.
 
-Of the pixels that one frame alone is read: some 10 ms for a CT slice of 512 x 512 and its window. For each
-compression there is one decoder, so that none fills in what another one refuses. Errors name their kind
-alone, since a decoder's text may quote the header.
+Of the pixels that one frame alone is read. For each compression there is one decoder, so that none
+fills in what another one refuses. Errors name their kind alone, since a decoder's text may quote
+the header.
 
     rgb = read_dicom(Path("ct.dcm"), 17)
 """
@@ -82,7 +82,7 @@ def read_dicom(file: Path, index: int | None) -> UInt8[np.ndarray, "row col 3"]:
 
 
 def _checked(header: Header, file: Path) -> int:
-    """The number of frames, once all that decoding needs to know is there and makes sense."""
+    """Return the number of frames, once all that decoding needs to know is there and makes sense."""
     dataset = header.dataset
     missing = [name for name in ("Rows", "Columns") if not number(dataset, name)]
     missing += [] if text(dataset, "PhotometricInterpretation") else ["PhotometricInterpretation"]
@@ -133,7 +133,7 @@ def _check_syntax(header: Header) -> None:
 
 @contextmanager
 def _pixel_source(header: Header, file: Path) -> Iterator[BinaryIO]:
-    """The file, or what it unpacks to, at the first byte of its pixels."""
+    """Open the file, or what it unpacks to, at the first byte of its pixels."""
     with file.open("rb") if header.body is None else io.BytesIO(header.body) as source:
         source.seek(header.start)
         yield source
@@ -142,7 +142,7 @@ def _pixel_source(header: Header, file: Path) -> Iterator[BinaryIO]:
 def _decode(
     header: Header, file: Path, index: int, count: int
 ) -> tuple[Shaped[np.ndarray, "..."], str]:
-    """Stored values of one frame, (row, col) or (row, col, 3), and their colour space."""
+    """Return stored values of one frame, (row, col) or (row, col, 3), and their colour space."""
     from pydicom.pixels.decoders.base import get_decoder
 
     dataset = header.dataset
@@ -194,7 +194,7 @@ def _decode(
 def _unpack_bits(
     header: Header, source: BinaryIO, index: int, shape: tuple[int, int]
 ) -> UInt8[np.ndarray, "row col"]:
-    """A frame of one bit a pixel, which may start in the middle of a byte."""
+    """Return a frame of one bit a pixel, which may start in the middle of a byte."""
     count = shape[0] * shape[1]
     skipped, first = (index * count) % 8, (index * count) // 8
     if header.vr == "OW" and not header.syntax.is_little_endian:
@@ -265,7 +265,7 @@ def _decode_lossless(frame: bytes, shape: Shape, space: str) -> Shaped[np.ndarra
 def _true_bits(
     values: Shaped[np.ndarray, "..."], stored: int, highest: int, *, signed: bool
 ) -> Shaped[np.ndarray, "..."]:
-    """The bits that are stored, alone: what lies above and below them belongs to overlays."""
+    """Return the bits that are stored, alone: what lies above and below them belongs to overlays."""
     size = 8 * values.dtype.itemsize
     if stored > size:
         return values

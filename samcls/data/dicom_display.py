@@ -39,7 +39,7 @@ class Table:
     bits: int
 
     def look_up(self, values: Shaped[np.ndarray, "row col"]) -> Shaped[np.ndarray, "row col"]:
-        """The entry of each value; those beyond the ends get the first and the last."""
+        """Return the entry of each value; those beyond the ends get the first and the last."""
         places = np.rint(values).astype(np.int64) - self.start
         found: np.ndarray = self.entries[np.clip(places, 0, len(self.entries) - 1)]
         return found
@@ -217,13 +217,13 @@ def _padding(
 
 
 def _as_stored(value: int, bits: int, kind: str) -> int:
-    """A number as the pixels hold it, where its own element has another sign or more bits."""
+    """Return a number as the pixels hold it, where its own element has another sign or more bits."""
     value %= 2**bits
     return value - 2**bits if kind == "i" and value >= 2 ** (bits - 1) else value
 
 
 def _table(dataset: Any, name: str, little_endian: bool, signed: bool) -> Table | None:
-    """The first table of a sequence; None where it is absent or blank."""
+    """Return the first table of a sequence; None where it is absent or blank."""
     items = present(dataset, name)
     if items is None:
         return None
@@ -236,7 +236,7 @@ def _table(dataset: Any, name: str, little_endian: bool, signed: bool) -> Table 
 def _build(
     descriptor: list[float | None], words: Shaped[np.ndarray, " word"], signed: bool
 ) -> Table:
-    """A table of which the descriptor says the entries, the first value and the bits."""
+    """Return a table of which the descriptor says the entries, the first value and the bits."""
     count, start, bits = _described(descriptor, signed)
     if len(words) < count <= 2 * len(words) and bits <= 8:
         words = words.astype("<u2").view(np.uint8)  # two entries a word, the low byte first
@@ -264,7 +264,7 @@ def _described(descriptor: list[float | None], signed: bool) -> tuple[int, int, 
 
 
 def _words(data: Any, little_endian: bool) -> Shaped[np.ndarray, " word"]:
-    """Data of a table as words, whether they were written as numbers or as bytes."""
+    """Return data of a table as words, whether they were written as numbers or as bytes."""
     if isinstance(data, bytes):
         data = data + b"\0" * (len(data) % 2)
         return np.frombuffer(data, "<u2" if little_endian else ">u2").astype(np.uint16)

@@ -1,7 +1,7 @@
 """The elements of a DICOM file before its pixels, and where those are.
 
-Only the elements named here are ever parsed: no name, date or number of a patient. Some 1 ms a file; the
-header of a file of many frames is kept for the next one. A blank element is an absent one.
+Only the elements named here are ever parsed: no name, date or number of a patient. The header of a
+file of many frames is kept for the next one. A blank element is an absent one.
 
     header = header_of(Path("ct.dcm"))
 """
@@ -102,7 +102,7 @@ def is_dicom(file: Path, head: bytes) -> bool:
 
 
 def count_frames(file: Path) -> int:
-    """Number of frames, 0 for a file without pixels.
+    """Return the number of frames, 0 for a file without pixels.
 
     Raises:
         ImageError: The file cannot hold as many frames as its header promises.
@@ -122,7 +122,7 @@ def count_frames(file: Path) -> int:
 
 
 def header_of(file: Path) -> Header:
-    """The header of a file, which is kept for its next frame.
+    """Return the header of a file, which is kept for its next frame.
 
     Raises:
         ImageError: The file is not DICOM, or its header is damaged.
@@ -192,7 +192,7 @@ def _parse(opened: BinaryIO) -> Header:
 
 
 def _inflated(opened: BinaryIO) -> bytes | None:
-    """The data set of a deflated file as it was before; None for all other files."""
+    """Return the data set of a deflated file as it was before; None for all other files."""
     from pydicom.filereader import read_file_meta_info
 
     head = opened.read(4096)
@@ -211,7 +211,7 @@ def _inflated(opened: BinaryIO) -> bytes | None:
 
 
 def present(dataset: Any, name: str) -> Any:
-    """An element's value; None where it is absent or blank, which mean the same."""
+    """Return an element's value; None where it is absent or blank, which mean the same."""
     if dataset is None or name not in dataset:
         return None
     value = dataset[name].value
@@ -223,7 +223,7 @@ def present(dataset: Any, name: str) -> Any:
 
 
 def text(dataset: Any, name: str) -> str | None:
-    """A word in capitals; None where it is absent or blank."""
+    """Return a word in capitals; None where it is absent or blank."""
     value = present(dataset, name)
     if value is not None and not isinstance(value, str) and hasattr(value, "__len__"):
         value = value[0]
@@ -231,7 +231,7 @@ def text(dataset: Any, name: str) -> str | None:
 
 
 def number(dataset: Any, name: str) -> float | None:
-    """The first number of an element that is not blank; None where there is none."""
+    """Return the first number of an element that is not blank; None where there is none."""
     found = [value for value in numbers(dataset, name) if value is not None]
     return found[0] if found else None
 
@@ -270,7 +270,7 @@ def bits_of(header: Header) -> tuple[int, int, int, bool]:
 
 
 def samples_of(dataset: Any) -> int:
-    """Samples a pixel; what the colour space has where the file does not say."""
+    """Return the samples a pixel; what the colour space has where the file does not say."""
     grey = text(dataset, "PhotometricInterpretation") in GREY
     return int(number(dataset, "SamplesPerPixel") or (1 if grey else 3))
 

@@ -1,7 +1,7 @@
 """What a file holds before it is decoded: DICOM or not, and how many pictures.
 
-Only headers are read: some 0.2 to 2 ms a file, whatever its size. The frames counted here are those that
-`read_image` takes an index of.
+Only headers are read, whatever a file's size. The frames counted here are those that `read_image`
+takes an index of.
 
     if holds_dicom(file): ...
     indices = range(frames_of(file))
@@ -30,7 +30,7 @@ def holds_dicom(path: str | Path) -> bool:
 
 
 def frames_of(path: str | Path) -> int:
-    """Number of pictures in a file: frames of a DICOM, GIF, WebP or PNG, pages of a TIFF, else 1.
+    """Return the number of pictures in a file: frames of a DICOM, GIF, WebP or PNG, pages of a TIFF, else 1.
 
     A DICOM file without pixels (a report, a DICOMDIR) holds 0. A file that cannot be read counts
     as one, so that it keeps a row that fails with its reason.

@@ -1,9 +1,9 @@
 """Image files to RGB to encoder frames.
 
-DICOM, TIFF and pictures deeper than 8 bits are read by modules of their own, all else here through Pillow.
-A file that is damaged, cut short, absurdly large or of another kind raises `ImageError` with the
-file's name and the reason; nothing is filled in. What the bytes say counts, not the suffix. Reading
-and framing one 256 x 256 JPEG at 256 pixels takes about 1.5 ms, a 6-megapixel one at 1024 some 150.
+DICOM, TIFF and pictures deeper than 8 bits are read by modules of their own, all else here through
+Pillow. A file that is damaged, cut short, absurdly large or of another kind raises `ImageError`
+with the file's name and the reason; nothing is filled in. What the bytes say counts, not the
+suffix.
 
     frame = make_frame(read_image("lesion.jpg"), 1024)
 """
@@ -99,7 +99,7 @@ def read_image(path: str, index: int | None = None) -> UInt8[np.ndarray, "row co
 
 
 def _reason(error: Exception) -> str:
-    """What went wrong, in words that tell damage from want of memory, disk or decoder."""
+    """Return what went wrong, in words that tell damage from want of memory, disk or decoder."""
     if isinstance(error, ImageError):
         return str(error)
     if isinstance(error, MemoryError):
@@ -172,7 +172,7 @@ def _read(path: str, index: int | None) -> UInt8[np.ndarray, "row col 3"]:
 
 
 def _read_deep(kind: str, file: Path, index: int | None) -> UInt8[np.ndarray, "row col 3"] | None:
-    """A picture whose low bits Pillow would drop; None for all others."""
+    """Return a picture whose low bits Pillow would drop; None for all others."""
     with file.open("rb") as opened:
         start = opened.read(2**16)
     find = {"png": png_shape, "jpeg": jpeg_shape, "jp2": j2k_shape, "pnm": pnm_shape}[kind]
@@ -191,7 +191,7 @@ def _read_deep(kind: str, file: Path, index: int | None) -> UInt8[np.ndarray, "r
 
 
 def _orientation(kind: str, data: bytes) -> int:
-    """The orientation that EXIF gives a PNG or JPEG which imagecodecs decoded."""
+    """Return the orientation that EXIF gives a PNG or JPEG which imagecodecs decoded."""
     exif = Image.Exif()
     if kind == "png":
         place = data.rfind(b"eXIf")
@@ -222,7 +222,7 @@ def _read_pillow(file: Path, index: int | None) -> UInt8[np.ndarray, "row col 3"
 
 
 def count_animation(file: Path) -> int:
-    """Number of frames of a file that Pillow opens, by its header."""
+    """Return the number of frames of a file that Pillow opens, by its header."""
     with Image.open(file, formats=FORMATS) as image:
         return _frames(image)
 

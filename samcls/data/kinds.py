@@ -98,7 +98,7 @@ def hush() -> None:
 
 
 def kind_of(head: bytes) -> str:
-    """The kind by a file's first bytes; "other" where Pillow may know it."""
+    """Return the kind by a file's first bytes; "other" where Pillow may know it."""
     if head[128:132] == b"DICM":
         return "dicom"
     found = [kind for mark, kind in SIGNATURES.items() if head.startswith(mark)]

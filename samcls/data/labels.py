@@ -33,14 +33,14 @@ __all__ = [
     "unused_missing",
 ]
 
-_NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,9})?")
-_MISSING = {
+NUMBER = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,9})?")
+MISSING = {
     *("nan", "na", "n/a", "#n/a", "n.a.", "<na>", "nat", "none", "null", "#null!", "nil"),
     *("-", "--", "?", "??", ".", "..", "_", "missing", "unknown", "notavailable", "unbekannt"),
 }
-_LONGEST = 30  # digits of a number that is still written out
-_SHOWN = 5
-_LISTED = 10  # classes whose counts a sentence names
+LONGEST = 30  # digits of a number that is still written out
+SHOWN = 5
+LISTED = 10  # classes whose counts a sentence names
 
 
 @dataclass(frozen=True)
@@ -91,13 +91,13 @@ def read_task(
 
 
 def canonical(text: str) -> str:
-    """The spelling of a class: a number's shortest one, any other text as it is."""
+    """Return the spelling of a class: a number's shortest one, any other text as it is."""
     number = _number(text)
     if number is None:
         return text
     if number == 0:
         return "0"
-    if abs(number.adjusted()) > _LONGEST:
+    if abs(number.adjusted()) > LONGEST:
         return str(_shortest(number)).lower()
     shown = format(number, "f")
     return shown.rstrip("0").rstrip(".") if "." in shown else shown
@@ -140,7 +140,7 @@ def positive_last(task: str, classes: Sequence[str], positive: str) -> tuple[tup
 
 
 def near_misses(name: str, known: Iterable[str]) -> str:
-    """A question after what was meant, to stand at the end of a sentence; else nothing."""
+    """Return a question after what was meant, to stand at the end of a sentence; else nothing."""
     known = list(known)
     alike = [one for one in known if _key(one) == _key(name)]
     near = alike or difflib.get_close_matches(name, known, n=1)
@@ -158,7 +158,7 @@ def doubtful_classes(task: str, counts: Mapping[str, int], empty: int = 0) -> li
     names = [name for name in counts if name]
     remarks = []
     doubtful = [
-        name for name in names if re.sub(r"\s", "", name).lower() in _MISSING or not _key(name)
+        name for name in names if re.sub(r"\s", "", name).lower() in MISSING or not _key(name)
     ]
     if doubtful:
         words = ",".join(doubtful)
@@ -192,7 +192,7 @@ def labelled(
     splits: Sequence[str],
     names: Sequence[str],
 ) -> str:
-    """A sentence on how many images have a label, by split and class.
+    """Return a sentence on how many images have a label, by split and class.
 
     Args:
         task: Its name.
@@ -206,14 +206,14 @@ def labelled(
         own = codes[at == name]
         counts = [int((own == code).sum()) for code in range(len(classes))]
         by_class = ", ".join(f"{one}: {n}" for one, n in zip(classes, counts, strict=True))
-        shown = f" ({by_class})" if 0 < len(classes) <= _LISTED else ""
+        shown = f" ({by_class})" if 0 < len(classes) <= LISTED else ""
         if len(own):
             said.append(f"{name} {sum(counts)} of {len(own)}{shown}")
     return f"labelled images of task {task}: {'; '.join(said)}"
 
 
 def unused_missing(missing: Iterable[str], cells: Iterable[str]) -> list[str]:
-    """A sentence for each word for a missing label that no cell holds, and what may be meant."""
+    """Return a sentence for each word for a missing label that no cell holds, and what may be meant."""
     found = set(cells)
     meant = {canonical(cell) for cell in found}
     return [
@@ -224,7 +224,7 @@ def unused_missing(missing: Iterable[str], cells: Iterable[str]) -> list[str]:
 
 
 def _one_class(task: str, counts: Mapping[str, int], meant: Mapping[str, str]) -> list[str]:
-    """A sentence for each class that is spelled in several ways."""
+    """Return a sentence for each class that is spelled in several ways."""
     spellings: dict[str, list[str]] = {}
     for cell, name in meant.items():
         if name:
@@ -238,7 +238,7 @@ def _one_class(task: str, counts: Mapping[str, int], meant: Mapping[str, str]) -
 
 
 def _number(text: str) -> Decimal | None:
-    if not _NUMBER.fullmatch(text):
+    if not NUMBER.fullmatch(text):
         return None
     try:
         return Decimal(text)
@@ -251,7 +251,7 @@ def _shortest(number: Decimal) -> Decimal:
 
 
 def _key(name: str) -> str:
-    """What names have in common that differ in case, white space, hyphens or Unicode form alone."""
+    """Return what names have in common that differ in case, white space, hyphens or Unicode form alone."""
     plain = unicodedata.normalize("NFKC", name).casefold()
     plain = unicodedata.normalize("NFKC", plain)
     number = _number(plain.strip().replace(",", "."))
@@ -262,9 +262,9 @@ def _key(name: str) -> str:
 
 
 def _counted(names: Sequence[str], counts: Mapping[str, int]) -> str:
-    shown = [f"{name!r} ({_images(counts[name])})" for name in names[:_SHOWN]]
-    if len(names) > _SHOWN:
-        shown.append(f"{len(names) - _SHOWN} more")
+    shown = [f"{name!r} ({_images(counts[name])})" for name in names[:SHOWN]]
+    if len(names) > SHOWN:
+        shown.append(f"{len(names) - SHOWN} more")
     return shown[0] if len(shown) == 1 else f"{', '.join(shown[:-1])} and {shown[-1]}"
 
 
@@ -273,4 +273,4 @@ def _images(number: int) -> str:
 
 
 def _first(names: Sequence[str]) -> str:
-    return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
+    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

@@ -21,8 +21,8 @@ from samcls.errors import ManifestError
 __all__ = ["ACCEPTED", "Leaks", "Straddling", "find_leaks", "refuse_divided_groups"]
 
 ACCEPTED = "accept it with --allow-leak (allow_leak=True in Python), and every table will say so"
-_KEPT = 100  # units whose ids stand in a run's metrics
-_SHOWN = 5  # of them in a sentence
+KEPT = 100  # units whose ids stand in a run's metrics
+SHOWN = 5  # of them in a sentence
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,10 @@ class Straddling:
         return bool(self.units)
 
     def to_dict(self) -> dict[str, Any]:
-        """Counts, and the ids of the first of them."""
+        """Return counts, and the ids of the first of them."""
         first = [
             {"name": name, "images": {split: list(ids) for split, ids in unit.items()}}
-            for name, unit in zip(self.names[:_KEPT], self.units[:_KEPT], strict=True)
+            for name, unit in zip(self.names[:KEPT], self.units[:KEPT], strict=True)
         ]
         return {"count": len(self.units), "images": self.images, "first": first}
 
@@ -71,7 +71,7 @@ class Leaks:
     places: str = "splits"
 
     def divided_groups(self) -> str:
-        """A sentence on the groups; empty where there are none."""
+        """Return a sentence on the groups; empty where there are none."""
         if not self.groups:
             return ""
         named = [
@@ -85,7 +85,7 @@ class Leaks:
         )
 
     def pictures(self) -> list[str]:
-        """A sentence on pictures with equal labels, and one on those with contradictory ones."""
+        """Return a sentence on pictures with equal labels, and one on those with contradictory ones."""
         return [
             sentence
             for found, labels in ((self.equal, "equal"), (self.contradictory, "contradictory"))
@@ -210,7 +210,7 @@ def _contradict(labels: Int[np.ndarray, "image task"]) -> bool:
 
 
 def _few(named: Sequence[str], mark: str = ", ") -> str:
-    return mark.join(named[:_SHOWN]) + (f"{mark}..." if len(named) > _SHOWN else "")
+    return mark.join(named[:SHOWN]) + (f"{mark}..." if len(named) > SHOWN else "")
 
 
 def _number(count: int, what: str) -> str:

@@ -33,7 +33,7 @@ class Locator:
     absent: list[str] = field(default_factory=list)
 
     def find(self, name: str) -> tuple[str | None, str]:
-        """The absolute path of a name's file, or None with what is wrong; "" for an absent file."""
+        """Return the absolute path of a name's file, or None with what is wrong; "" for an absent file."""
         # Exports of Windows programs use its own mark between folders.
         for text in dict.fromkeys((name, name.replace("\\", "/"))):
             path = os.path.normpath(self.base / text)

@@ -99,7 +99,7 @@ class Manifest:
         return len(self.rows)
 
     def __repr__(self) -> str:
-        """What it holds, in a line for the splits and one for each task."""
+        """Return what it holds, in a line for the splits and one for each task."""
         splits = Counter(self.splits)
         lines = [f"Manifest {self.source}: {len(self)} images"]
         lines.append("  splits: " + ", ".join(f"{split} {splits[split]}" for split in SPLITS))
@@ -192,7 +192,7 @@ def read_manifest(
 def _labelled(
     source: Path, rows: Sequence[Row], header: Header, missing: Sequence[str]
 ) -> Manifest:
-    """The manifest of rows whose labels are still as they stand in the file."""
+    """Return the manifest of rows whose labels are still as they stand in the file."""
     columns = list(zip(*(row.labels for row in rows), strict=True))
     found = [
         read_task(task, cells, missing) for task, cells in zip(header.tasks, columns, strict=True)

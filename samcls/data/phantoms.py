@@ -1,8 +1,8 @@
 """Procedural breast ultrasound phantoms: real image files for the demo and for tests, no download.
 
-A lesion lies in layered tissue; echoes are drawn as scatterers, blurred by the beam, attenuated with
-depth and compressed to decibels, as a scanner does. Benign and malignant lesions overlap: a reader who
-knew every parameter but one would reach an AUC of 0.96. 300 images cost 5 to 8 s of one core.
+A lesion lies in layered tissue; echoes are drawn as scatterers, blurred by the beam, attenuated
+with depth and compressed to decibels, as a scanner does. Benign and malignant lesions overlap: a
+reader who knew every parameter but one would reach an AUC of 0.96.
 
     manifest = write_phantoms("demo/data", n=300, seed=0)
 """
@@ -106,7 +106,7 @@ def _pictures_of_patients(n: int, rng: np.random.Generator) -> list[int]:
 
 
 def _splits_of_patients(malignant: Sequence[bool], rng: np.random.Generator) -> list[str]:
-    """Splits drawn within each class, so that all have the same share of each."""
+    """Return splits drawn within each class, so that all have the same share of each."""
     splits = [SPLITS[0]] * len(malignant)
     for value in (False, True):
         members = rng.permutation([i for i, m in enumerate(malignant) if m is value]).tolist()

@@ -1,7 +1,7 @@
 """Which files of a folder are pictures, and the rows that each becomes.
 
-A file counts by its suffix or, for DICOM, by its content. Its header is read for the number of frames:
-some 0.2 ms a file.
+A file counts by its suffix or, for DICOM, by its content. Its header is read for the number of
+frames.
 
     pictures, others = find_pictures(tree, tree.files)
     rows = [row for file, count in pictures.items() for row in frame_rows(file, count, "all")]
@@ -30,7 +30,7 @@ __all__ = [
 FRAMES = ("all", "first", "middle")
 DICOMDIR = "DICOM files without pixels (reports, DICOMDIR)"
 
-_MASK = re.compile(
+MASK = re.compile(
     r"(.+?)[ _.-](?:mask|masks|seg|segmentation|superpixels|gt|groundtruth)(?:[ _.-]?\d+)?",
     re.IGNORECASE,
 )
@@ -63,7 +63,7 @@ class FrameRule:
             raise ConfigError(f"the frames {self.which!r} are unknown: expected all, first, middle")
 
     def rows_of(self, count: int) -> list[FrameRow]:
-        """The rows of a file with so many frames."""
+        """Return the rows of a file with so many frames."""
         if count <= 1:
             return [FrameRow("", None)]
         chosen = {"all": range(count), "first": [0], "middle": [count // 2]}[self.which]
@@ -73,7 +73,7 @@ class FrameRule:
         return rows
 
     def notes(self) -> list[str]:
-        """What became of files with several frames."""
+        """Return what became of files with several frames."""
         if not self.files:
             return []
         kept = "as a row each" if self.which == "all" else f"of which the {self.which} one is a row"
@@ -86,7 +86,7 @@ def is_picture(file: Path) -> bool:
 
 
 def find_pictures(tree: Tree, files: Iterable[str]) -> dict[str, int]:
-    """Number of frames of each file that is a picture; the others are counted as left out."""
+    """Return the number of frames of each file that is a picture; the others are counted as left out."""
     found = {}
     for file in files:
         path = tree.root / file
@@ -102,18 +102,18 @@ def find_pictures(tree: Tree, files: Iterable[str]) -> dict[str, int]:
 
 
 def by_suffix(file: str) -> str:
-    """The reason why a file of another kind is left out."""
+    """Return the reason why a file of another kind is left out."""
     suffix = PurePosixPath(file).suffix.lower()
     return f"files ending in {suffix}" if suffix else "files without a suffix"
 
 
 def mask_note(pictures: Sequence[str]) -> list[str]:
-    """A note where pictures are named like masks of others in the same folder."""
+    """Return a note where pictures are named like masks of others in the same folder."""
     stems = {str(PurePosixPath(file).with_suffix("")) for file in pictures}
     masks = [
         file
         for file in pictures
-        if (found := _MASK.fullmatch(PurePosixPath(file).stem))
+        if (found := MASK.fullmatch(PurePosixPath(file).stem))
         and str(PurePosixPath(file).parent / found[1]) in stems
     ]
     if not masks:

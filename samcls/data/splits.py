@@ -107,7 +107,7 @@ def draw_splits(
 
 
 def _class_columns(labels: Sequence[Sequence[str]]) -> dict[tuple[int, str], int]:
-    """A column for each class of each task; that of missing labels is kept even too."""
+    """Return a column for each class of each task; that of missing labels is kept even too."""
     pairs = {(task, value) for row in labels for task, value in enumerate(row)}
     return {pair: place for place, pair in enumerate(sorted(pairs))}
 
@@ -148,7 +148,7 @@ class _Draw:
         self.split_of[unit] = chosen
 
     def _allowed(self, columns: Int[np.ndarray, " own"]) -> list[int]:
-        """The splits that still lack a class of which just enough groups are left, else all."""
+        """Return the splits that still lack a class of which just enough groups are left, else all."""
         everywhere = list(range(len(self.names)))
         needs: list[set[int]] = []
         for column in columns[self.scarce[columns]].tolist():

@@ -141,7 +141,7 @@ def listed(texts: Sequence[str], whole: Collection[str] = ()) -> list[str]:
 def _columns(
     classes: Mapping[str, tuple[str, ...]], positive: Sequence[str], ordinal: Sequence[str]
 ) -> list[TaskColumn]:
-    """The tasks with their options; all problems of these are raised together."""
+    """Return the tasks with their options; all problems of these are raised together."""
     problems = []
     chosen: dict[str, str] = {}
     for text in positive:
@@ -239,7 +239,7 @@ def _divided_groups(rows: Sequence[Row]) -> list[str]:
 def _absent_classes(
     counted: Mapping[str, Mapping[str, Counter[str]]], classes: Mapping[str, tuple[str, ...]]
 ) -> list[str]:
-    """A note for each class that a split lacks: its figures cannot be told there."""
+    """Return a note for each class that a split lacks: its figures cannot be told there."""
     return [
         f"{task}: no image of class {name!r} in {' and '.join(lacking)}"
         for task, splits in counted.items()

@@ -48,7 +48,7 @@ class Table:
     faults: tuple[tuple[str, str], ...] = ()
 
     def column(self, name: str) -> list[str]:
-        """The cells of a column."""
+        """Return the cells of a column."""
         place = self.columns.index(name)
         return [row[place] for row in self.rows]
 
@@ -104,7 +104,7 @@ def _read_text(source: Path, data: bytes) -> Table:
     else:
         separator = _separator(text)
     if separator != ",":
-        notes.append(f"columns are separated by {_SPOKEN[separator]}")
+        notes.append(f"columns are separated by {SPOKEN[separator]}")
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
     try:
         lines = [
@@ -119,11 +119,11 @@ def _read_text(source: Path, data: bytes) -> Table:
     return _table(source, lines, notes, "line")
 
 
-_SPOKEN = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
+SPOKEN = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "bars"}
 
 
 def _decode(source: Path, data: bytes) -> tuple[str, list[str]]:
-    """The text, and a note where the encoding is not UTF-8."""
+    """Return the text, and a note where the encoding is not UTF-8."""
     head = data[:4096]
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         encoding = "utf-16"
@@ -159,7 +159,7 @@ def _decode(source: Path, data: bytes) -> tuple[str, list[str]]:
 
 
 def _separator(text: str) -> str:
-    """The mark that divides the first lines into the most cells, equally many in each."""
+    """Return the mark that divides the first lines into the most cells, equally many in each."""
     sample = text[:65536]
 
     def fit(separator: str) -> tuple[float, int]:
@@ -211,12 +211,12 @@ def _table(
 
 
 def _clean(text: str) -> str:
-    """A cell without white space around it and without line breaks, which no manifest keeps."""
+    """Return a cell without white space around it and without line breaks, which no manifest keeps."""
     return re.sub(r"\s*[\r\n]\s*", " ", text.strip())
 
 
 def _text(value: Any) -> str:
-    """A cell of a typed table as text."""
+    """Return a cell of a typed table as text."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return ""
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
@@ -295,7 +295,7 @@ def _read_excel(source: Path, sheet: str | None) -> Table:
 
 
 def _sheet_cells(shown: Any, formulas: Any) -> tuple[list[tuple[str, ...]], list[tuple[int, str]]]:
-    """The cells of a sheet as text, merged ones filled in, and what is wrong with which column."""
+    """Return the cells of a sheet as text, merged ones filled in, and what is wrong with which column."""
     grid = [[_text(cell.value) for cell in row] for row in shown.iter_rows()]
     faults = []
     for row, row_of_formulas in zip(shown.iter_rows(), formulas.iter_rows(), strict=True):

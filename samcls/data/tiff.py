@@ -1,7 +1,7 @@
 """TIFF pages of any layout, depth and orientation as RGB, through tifffile and imagecodecs.
 
 What Pillow's libtiff alone knows (subsampled YCbCr that is not JPEG, old-style JPEG) is left to the
-caller. An uncompressed page of 6 megapixels takes about 20 ms.
+caller.
 
     found = read_tiff(Path("slide.tif"), 0)
 """
@@ -36,7 +36,7 @@ logging.getLogger("tifffile").addHandler(logging.NullHandler())  # its log is no
 
 
 def count_pages(file: Path) -> int:
-    """Number of pages; reduced copies and masks that belong to a page are none."""
+    """Return the number of pages; reduced copies and masks that belong to a page are none."""
     import tifffile
 
     with tifffile.TiffFile(file) as tiff:
@@ -192,7 +192,7 @@ def _convert(
 
 
 def _look_up(page: Any, values: Shaped[np.ndarray, "row col"]) -> UInt8[np.ndarray, "row col 3"]:
-    """The high bytes of a palette's colours, or the low ones where a writer left the high ones out."""
+    """Return the high bytes of a palette's colours, or the low ones where a writer left the high ones out."""
     if page.colormap is None:
         raise ImageError("it is damaged: it has a palette's numbers and no palette")
     table = np.asarray(page.colormap)

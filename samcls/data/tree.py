@@ -29,8 +29,10 @@ FOLDERS = "links to folders, whose files are found under their own names"
 BROKEN = "links that lead nowhere"
 OTHER = "pipes, sockets and devices"
 
-_NAMED = (UNREADABLE, NAMES, OUTWARD, BROKEN)  # what a reader may have to act upon
-_SYSTEM = re.compile(r"\._.*|\.ds_store|thumbs\.db|ehthumbs\.db|desktop\.ini|icon\r", re.IGNORECASE)
+NAMED = (UNREADABLE, NAMES, OUTWARD, BROKEN)  # what a reader may have to act upon
+SYSTEM_NAMES = re.compile(
+    r"\._.*|\.ds_store|thumbs\.db|ehthumbs\.db|desktop\.ini|icon\r", re.IGNORECASE
+)
 SHOWN = 5
 
 
@@ -49,9 +51,9 @@ class LeftOut:
         return {reason: len(files) for reason, files in sorted(self.files.items())}
 
     def notes(self) -> list[str]:
-        """The names behind the reasons that a reader may have to act upon."""
+        """Return the names behind the reasons that a reader may have to act upon."""
         notes = []
-        for reason in _NAMED:
+        for reason in NAMED:
             if files := self.files.get(reason, []):
                 more = f" and {len(files) - SHOWN} more" if len(files) > SHOWN else ""
                 shown = ", ".join(escaped(file) for file in files[:SHOWN])
@@ -79,7 +81,7 @@ class Tree:
 
 
 def existing_folder(directory: str | Path) -> Path:
-    """The resolved path of a folder; ManifestError where there is none."""
+    """Return the resolved path of a folder; ManifestError where there is none."""
     if not Path(directory).is_dir():
         raise ManifestError(f"{directory} is not a folder: name one that holds the images")
     return Path(directory).resolve()
@@ -110,7 +112,7 @@ def walk(root: Path) -> Tree:
 
 
 def escaped(name: str) -> str:
-    r"""A file's name as it can be printed: bytes that are not UTF-8 as `\xe9`, line breaks as `\n`."""
+    r"""Return a file's name as it can be printed: bytes that are not UTF-8 as `\xe9`, line breaks as `\n`."""
     text = os.fsencode(name).decode("utf-8", "backslashreplace")
     return text.replace("\n", "\\n").replace("\r", "\\r")
 
@@ -154,7 +156,7 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 
 def _reason_of_name(name: str) -> str:
-    if _SYSTEM.fullmatch(name) or name == "__MACOSX":
+    if SYSTEM_NAMES.fullmatch(name) or name == "__MACOSX":
         return SYSTEM
     try:
         name.encode()

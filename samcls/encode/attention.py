@@ -1,13 +1,8 @@
 """Attention with segment_anything's relative position bias, exact and without a matrix of all pairs.
 
-The bias is written for a tile of queries at a time and handed to PyTorch's fused attention; nothing of
-tokens x tokens is kept. `block.py` builds the whole transformer block on it, measured here:
-ViT-B, 1024 px, 2 cores (AVX-512, no AMX), side by side: float32 8.95 -> 4.32 s, 2.1 times faster, to
-5e-7, in 225 MB above the weights instead of 2486; bfloat16 6.9 s, to 4e-3 (7e-3 with a bfloat16
-residual stream). One thread, ms for a global block's attention: reference 1970, this 580, explicit
-tiles 557, appended columns 1190, flex_attention 3000 after 28 s of compiling, no bias at all 435;
-for 25 windows: reference 150, this 72, explicit 90, appended 108. The GPU branch has not been run
-on a GPU. Run: `samcls bench encoder`.
+The bias is written for a tile of queries at a time and handed to PyTorch's fused attention; nothing
+of tokens x tokens is kept. `block.py` builds the whole transformer block on it; `samcls bench
+encoder` measures it. The GPU branch has not been run on a GPU.
 """
 
 import math
@@ -31,7 +26,7 @@ __all__ = [
 
 Method = Literal["tiled", "appended"]
 
-_NARROW = 1024  # tokens in a group
+NARROW = 1024  # tokens in a group
 
 
 class Scratch:
@@ -67,9 +62,9 @@ def relative_table(
     """Gather the embedding of the distance between each two coordinates along one axis.
 
     Args:
-        embeddings: one row for each distance, from -(n - 1) to n - 1, in a grid of any length n;
+        embeddings: One row for each distance, from -(n - 1) to n - 1, in a grid of any length n;
             interpolated linearly when n is not `size`.
-        size: the grid's length, in patches.
+        size: The grid's length, in patches.
 
     Returns:
         The embedding of distance `query - key` at `[query, :, key]`.
@@ -114,13 +109,13 @@ def tiled_attention(
     """Attend with the relative position bias written out for some rows of queries at a time.
 
     Args:
-        q: queries, row by row over the grid of one image or window.
-        k: keys, in the same order.
-        v: values, in the same order.
-        tables: the gathered relative position embeddings of the grid.
-        scale: what the inner products of queries and keys are multiplied with.
-        tile_bytes: the bias of one tile takes about this much memory.
-        scratch: where the tile is kept from call to call.
+        q: Queries, row by row over the grid of one image or window.
+        k: Keys, in the same order.
+        v: Values, in the same order.
+        tables: The gathered relative position embeddings of the grid.
+        scale: What the inner products of queries and keys are multiplied with.
+        tile_bytes: The bias of one tile takes about this much memory.
+        scratch: Where the tile is kept from call to call.
     """
     groups, heads, tokens, _ = q.shape
     cols = len(tables.cols)
@@ -143,7 +138,7 @@ def _write_bias(
     """Write the bias of some rows of queries for all keys."""
     by_row, by_col = (part[:, :, rows] for part in relative)
     key_rows, key_cols = by_row.shape[-1], by_col.shape[-1]
-    if key_rows * key_cols <= _NARROW:
+    if key_rows * key_cols <= NARROW:
         # A sum's inner loop over so few columns is slower than a product with one-hot codes:
         # 4 ms instead of 13 ms for the 108 windows and heads of a tile in bfloat16.
         both = torch.cat([by_row.flatten(2, 3), by_col.flatten(2, 3)], dim=-1)
@@ -186,8 +181,8 @@ def window_index(grid: tuple[int, int], side: int) -> Int64[Tensor, "window plac
     """Say which token stands at which place of the windows that a grid is cut into.
 
     Args:
-        grid: rows and columns of tokens; cut from its top left.
-        side: the windows' height and width. The last ones are padded right and bottom.
+        grid: Rows and columns of tokens; cut from its top left.
+        side: The windows' height and width. The last ones are padded right and bottom.
 
     Returns:
         For each window, row by row, the number of the token at each of its places; -1 for padding.

@@ -24,13 +24,13 @@ class EncoderChoice:
     """Which encoder is wanted, as far as the encoder itself is concerned.
 
     Attributes:
-        name: as on the command line.
-        levels: comma-separated names, or `all`.
-        window: side of the pooling window, in map cells.
-        size: side of the frames in pixels; the encoder's own by default.
-        checkpoint: file that holds the weights, if it is not the official one.
-        random_weights: draw the weights instead.
-        seed: of drawn weights.
+        name: As on the command line.
+        levels: Comma-separated names, or `all`.
+        window: Side of the pooling window, in map cells.
+        size: Side of the frames in pixels; the encoder's own by default.
+        checkpoint: File that holds the weights, if it is not the official one.
+        random_weights: Draw the weights instead.
+        seed: Of drawn weights.
         precision: `float32`, `bfloat16` or `float16`; settled only when the encoder is built.
     """
 
@@ -49,10 +49,10 @@ class MapShape:
     """Shape of one level's whole map.
 
     Attributes:
-        channels: number of channels.
-        rows: height, in cells.
-        cols: width, in cells.
-        patch: side of a cell, in encoder-input pixels.
+        channels: Number of channels.
+        rows: Height, in cells.
+        cols: Width, in cells.
+        patch: Side of a cell, in encoder-input pixels.
     """
 
     channels: int
@@ -65,17 +65,17 @@ class Encoder(nn.Module, ABC):
     """A frozen image encoder.
 
     Args:
-        name: as on the command line.
-        levels: names of the depths that are given, in order.
-        weights_sha256: of the checkpoint file, or of the weights where there is none.
-        input_size: side of the frames, in pixels.
-        mean: of each RGB channel, in 0..255.
-        std: of each RGB channel, in 0..255.
-        precision: type of the arithmetic: `float32`, `bfloat16` or `float16`.
-        trained: whether the weights come from training.
+        name: As on the command line.
+        levels: Names of the depths that are given, in order.
+        weights_sha256: Of the checkpoint file, or of the weights where there is none.
+        input_size: Side of the frames, in pixels.
+        mean: Of each RGB channel, in 0..255.
+        std: Of each RGB channel, in 0..255.
+        precision: Type of the arithmetic: `float32`, `bfloat16` or `float16`.
+        trained: Whether the weights come from training.
 
     Attributes:
-        source: of weights from a checkpoint file its name, the official checkpoint that it is (None
+        source: Of weights from a checkpoint file its name, the official checkpoint that it is (None
             for another file) and what it holds; empty for other weights.
     """
 
@@ -130,7 +130,7 @@ class Encoder(nn.Module, ABC):
 
         Args:
             frames: RGB, 0..255, padded right and bottom to `input_size`.
-            valid: height and width that show picture, for each image.
+            valid: Height and width that show picture, for each image.
 
         Returns:
             For each level, the whole map. Cells of padding are not masked here.
@@ -143,7 +143,7 @@ class Encoder(nn.Module, ABC):
 
         Args:
             frames: RGB, 0..255, padded right and bottom.
-            valid: height and width that show picture, for each image.
+            valid: Height and width that show picture, for each image.
 
         Returns:
             float32.

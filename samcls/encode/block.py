@@ -27,9 +27,9 @@ from samcls.encode.attention import (
 __all__ = ["FastBlock"]
 
 # A CPU tile should stay in the caches; on a GPU one kernel should see as much work as fits.
-_TILE_BYTES = {"cpu": 16 << 20}
-_TILE_BYTES_ELSEWHERE = 512 << 20
-_FLASH_HEAD_LIMIT = 256
+TILE_BYTES = {"cpu": 16 << 20}
+TILE_BYTES_ELSEWHERE = 512 << 20
+FLASH_HEAD_LIMIT = 256
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ class FastBlock:
     follow the block when that is changed or moved to another device afterwards.
 
     Args:
-        block: a `segment_anything.modeling.image_encoder.Block`, in float32, on its device.
-        grid: rows and columns of tokens that `forward` will be given.
+        block: A `segment_anything.modeling.image_encoder.Block`, in float32, on its device.
+        grid: Rows and columns of tokens that `forward` will be given.
         dtype: float32, bfloat16 or float16 for the matrix products. The residual stream, layer
             norms and the softmax's sums stay in float32.
-        method: how the relative position bias reaches the attention kernel. By default `tiled`;
+        method: How the relative position bias reaches the attention kernel. By default `tiled`;
             on CUDA in 16 bits `appended`, where the flash kernel takes that many channels.
-        tile_bytes: about how much memory one tile takes; by default 16 MiB on a CPU.
+        tile_bytes: About how much memory one tile takes; by default 16 MiB on a CPU.
     """
 
     def __init__(
@@ -93,7 +93,7 @@ class FastBlock:
         self.window = int(parts.window_size)
         self._index = window_index(grid, self.window).to(weight.device) if self.window else None
         self.tables = self._gather_tables(parts.attn)
-        self.tile_bytes = tile_bytes or _TILE_BYTES.get(weight.device.type, _TILE_BYTES_ELSEWHERE)
+        self.tile_bytes = tile_bytes or TILE_BYTES.get(weight.device.type, TILE_BYTES_ELSEWHERE)
         self.method: Method = method or self._best_method(weight)
 
     def _linear(self, layer: Any) -> tuple[Tensor, Tensor]:
@@ -113,7 +113,7 @@ class FastBlock:
 
     def _best_method(self, weight: Tensor) -> Method:
         channels = len(self._proj[0]) // self.heads + len(self.tables.rows) + len(self.tables.cols)
-        flash = weight.is_cuda and self.dtype != torch.float32 and channels <= _FLASH_HEAD_LIMIT
+        flash = weight.is_cuda and self.dtype != torch.float32 and channels <= FLASH_HEAD_LIMIT
         return "appended" if flash else "tiled"
 
     @torch.no_grad()
@@ -123,8 +123,8 @@ class FastBlock:
         """Run the block.
 
         Args:
-            tokens: the residual stream; not changed.
-            scratch: shared by the blocks of one pass, to spare each the cost of fresh memory.
+            tokens: The residual stream; not changed.
+            scratch: Shared by the blocks of one pass, to spare each the cost of fresh memory.
 
         Returns:
             A new tensor of the same shape: the block's output.
@@ -204,7 +204,7 @@ class FastBlock:
     def _image_windows(
         self, index: Int64[Tensor, "window place"], images: int
     ) -> Int64[Tensor, "window*{images} place"]:
-        """Number the tokens through all images; a padded place has the number after the last."""
+        """Give each token its number through all images; a padded place has the number after the last."""
         tokens = self.grid[0] * self.grid[1]
         first = torch.arange(images, device=index.device)[:, None, None] * tokens
         return torch.where(index < 0, images * tokens, index + first).flatten(0, 1)

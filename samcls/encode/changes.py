@@ -1,7 +1,7 @@
 """A data set that changes: which images of a manifest are no longer what a store was made from.
 
-A store knows the SHA-256 of each image's decoded pixels, so a file that was only written again is no
-change. Looking costs the decoding of every done image, some 1.5 ms each for small JPEGs on four threads.
+A store knows the SHA-256 of each image's decoded pixels, so a file that was only written again is
+no change. Looking costs the decoding of every done image.
 
     changed, unreadable = look_for_changes(in_store_order(manifest, store), store)
 """
@@ -32,9 +32,9 @@ __all__ = [
     "table_of",
 ]
 
-_DECODERS = 4  # threads; Pillow and hashing release the interpreter
-_TOGETHER = 256  # images that are under way at once
-_GONE = Row(id="", path="", index=None, split="", group="", labels=())
+DECODERS = 4  # threads; Pillow and hashing release the interpreter
+TOGETHER = 256  # images that are under way at once
+GONE = Row(id="", path="", index=None, split="", group="", labels=())
 
 
 def table_of(manifest: Manifest) -> RowTable:
@@ -66,7 +66,7 @@ def in_store_order(manifest: Manifest, store: FeatureStore) -> Manifest:
     if ids == manifest.ids:
         return manifest
     known = {row.id: row for row in manifest.rows}
-    return replace(manifest, rows=tuple(known.get(name, _GONE) for name in ids))
+    return replace(manifest, rows=tuple(known.get(name, GONE) for name in ids))
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class ImageChanges:
     """What became of the images of done rows.
 
     Attributes:
-        changed: rows whose pixels are others now, ascending.
+        changed: Rows whose pixels are others now, ascending.
         unreadable: (row, reason) for each whose file cannot be read any more.
     """
 
@@ -86,8 +86,8 @@ def look_for_changes(manifest: Manifest, store: FeatureStore) -> ImageChanges:
     """Decode the image of every done row and compare its pixels with those that were encoded.
 
     Args:
-        manifest: in the store's order; rows that it lacks are passed over.
-        store: open.
+        manifest: In the store's order; rows that it lacks are passed over.
+        store: Open.
     """
     done = np.flatnonzero(store.status == DONE).tolist()
     rows = np.array([row for row in done if manifest.rows[row].path], dtype=np.int64)
@@ -109,10 +109,10 @@ def follow_images(
     A file that cannot be read any more is said, and its features stay: they are what it was.
 
     Args:
-        manifest: in the store's order.
-        store: opened for writing.
-        encode: mark them pending.
-        log: called with a sentence on what was found.
+        manifest: In the store's order.
+        store: Opened for writing.
+        encode: Mark them pending.
+        log: Called with a sentence on what was found.
 
     Raises:
         RunError: images have changed and are not to be encoded.
@@ -180,6 +180,6 @@ def _digests(
             return row, b"", str(error)
         return row, bytes.fromhex(pixel_digest(image)), ""
 
-    with ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode") as pool:
-        for start in range(0, len(rows), _TOGETHER):
-            yield from pool.map(one, rows[start : start + _TOGETHER].tolist())
+    with ThreadPoolExecutor(DECODERS, thread_name_prefix="decode") as pool:
+        for start in range(0, len(rows), TOGETHER):
+            yield from pool.map(one, rows[start : start + TOGETHER].tolist())

@@ -19,7 +19,7 @@ from samcls.store.schema import DONE
 
 __all__ = ["LevelError", "check_precision"]
 
-_FLOOR = 1e-6  # of a channel's standard deviation; below it a channel is dead
+FLOOR = 1e-6  # of a channel's standard deviation; below it a channel is dead
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,11 @@ class LevelError:
     """Distance of one level from the float32 reference, over the images checked.
 
     Attributes:
-        level: name of the level.
+        level: Name of the level.
         what: `compute` (the precision of the arithmetic alone) or `stored` (storage type included).
-        relative: norm of the difference over the norm of the reference.
-        cosine: smallest cosine similarity of an image's features.
-        worst: largest difference in units of its channel's standard deviation over the images.
+        relative: Norm of the difference over the norm of the reference.
+        cosine: Smallest cosine similarity of an image's features.
+        worst: Largest difference in units of its channel's standard deviation over the images.
     """
 
     level: str
@@ -47,10 +47,10 @@ def check_precision(
     """Encode some finished images again and compare.
 
     Args:
-        manifest: the store's.
-        store_path: a store with finished rows.
-        options: those that the store was made with.
-        images: how many to check, spread evenly over the finished rows.
+        manifest: The store's.
+        store_path: A store with finished rows.
+        options: Those that the store was made with.
+        images: How many to check, spread evenly over the finished rows.
 
     Raises:
         ConfigError: fewer than one image is asked for, or none is finished.
@@ -90,7 +90,7 @@ def _compare(level: str, what: str, reference: np.ndarray, found: np.ndarray) ->
     flat, other = (x.reshape(len(x), -1).astype(np.float64) for x in (reference, found))
     norms = np.linalg.norm(flat, axis=1) * np.linalg.norm(other, axis=1)
     spread = reference.std(axis=(0, 1, 3, 4)).reshape(1, 1, -1, 1, 1)
-    alive = np.abs(difference) / np.maximum(spread, _FLOOR)
+    alive = np.abs(difference) / np.maximum(spread, FLOOR)
     return LevelError(
         level=level,
         what=what,

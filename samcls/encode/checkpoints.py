@@ -24,10 +24,10 @@ from samcls.errors import WeightsError
 
 __all__ = ["few_of", "load_state_dict"]
 
-_DEPTH = 8  # of tables in tables; what lies deeper is no checkpoint that anybody writes
+DEPTH = 8  # of tables in tables; what lies deeper is no checkpoint that anybody writes
 
 # What a file begins with, and what it then is.
-_OTHERS = {
+OTHERS = {
     b"\x1f\x8b": "compressed with gzip: unpack it first",
     b"BZh": "compressed with bzip2: unpack it first",
     b"\xfd7zXZ": "compressed with xz: unpack it first",
@@ -42,8 +42,8 @@ _OTHERS = {
     b"\xff\xd8\xff": "a JPEG image",
 }
 # torch/serialization.py: the number with which the format before the zip one begins, pickled
-_LEGACY = re.compile(rb"\x80.\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19\.", re.DOTALL)
-_SAVE = (
+LEGACY = re.compile(rb"\x80.\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19\.", re.DOTALL)
+SAVE = (
     "Where it was made, save the weights alone: torch.save(model.state_dict(), FILE), or "
     "safetensors.torch.save_file(model.state_dict(), FILE)"
 )
@@ -70,8 +70,8 @@ def load_state_dict(path: Path) -> dict[str, Tensor]:
         _check_zip(path)
     elif not head.startswith(b"\x80"):
         raise _is(path, f"no checkpoint; it begins with {head[:12]!r}")
-    elif not _LEGACY.match(head):
-        raise _is(path, f"a pickle that torch.save did not write{_calls(path)}. {_SAVE}")
+    elif not LEGACY.match(head):
+        raise _is(path, f"a pickle that torch.save did not write{_calls(path)}. {SAVE}")
     return _tables(_torch(path), path)
 
 
@@ -105,7 +105,7 @@ def _refuse_others(path: Path, head: bytes) -> None:
         if b'"weight_map"' in path.read_bytes()[: 1 << 24]:
             raise _is(path, f"the index of a checkpoint in several files. {_merge()}")
         raise _is(path, "JSON text, without weights: name the file that holds them")
-    for magic, what in _OTHERS.items():
+    for magic, what in OTHERS.items():
         if head.startswith(magic):
             raise _is(path, what)
 
@@ -170,7 +170,7 @@ def _check_zip(path: Path) -> None:
             "its size with the source's and download it again",
         ) from error
     if any("/code/" in name for name in names):
-        raise _is(path, f"a TorchScript archive: a program, not a table of weights. {_SAVE}")
+        raise _is(path, f"a TorchScript archive: a program, not a table of weights. {SAVE}")
     if not any(Path(name).name == "data.pkl" for name in names):
         kind = "a NumPy archive" if any(n.endswith(".npy") for n in names) else "a zip archive"
         raise _is(path, f"{kind} that torch.save did not write; it holds {', '.join(names[:3])}")
@@ -191,7 +191,7 @@ def _torch(path: Path) -> object:
         if isinstance(error, pickle.UnpicklingError) and named:
             raise WeightsError(
                 f"{path} holds more than tensors: reading it would call {named[1]}, and samcls runs no "
-                f"code from a checkpoint. {_SAVE}"
+                f"code from a checkpoint. {SAVE}"
             ) from error
         raise WeightsError(
             f"{path} ({path.stat().st_size:,} bytes) cannot be read as a PyTorch checkpoint of "
@@ -222,11 +222,11 @@ def _tables(saved: object, path: Path) -> dict[str, Tensor]:
     """Lay tables flat; what is no tensor (epochs, settings) is left out."""
     expected = "expected a table of named tensors"
     if not isinstance(saved, Mapping):
-        raise WeightsError(f"{path} holds a {type(saved).__name__}, {expected}. {_SAVE}")
-    found = dict(_flat(saved, "", _DEPTH))
+        raise WeightsError(f"{path} holds a {type(saved).__name__}, {expected}. {SAVE}")
+    found = dict(_flat(saved, "", DEPTH))
     if not found:
         names = ", ".join(f"{key!r}: {type(value).__name__}" for key, value in saved.items())
-        raise WeightsError(f"{path} holds {names or 'nothing'}; {expected}. {_SAVE}")
+        raise WeightsError(f"{path} holds {names or 'nothing'}; {expected}. {SAVE}")
     return found
 
 

@@ -17,10 +17,10 @@ __all__ = ["CoarseLevel", "coarse_levels", "rounding_steps"]
 
 STEPS = 64  # rounding steps that a standard deviation should have at least
 
-_ROWS = 64
-_VALUES = 1 << 24  # of a level, at most so many are read
-_BITS = {"float16": 10, "float32": 23}
-_SMALLEST_EXPONENT = {"float16": -14, "float32": -126}
+ROWS = 64
+VALUES = 1 << 24  # of a level, at most so many are read
+BITS = {"float16": 10, "float32": 23}
+SMALLEST_EXPONENT = {"float16": -14, "float32": -126}
 
 
 @dataclass(frozen=True)
@@ -28,11 +28,11 @@ class CoarseLevel:
     """What storage keeps of one level's channels.
 
     Attributes:
-        level: name of the level.
-        channels: how many it has.
-        coarse: how many keep fewer than 64 rounding steps a standard deviation.
-        fewest: steps of the worst channel.
-        worst: its number.
+        level: Name of the level.
+        channels: How many it has.
+        coarse: How many keep fewer than 64 rounding steps a standard deviation.
+        fewest: Steps of the worst channel.
+        worst: Its number.
     """
 
     level: str
@@ -66,7 +66,7 @@ def coarse_levels(store: FeatureStore) -> list[CoarseLevel]:
     made = store.fingerprint
     found = []
     for level, shape in store.levels.items():
-        most = max(2, min(_ROWS, _VALUES // (shape.values * len(made.views))))
+        most = max(2, min(ROWS, VALUES // (shape.values * len(made.views))))
         rows = finished[np.unique(np.linspace(0, len(finished) - 1, most).astype(int))]
         values = _shown(store, level, rows)
         steps = rounding_steps(values, made.storage, made.keep_bits)
@@ -96,8 +96,8 @@ def rounding_steps(
     """
     spread = values.std(axis=0, dtype=np.float64)
     size = np.sqrt(np.square(values, dtype=np.float64).mean(axis=0))
-    exponent = np.maximum(np.frexp(size)[1] - 1, _SMALLEST_EXPONENT[storage])
-    step = np.ldexp(1.0, exponent - (keep_bits or _BITS[storage]))
+    exponent = np.maximum(np.frexp(size)[1] - 1, SMALLEST_EXPONENT[storage])
+    step = np.ldexp(1.0, exponent - (keep_bits or BITS[storage]))
     steps: np.ndarray = spread / step
     steps[(size == 0) | (not spread.any())] = np.inf
     return steps

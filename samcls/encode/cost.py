@@ -22,10 +22,10 @@ def encoder_macs(spec: EncoderSpec, size: int, blocks: int, padded: bool = False
     """Count an image's multiply-accumulates up to some depth.
 
     Args:
-        spec: the architecture.
-        size: side of the input, in pixels.
-        blocks: how many blocks run; more than the depth means the neck too.
-        padded: count the reference's products for zero-padded window tokens as well.
+        spec: The architecture.
+        size: Side of the input, in pixels.
+        blocks: How many blocks run; more than the depth means the neck too.
+        padded: Count the reference's products for zero-padded window tokens as well.
     """
     side = size // PATCH
     tokens, width = side * side, spec.width

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["client_for", "encode_shards"]
 
-_RETRIES = 3  # of a shard whose worker died or failed
+RETRIES = 3  # of a shard whose worker died or failed
 
 
 @dataclass(frozen=True)
@@ -44,12 +44,12 @@ class _Shard:
     """What a worker needs to know to encode one shard's rows.
 
     Attributes:
-        path: of the store.
-        rows: manifest rows by their number.
-        options: of the extract, with batch and precision settled.
-        threads: of arithmetic in each process; 0 leaves them as they are.
-        claim: of the lock that the process which started holds.
-        proven: whether the store has features that these options gave.
+        path: Of the store.
+        rows: Manifest rows by their number.
+        options: Of the extract, with batch and precision settled.
+        threads: Of arithmetic in each process; 0 leaves them as they are.
+        claim: Of the lock that the process which started holds.
+        proven: Whether the store has features that these options gave.
     """
 
     path: str
@@ -67,9 +67,9 @@ def client_for(
     """Connect to a scheduler, or start a local cluster that ends with this block.
 
     Args:
-        workers: processes of the local cluster.
-        address: of a scheduler that is running; wins over `workers`.
-        log: called with a sentence where a scheduler has no worker yet.
+        workers: Processes of the local cluster.
+        address: Of a scheduler that is running; wins over `workers`.
+        log: Called with a sentence where a scheduler has no worker yet.
 
     Raises:
         ConfigError: the address is none.
@@ -103,14 +103,14 @@ def encode_shards(
     """Encode rows shard by shard on a cluster's workers, and mark them as they are done.
 
     Args:
-        client: of the cluster.
-        manifest: of the store.
-        store: opened for writing by this process, which alone writes marks.
-        todo: rows to encode, ascending.
-        options: of the extract, with batch and precision settled.
-        threads: of arithmetic in each process; 0 leaves them as they are.
-        done: called with each finished shard's rows.
-        claim: of the store's lock; workers check it too before they write.
+        client: Of the cluster.
+        manifest: Of the store.
+        store: Opened for writing by this process, which alone writes marks.
+        todo: Rows to encode, ascending.
+        options: Of the extract, with batch and precision settled.
+        threads: Of arithmetic in each process; 0 leaves them as they are.
+        done: Called with each finished shard's rows.
+        claim: Of the store's lock; workers check it too before they write.
 
     Raises:
         InputError: a worker cannot use what it was given, such as a checkpoint that it does not see.
@@ -127,11 +127,11 @@ def encode_shards(
         for rows in np.split(todo, breaks)
         if len(rows)
     ]
-    futures = client.map(_try_shard, shards, pure=False, retries=_RETRIES)
+    futures = client.map(_try_shard, shards, pure=False, retries=RETRIES)
     try:
         # the client of a caller's own `with Client()` would lend its event loop otherwise
         for future in as_completed(futures, loop=client.loop):
-            batch = result_of(future, f"a shard failed {_RETRIES + 1} times")
+            batch = result_of(future, f"a shard failed {RETRIES + 1} times")
             if isinstance(batch, SamclsError):
                 raise batch
             store.write_marks(batch)

@@ -26,9 +26,9 @@ def open_encoder(
     """Build the encoder that the options ask for, on its device and in its precision.
 
     Args:
-        options: of the extract.
-        store_path: a store that may be there; `auto` precision then takes what it was made with.
-        log: called with a sentence on a checkpoint that is not the official one, or is interpolated.
+        options: Of the extract.
+        store_path: A store that may be there; `auto` precision then takes what it was made with.
+        log: Called with a sentence on a checkpoint that is not the official one, or is interpolated.
     """
     device = choose_device(options.device)
     precision = options.precision

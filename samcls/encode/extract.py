@@ -50,21 +50,21 @@ class ExtractSummary:
     """What an extract did.
 
     Attributes:
-        store: path or URL.
-        images: rows in the store.
-        done: rows that hold features.
-        failed: rows whose image could not be used.
-        reused: rows done now whose features another store had.
-        skipped: rows that were done before.
-        removed: rows that stay in the store though the manifest has them no more.
-        seconds: wall time, loading the encoder included.
-        images_per_second: of the rows encoded now, from the first batch on.
-        bytes: of the whole store where it lies.
+        store: Path or URL.
+        images: Rows in the store.
+        done: Rows that hold features.
+        failed: Rows whose image could not be used.
+        reused: Rows done now whose features another store had.
+        skipped: Rows that were done before.
+        removed: Rows that stay in the store though the manifest has them no more.
+        seconds: Wall time, loading the encoder included.
+        images_per_second: Of the rows encoded now, from the first batch on.
+        bytes: Of the whole store where it lies.
         failures: (id, reason) for each failed row.
-        leaks: groups and pictures in several splits, as `data.leaks` finds them among done rows.
-        checkpoint: the file that the weights came from, and whether it is official; empty where there
+        leaks: Groups and pictures in several splits, as `data.leaks` finds them among done rows.
+        checkpoint: The file that the weights came from, and whether it is official; empty where there
             is none.
-        coarse_channels: of each level, how many channels keep fewer than 64 rounding steps of the
+        coarse_channels: Of each level, how many channels keep fewer than 64 rounding steps of the
             storage type a standard deviation.
     """
 
@@ -84,7 +84,7 @@ class ExtractSummary:
     coarse_channels: Mapping[str, int] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        """What was done, and the first images that failed."""
+        """Return what was done, and the first images that failed."""
         first = (
             f"ExtractSummary of {self.store}: {self.done} of {self.images} images done "
             f"({self.skipped} before), {self.failed} failed"
@@ -108,12 +108,12 @@ def extract(
     """Encode every image that is not done yet.
 
     Args:
-        manifest: read with `read_manifest`.
-        store_path: a new store, or one made from this manifest with these options.
-        options: how images become features.
-        progress: called with (rows finished, rows in all, rows failed, feature bytes so far).
-        log: called with a sentence on anything that a user should know.
-        allow_leak: whether a group may lie in several splits.
+        manifest: Read with `read_manifest`.
+        store_path: A new store, or one made from this manifest with these options.
+        options: How images become features.
+        progress: Called with (rows finished, rows in all, rows failed, feature bytes so far).
+        log: Called with a sentence on anything that a user should know.
+        allow_leak: Whether a group may lie in several splits.
 
     Raises:
         ManifestError: a group lies in several splits.

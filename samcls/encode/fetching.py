@@ -19,7 +19,7 @@ from samcls.errors import DownloadError
 
 __all__ = ["fetch"]
 
-_BLOCK = 1 << 20
+BLOCK = 1 << 20
 
 Progress = Callable[[int, int], None]
 
@@ -33,9 +33,9 @@ def fetch(
     bytes, a broken one is taken up again; one that brings none ends the attempt.
 
     Args:
-        name: a known checkpoint's name, or a record.
-        directory: the folder to put it in; the cache folder by default. Made if need be.
-        progress: called with (bytes so far, bytes in all) after each piece.
+        name: A known checkpoint's name, or a record.
+        directory: The folder to put it in; the cache folder by default. Made if need be.
+        progress: Called with (bytes so far, bytes in all) after each piece.
 
     Raises:
         DownloadError: the source cannot be reached, sent something else, or the disk is full; what
@@ -131,7 +131,7 @@ def _starts_at(response: Any, start: int) -> bool:
 def _read(response: Any) -> bytes:
     # A connection that breaks is an end like any other: the size says whether it was too early.
     with contextlib.suppress(http.client.HTTPException, TimeoutError, ConnectionError):
-        return bytes(response.read(_BLOCK))
+        return bytes(response.read(BLOCK))
     return b""
 
 

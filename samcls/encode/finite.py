@@ -11,31 +11,31 @@ from samcls.errors import NotFiniteError
 
 __all__ = ["FiniteGuard", "largest_stored", "not_finite"]
 
-_LARGEST_EXPONENT = {"float16": 15, "float32": 127}
-_LARGEST = {"float16": "65,504", "float32": "3.4e38"}
-_MANTISSA_BITS = {"float16": 10, "float32": 23}
-_ENOUGH = 2  # images that are not finite, before any that is, blame the run
+LARGEST_EXPONENT = {"float16": 15, "float32": 127}
+LARGEST = {"float16": "65,504", "float32": "3.4e38"}
+MANTISSA_BITS = {"float16": 10, "float32": 23}
+ENOUGH = 2  # images that are not finite, before any that is, blame the run
 
 
 def largest_stored(storage: str, keep_bits: int | None) -> float:
     """Return the value from which on rounding to the storage type, or to fewer bits, gives infinity."""
-    bits = keep_bits or _MANTISSA_BITS[storage]
-    return float((2 - 2.0 ** -(bits + 1)) * 2.0 ** _LARGEST_EXPONENT[storage])
+    bits = keep_bits or MANTISSA_BITS[storage]
+    return float((2 - 2.0 ** -(bits + 1)) * 2.0 ** LARGEST_EXPONENT[storage])
 
 
 def not_finite(peaks: Mapping[str, float], storage: str, precision: str, limit: float) -> str:
     """Say which level is not finite, and the remedy.
 
     Args:
-        peaks: largest magnitude in each level before it was stored.
-        storage: type of stored values.
-        precision: of the encoder's arithmetic.
-        limit: from `largest_stored`.
+        peaks: Largest magnitude in each level before it was stored.
+        storage: Type of stored values.
+        precision: Of the encoder's arithmetic.
+        limit: From `largest_stored`.
     """
     level, peak = next(((k, p) for k, p in peaks.items() if not p < limit), ("", 0.0))
     if limit <= peak < float("inf"):
         return (
-            f"level {level} reaches {peak:,.0f}, beyond {storage}'s {_LARGEST[storage]}; extract with "
+            f"level {level} reaches {peak:,.0f}, beyond {storage}'s {LARGEST[storage]}; extract with "
             "--storage float32 into a new store"
         )
     if precision != "float32":
@@ -54,8 +54,8 @@ class FiniteGuard:
     """Tells an image that is at fault from a run that is.
 
     Attributes:
-        proven: whether some image has been finite under these very settings.
-        probe: says whether a frame of noise gives finite features.
+        proven: Whether some image has been finite under these very settings.
+        probe: Says whether a frame of noise gives finite features.
     """
 
     proven: bool
@@ -66,8 +66,8 @@ class FiniteGuard:
         """Take note of a batch's encoded images.
 
         Args:
-            finite: how many were finite.
-            reasons: of those that were not.
+            finite: How many were finite.
+            reasons: Of those that were not.
 
         Raises:
             NotFiniteError: none was so far, and it is not this image's fault.
@@ -76,7 +76,7 @@ class FiniteGuard:
         self._bad += len(reasons)
         if self.proven or not reasons:
             return
-        if self._bad >= _ENOUGH or not self.probe():
+        if self._bad >= ENOUGH or not self.probe():
             raise NotFiniteError(
                 f"no image so far gives finite features, so none would: {reasons[0]}"
             )

@@ -169,8 +169,8 @@ class ExtractOptions:
         """Return the options that a store was made with.
 
         Args:
-            made: the store's.
-            given: what a fingerprint does not say, such as `checkpoint` and `device`.
+            made: The store's.
+            given: What a fingerprint does not say, such as `checkpoint` and `device`.
 
         Raises:
             StoreError: its views are none of the known sets.

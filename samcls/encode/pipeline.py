@@ -29,8 +29,8 @@ from samcls.views import transform, view_names
 
 __all__ = ["Pipeline"]
 
-_BATCHES_AHEAD = 2
-_DECODERS = 4  # threads; Pillow and hashing release the interpreter
+BATCHES_AHEAD = 2
+DECODERS = 4  # threads; Pillow and hashing release the interpreter
 
 Recall = Callable[[int], dict[str, np.ndarray]]
 
@@ -61,11 +61,11 @@ class Pipeline:
     """Encodes rows of a manifest in batches of a fixed shape.
 
     Args:
-        rows: of the manifest, by their number.
-        encoder: on its device.
-        options: of the extract, the batch settled.
-        log: called with a sentence when the device ran out of memory and less is tried.
-        proven: whether these options gave finite features before.
+        rows: Of the manifest, by their number.
+        encoder: On its device.
+        options: Of the extract, the batch settled.
+        log: Called with a sentence when the device ran out of memory and less is tried.
+        proven: Whether these options gave finite features before.
     """
 
     def __init__(
@@ -95,24 +95,24 @@ class Pipeline:
         """Yield finished rows in ascending batches.
 
         Args:
-            todo: row numbers, ascending.
-            finished: row of each pixel hash that is done, below 0 if another store's; rows done here
+            todo: Row numbers, ascending.
+            finished: Row of each pixel hash that is done, below 0 if another store's; rows done here
                 are added.
-            recall: gives a finished row's features.
+            recall: Gives a finished row's features.
 
         Raises:
             NotFiniteError: the first images' features are not finite, nor would any be.
         """
         ahead: deque[tuple[np.ndarray, list[Future[_Decoded]]]] = deque()
         launched: _Launched | None = None
-        pool = ThreadPoolExecutor(_DECODERS, thread_name_prefix="decode")
+        pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
         try:
             for rows in [*self._batches(todo), None]:
                 if rows is not None:
                     ahead.append(
                         (rows, [pool.submit(self._decode, self._rows[int(r)]) for r in rows])
                     )
-                while ahead and (rows is None or len(ahead) > _BATCHES_AHEAD):
+                while ahead and (rows is None or len(ahead) > BATCHES_AHEAD):
                     current = self._launch(*ahead.popleft(), finished)
                     if launched is not None:
                         yield self._collect(launched, finished, recall)

@@ -29,8 +29,8 @@ from samcls.views import view_names
 
 __all__ = ["PlanRow", "plan"]
 
-_ITEM_BYTES = {"float16": 2, "float32": 4}
-_SHARD_BYTES = 64 * 2**20
+ITEM_BYTES = {"float16": 2, "float32": 4}
+SHARD_BYTES = 64 * 2**20
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class PlanRow:
     """The cost of one choice of options.
 
     Attributes:
-        choice: what differs from what was asked for.
-        images: to encode.
-        minutes: of the encoder, on this machine.
-        bytes: on disk before compression.
-        memory: at the peak, in bytes: weights, one image's activations, and shards held back.
-        seconds_per_image: all views together.
+        choice: What differs from what was asked for.
+        images: To encode.
+        minutes: Of the encoder, on this machine.
+        bytes: On disk before compression.
+        memory: At the peak, in bytes: weights, one image's activations, and shards held back.
+        seconds_per_image: All views together.
     """
 
     choice: str
@@ -59,10 +59,10 @@ class _Speed:
     """Measured on one input size in one precision.
 
     Attributes:
-        ends: seconds of patch embedding and of neck.
-        windowed: seconds of a block with windows.
-        whole: seconds of a block over the whole map.
-        memory: activations above the weights, in bytes.
+        ends: Seconds of patch embedding and of neck.
+        windowed: Seconds of a block with windows.
+        whole: Seconds of a block over the whole map.
+        memory: Activations above the weights, in bytes.
     """
 
     ends: tuple[float, float]
@@ -75,8 +75,8 @@ def plan(images: int, options: ExtractOptions) -> list[PlanRow]:
     """Price the options, and cheaper ones that a user might prefer.
 
     Args:
-        images: number of images.
-        options: as asked for; no checkpoint is needed.
+        images: Number of images.
+        options: As asked for; no checkpoint is needed.
 
     Raises:
         ConfigError: the encoder is not one of SAM's, for which nothing can be timed block by block.
@@ -133,7 +133,7 @@ def _price(
     views = len(view_names(options.views))
     side = -(-((options.size or spec.input_size) // PATCH) // options.window)
     channels = sum(spec.neck_width if level == "neck" else spec.width for level in levels)
-    payload = images * views * channels * side * side * _ITEM_BYTES[options.storage]
+    payload = images * views * channels * side * side * ITEM_BYTES[options.storage]
     payload += images * 3 * (options.keep_pixels or 0) ** 2
     return PlanRow(
         choice=choice,
@@ -142,7 +142,7 @@ def _price(
         bytes=payload,
         memory=_weight_bytes(spec, options.precision)
         + speed.memory
-        + min(payload, _SHARD_BYTES * len(levels)),
+        + min(payload, SHARD_BYTES * len(levels)),
         seconds_per_image=views * seconds,
     )
 

@@ -16,7 +16,7 @@ __all__ = ["PRECISIONS", "choose_precision"]
 
 PRECISIONS = ("float32", "bfloat16", "float16")
 
-_WORTH = 1.3  # times the float32 rate; less does not pay for the lost digits
+WORTH = 1.3  # times the float32 rate; less does not pay for the lost digits
 
 
 def choose_precision(device: torch.device) -> str:
@@ -29,7 +29,7 @@ def choose_precision(device: torch.device) -> str:
         return "bfloat16" if multiplies_bfloat16(device) else "float32"
     if device.type == "cpu" and _cpu_multiplies_bfloat16():
         rates = [matmul_rate(512, 512, dtype, device) for dtype in (torch.float32, torch.bfloat16)]
-        return "bfloat16" if rates[1] > _WORTH * rates[0] else "float32"
+        return "bfloat16" if rates[1] > WORTH * rates[0] else "float32"
     return "float32"
 
 

@@ -16,13 +16,13 @@ from samcls.files import meant
 
 __all__ = ["REGISTRY", "EncoderModule", "encoder_module"]
 
-_SAM = "samcls.encode.sam"
+SAM = "samcls.encode.sam"
 
 REGISTRY = {  # a name, or what ends in a colon and goes before one
-    "vit_t": _SAM,
-    "vit_b": _SAM,
-    "vit_l": _SAM,
-    "vit_h": _SAM,
+    "vit_t": SAM,
+    "vit_b": SAM,
+    "vit_l": SAM,
+    "vit_h": SAM,
     "timm:": "samcls.encode.timm_encoder",
 }
 
@@ -42,8 +42,8 @@ class EncoderModule(Protocol):
         """Return the encoder with its weights, on the CPU.
 
         Args:
-            choice: checked.
-            log: called with a sentence on weights that are not the official ones.
+            choice: Checked.
+            log: Called with a sentence on weights that are not the official ones.
 
         Raises:
             WeightsError: the weights cannot be used.

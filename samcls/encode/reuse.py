@@ -25,7 +25,7 @@ class Donors:
     """Done rows of other stores, numbered downwards from -1: a store's own rows count from 0.
 
     Args:
-        stores: open, of one fingerprint; of a picture that several hold the first one's is taken.
+        stores: Open, of one fingerprint; of a picture that several hold the first one's is taken.
     """
 
     def __init__(self, stores: Sequence[FeatureStore] = ()) -> None:
@@ -46,7 +46,7 @@ class Donors:
         """Return a row's features, (view, channel, row, col) for each level.
 
         Args:
-            number: one of those that `rows` gives.
+            number: One of those that `rows` gives.
 
         Raises:
             StoreError: they are damaged, or not there any more.
@@ -67,9 +67,9 @@ def open_donors(paths: Sequence[str], path: str, fingerprint: Fingerprint) -> Do
     """Open the stores whose features are to be reused.
 
     Args:
-        paths: of these stores.
-        path: of the store that is written.
-        fingerprint: of that one.
+        paths: Of these stores.
+        path: Of the store that is written.
+        fingerprint: Of that one.
 
     Raises:
         ConfigError: the store itself is among them.

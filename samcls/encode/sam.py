@@ -47,7 +47,7 @@ class SamEncoder(Encoder):
     """SAM's image encoder, frozen, giving the requested depths.
 
     Attributes:
-        spec: the architecture.
+        spec: The architecture.
         body: segment_anything's own module.
     """
 
@@ -188,15 +188,15 @@ def load_encoder(
     """Build an encoder and load its weights.
 
     Args:
-        name: one of `ENCODERS`.
-        checkpoint: a file that holds this encoder, in any layout and precision; by default the
+        name: One of `ENCODERS`.
+        checkpoint: A file that holds this encoder, in any layout and precision; by default the
             official one that was fetched before. None for `vit_t`.
-        levels: depths to give.
-        input_size: side of the frames in pixels, a multiple of 16; the encoder's own by default.
-        seed: of drawn weights, which `vit_t` always has.
+        levels: Depths to give.
+        input_size: Side of the frames in pixels, a multiple of 16; the encoder's own by default.
+        seed: Of drawn weights, which `vit_t` always has.
         precision: `float32`, `bfloat16` or `float16`.
-        random_weights: draw the weights of a SAM size instead of loading them.
-        log: called with a sentence where the file is not the official one, or is not taken as it is.
+        random_weights: Draw the weights of a SAM size instead of loading them.
+        log: Called with a sentence where the file is not the official one, or is not taken as it is.
 
     Raises:
         ConfigError: unknown name or level, a checkpoint where there can be none, or a bad size.

@@ -20,13 +20,13 @@ from samcls.errors import WeightsError
 __all__ = ["HeldEncoder", "WantedEncoder", "precision_of", "read_image_encoder", "require_finite"]
 
 # What wrappers put into the middle of names: torch.compile, FSDP, activation checkpointing.
-_WRAPPERS = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-_WIDTHS = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
-_DEPTHS = {"vit_b": 12, "vit_l": 24, "vit_h": 32}
-_PATCH = 16
+WRAPPERS = re.compile(r"(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+WIDTHS = {768: "vit_b", 1024: "vit_l", 1280: "vit_h"}
+DEPTHS = {"vit_b": 12, "vit_l": 24, "vit_h": 32}
+PATCH = 16
 
 # For each layout the name that says where its encoder begins, and how its names become our own.
-_LAYOUTS: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
+LAYOUTS: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
     "segment_anything's": (
         "patch_embed.proj.weight",
         ((r"^(blocks\.\d+\.mlp)\.fc([12])\.", r"\1.lin\2."),),  # timm's one difference
@@ -45,9 +45,7 @@ _LAYOUTS: dict[str, tuple[str, tuple[tuple[str, str], ...]]] = {
     ),
 }
 # Beside an encoder whose names carry no prefix: the other parts of SAM, and nothing else.
-_BESIDE = re.compile(
-    r"^(mask_decoder|prompt_encoder|shared_image_embedding|pixel_mean|pixel_std)\b"
-)
+BESIDE = re.compile(r"^(mask_decoder|prompt_encoder|shared_image_embedding|pixel_mean|pixel_std)\b")
 
 
 @dataclass(frozen=True)
@@ -55,9 +53,9 @@ class WantedEncoder:
     """The encoder that was asked for.
 
     Attributes:
-        name: as on the command line.
-        shapes: of each tensor, by segment_anything's names.
-        windows: side of each block's attention windows, in map cells; 0 over the whole map.
+        name: As on the command line.
+        shapes: Of each tensor, by segment_anything's names.
+        windows: Side of each block's attention windows, in map cells; 0 over the whole map.
     """
 
     name: str
@@ -74,10 +72,10 @@ class HeldEncoder:
     """The image encoder that a file holds.
 
     Attributes:
-        state: tensors by segment_anything's names, in float32 once they were checked.
-        layout: whose names the file uses.
-        prefix: that its names carry.
-        precision: in which the file holds them.
+        state: Tensors by segment_anything's names, in float32 once they were checked.
+        layout: Whose names the file uses.
+        prefix: That its names carry.
+        precision: In which the file holds them.
     """
 
     state: dict[str, Tensor]
@@ -99,8 +97,8 @@ class HeldEncoder:
     @property
     def size(self) -> str:
         """Which of SAM's encoders it is, as far as width and depth say."""
-        name = _WIDTHS.get(self.width)
-        if name is None or _DEPTHS[name] != self.depth:
+        name = WIDTHS.get(self.width)
+        if name is None or DEPTHS[name] != self.depth:
             like = f", the width of {name}" if name else ""
             return f"an encoder of {self.depth} blocks of {self.width} channels{like}"
         return f"{name}'s image encoder ({self.depth} blocks of {self.width} channels)"
@@ -120,14 +118,14 @@ def read_image_encoder(path: Path, wanted: WantedEncoder) -> HeldEncoder:
     """Read the image encoder that a checkpoint file holds, ready for float32 arithmetic.
 
     Args:
-        path: a file of any kind that `load_state_dict` reads.
-        wanted: what was asked for; positions may be for another input size.
+        path: A file of any kind that `load_state_dict` reads.
+        wanted: What was asked for; positions may be for another input size.
 
     Raises:
         WeightsError: the file cannot be read, holds no such encoder, two different ones, another
             size, adapters or unknown tensors in it, or values that are not finite.
     """
-    table = {_WRAPPERS.sub("", key): value for key, value in load_state_dict(path).items()}
+    table = {WRAPPERS.sub("", key): value for key, value in load_state_dict(path).items()}
     held = _only_encoder(table, path, wanted)
     outside = [key for key in table if not key.startswith(held.prefix)]
     if adapters := adapter_keys(outside, decoders=True):
@@ -160,7 +158,7 @@ def _only_encoder(table: dict[str, Tensor], path: Path, wanted: WantedEncoder) -
 
 def _encoders(table: Mapping[str, Tensor]) -> Iterator[HeldEncoder]:
     """Find every image encoder of SAM's kind: patches, and relative positions in its blocks."""
-    for layout, (anchor, rules) in _LAYOUTS.items():
+    for layout, (anchor, rules) in LAYOUTS.items():
         for key in table:
             prefix = key.removesuffix(anchor)
             if prefix == key or (prefix and not prefix.endswith(".")):
@@ -170,7 +168,7 @@ def _encoders(table: Mapping[str, Tensor]) -> Iterator[HeldEncoder]:
                 state = {
                     _renamed(name, rules): value
                     for name, value in own.items()
-                    if prefix or not _BESIDE.match(name)
+                    if prefix or not BESIDE.match(name)
                 }
                 yield HeldEncoder(state, layout, prefix, precision_of(state))
 
@@ -191,8 +189,8 @@ def _check_size(path: Path, held: HeldEncoder, wanted: WantedEncoder) -> None:
     width, depth = wanted.shapes["pos_embed"][-1], len(wanted.windows)
     if (held.width, held.depth) == (width, depth):
         return
-    name = _WIDTHS.get(held.width)
-    fits = name is not None and name != wanted.name and _DEPTHS[name] == held.depth
+    name = WIDTHS.get(held.width)
+    fits = name is not None and name != wanted.name and DEPTHS[name] == held.depth
     remedy = f"Give --encoder {name}, or name" if fits else "Name"
     raise WeightsError(f"{path} holds {held}; expected {wanted}. {remedy} another file")
 

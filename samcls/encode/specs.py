@@ -24,14 +24,14 @@ class EncoderSpec:
     """What is fixed about an encoder before any weight is loaded.
 
     Attributes:
-        name: as on the command line.
-        input_size: side of the square input that the position table is made for, in pixels.
-        depth: number of transformer blocks.
-        global_blocks: indices of the blocks that attend over the whole map, four of them.
-        width: channels of every level but the neck.
-        neck_width: channels of the neck.
-        window: side of the other blocks' attention windows, in map cells.
-        trained: whether official weights exist; `vit_t` has seeded ones alone.
+        name: As on the command line.
+        input_size: Side of the square input that the position table is made for, in pixels.
+        depth: Number of transformer blocks.
+        global_blocks: Indices of the blocks that attend over the whole map, four of them.
+        width: Channels of every level but the neck.
+        neck_width: Channels of the neck.
+        window: Side of the other blocks' attention windows, in map cells.
+        trained: Whether official weights exist; `vit_t` has seeded ones alone.
     """
 
     name: str

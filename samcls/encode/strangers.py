@@ -7,17 +7,17 @@ from torch import Tensor
 
 __all__ = ["adapter_keys", "described_stranger"]
 
-_ADAPTER = re.compile(
+ADAPTER = re.compile(
     r"lora|adapter|prompt_generator|prompt_tuning|base_layer|linear_[ab]_[qkv]|houlsby|hypercomplex"
     r"|(^|\.)w_[ab]s?(\.|_)|(^|[._])(ssf|vpt|ia3|dora|loha|lokr)([._]|$)",
     re.IGNORECASE,
 )
-_DECODERS = re.compile(r"mask_decoder|prompt_encoder|optimizer|scheduler")
+DECODERS = re.compile(r"mask_decoder|prompt_encoder|optimizer|scheduler")
 
-_TIMM = "one that timm knows is read with --encoder timm:NAME --checkpoint FILE"
+TIMM = "one that timm knows is read with --encoder timm:NAME --checkpoint FILE"
 
 # The first pattern that a name matches says what the file is.
-_STRANGERS = (
+STRANGERS = (
     (
         r"(^|\.)(image_encoder\.trunk|memory_attention|memory_encoder|vision_encoder\.backbone)\.",
         "a SAM 2 model, whose encoder (Hiera) is another architecture",
@@ -39,10 +39,10 @@ _STRANGERS = (
     (r"(^|\.)model\.\d+\.(cv\d|conv|m)\.", "a YOLO network, as FastSAM is, another architecture"),
     (
         r"(^|[._])(cls_token|class_embedding|register_tokens|mask_token)$",
-        f"a vision transformer without SAM's neck and relative positions (DINO's, for instance); {_TIMM}",
+        f"a vision transformer without SAM's neck and relative positions (DINO's, for instance); {TIMM}",
     ),
-    (r"relative_position_bias_table$", f"a Swin Transformer; {_TIMM}"),
-    (r"(^|\.)layer[1-4]\.\d+\.conv1\.", f"a ResNet; {_TIMM}"),
+    (r"relative_position_bias_table$", f"a Swin Transformer; {TIMM}"),
+    (r"(^|\.)layer[1-4]\.\d+\.conv1\.", f"a ResNet; {TIMM}"),
 )
 
 
@@ -50,11 +50,11 @@ def adapter_keys(keys: Iterable[str], *, decoders: bool = False) -> list[str]:
     """Pick the names that belong to adapters (LoRA, Adapter, prompt generators and their like).
 
     Args:
-        keys: names of tensors.
-        decoders: leave out those of the parts that do not change the image encoder.
+        keys: Names of tensors.
+        decoders: Leave out those of the parts that do not change the image encoder.
     """
-    found = [key for key in keys if _ADAPTER.search(key)]
-    return [key for key in found if not (decoders and _DECODERS.search(key))]
+    found = [key for key in keys if ADAPTER.search(key)]
+    return [key for key in found if not (decoders and DECODERS.search(key))]
 
 
 def described_stranger(table: Mapping[str, Tensor]) -> str:
@@ -62,7 +62,7 @@ def described_stranger(table: Mapping[str, Tensor]) -> str:
     adapters = adapter_keys(table)
     if len(adapters) > len(table) // 2:
         return "adapters alone, without the encoder that they adapt"
-    for pattern, what in _STRANGERS:
+    for pattern, what in STRANGERS:
         if any(re.search(pattern, key) for key in table):
             return what
     if any(re.search(r"(^|\.)(mask_decoder|prompt_encoder)\.", key) for key in table):

@@ -24,7 +24,7 @@ from samcls.files import meant
 
 __all__ = ["TimmEncoder", "build", "check", "depths", "load_timm"]
 
-_PREFIX = "timm:"
+PREFIX = "timm:"
 
 
 class TimmEncoder(Encoder):
@@ -205,18 +205,18 @@ def load_timm(
     Args:
         name: `timm:` and a model name that timm knows.
         levels: comma-separated, or `all` for those of the five that the model has.
-        input_size: side of the frames in pixels; the model's own by default.
-        random_weights: draw the weights instead of fetching them.
-        seed: of random weights.
+        input_size: Side of the frames in pixels; the model's own by default.
+        random_weights: Draw the weights instead of fetching them.
+        seed: Of random weights.
         precision: `float32`, `bfloat16` or `float16`.
-        checkpoint: file with the model's weights, instead of those that timm fetches.
-        log: called with a sentence on what such a file holds.
+        checkpoint: File with the model's weights, instead of those that timm fetches.
+        log: Called with a sentence on what such a file holds.
 
     Raises:
         ConfigError: unknown model, level or size.
         WeightsError: pretrained weights cannot be had, or the file does not hold the model's.
     """
-    model = name.removeprefix(_PREFIX)
+    model = name.removeprefix(PREFIX)
     if not timm.is_model(model.split(".")[0]):
         near = (
             ", ".join(difflib.get_close_matches(model.split(".")[0], timm.list_models(), 5))

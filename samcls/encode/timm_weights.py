@@ -24,18 +24,18 @@ from samcls.errors import WeightsError
 
 __all__ = ["load_file", "pretrained_overlay"]
 
-_PATIENCE = 0.7  # seconds for the network to answer at all
-_FILES = ("model.safetensors", "pytorch_model.bin")  # as timm looks for them
-_HEADS = ("head", "fc", "classifier", "head_dist", "last_linear")
+PATIENCE = 0.7  # seconds for the network to answer at all
+FILES = ("model.safetensors", "pytorch_model.bin")  # as timm looks for them
+HEADS = ("head", "fc", "classifier", "head_dist", "last_linear")
 
 
 def load_file(body: nn.Module, name: str, path: Path) -> str:
     """Give a model the weights of a file; return what it holds.
 
     Args:
-        body: without a classification head.
-        name: of the model, for messages.
-        path: safetensors or a PyTorch checkpoint, under any prefix; a classification head is left out.
+        body: Without a classification head.
+        name: Of the model, for messages.
+        path: Safetensors or a PyTorch checkpoint, under any prefix; a classification head is left out.
 
     Raises:
         WeightsError: the file cannot be read, or its tensors are not the model's.
@@ -98,7 +98,7 @@ def _without_head(
 ) -> dict[str, Tensor]:
     config: Any = body.pretrained_cfg
     named = config.get("classifier") or ()
-    heads = (*_HEADS, *((named,) if isinstance(named, str) else named))
+    heads = (*HEADS, *((named,) if isinstance(named, str) else named))
     starts = tuple(f"{head}." for head in heads)
     return {key: v for key, v in state.items() if key in own or not key.startswith(starts)}
 
@@ -121,8 +121,8 @@ def pretrained_overlay(name: str, config: Any) -> dict[str, Any]:
     """Return what to tell timm so that it takes a cached file, having made sure that it can have one.
 
     Args:
-        name: of the model, for messages.
-        config: timm's record of where its weights are published, or None.
+        name: Of the model, for messages.
+        config: Timm's record of where its weights are published, or None.
 
     Raises:
         WeightsError: the file is not cached and the network does not answer.
@@ -139,7 +139,7 @@ def pretrained_overlay(name: str, config: Any) -> dict[str, Any]:
         if not cached.is_file():
             _require_network(name, address)
         return {}
-    names = (config.hf_hub_filename,) if config.hf_hub_filename else _FILES
+    names = (config.hf_hub_filename,) if config.hf_hub_filename else FILES
     for file in names:
         found = huggingface_hub.try_to_load_from_cache(repository, file)
         if isinstance(found, str) and not config.hf_hub_filename:
@@ -173,12 +173,12 @@ def _silence(host: str, port: int) -> str:
 
     def ask() -> None:  # in a thread: looking a name up knows no timeout
         try:
-            socket.create_connection((host, port), timeout=_PATIENCE).close()
+            socket.create_connection((host, port), timeout=PATIENCE).close()
             answers.append("")
         except OSError as error:
             answers.append(error.strerror or str(error))
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
-    thread.join(_PATIENCE)
-    return answers[0] if answers else f"no answer within {_PATIENCE} s"
+    thread.join(PATIENCE)
+    return answers[0] if answers else f"no answer within {PATIENCE} s"

@@ -1,7 +1,7 @@
 """The official SAM checkpoints: what they are, where they lie, and whether a file is one.
 
-Measured: hashing 1.2 GB/s, so 2.1 s for ViT-H. The standard library alone is needed.
-Run: `samcls weights list`, `samcls weights verify vit_b FILE`.
+The standard library alone is needed. Run: `samcls weights list`, `samcls weights verify vit_b
+FILE`.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ __all__ = [
     "verify",
 ]
 
-_SITE = "https://dl.fbaipublicfiles.com/segment_anything/"
+SITE = "https://dl.fbaipublicfiles.com/segment_anything/"
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class Checkpoint:
     """One published checkpoint.
 
     Attributes:
-        name: the encoder it belongs to, for instance `vit_b`.
-        file_name: its file name at the source, kept on disk.
-        url: where it is published.
-        bytes: its exact size.
-        sha256: its SHA-256, 64 lower-case hexadecimal digits.
+        name: The encoder it belongs to, for instance `vit_b`.
+        file_name: Its file name at the source, kept on disk.
+        url: Where it is published.
+        bytes: Its exact size.
+        sha256: Its SHA-256, 64 lower-case hexadecimal digits.
         licence: SPDX name of the licence it is published under.
     """
 
@@ -55,7 +55,7 @@ class Checkpoint:
 
 
 def _official(name: str, file_name: str, size: int, sha256: str) -> Checkpoint:
-    return Checkpoint(name, file_name, _SITE + file_name, size, sha256)
+    return Checkpoint(name, file_name, SITE + file_name, size, sha256)
 
 
 CHECKPOINTS: Mapping[str, Checkpoint] = MappingProxyType(
@@ -178,9 +178,9 @@ class CheckpointFile:
     """A checkpoint file as it lies on the disk.
 
     Attributes:
-        path: where it lies.
-        sha256: of its bytes.
-        official: name of the official checkpoint that it is; None where it is another file.
+        path: Where it lies.
+        sha256: Of its bytes.
+        official: Name of the official checkpoint that it is; None where it is another file.
     """
 
     path: Path
@@ -192,8 +192,8 @@ def checkpoint_file(name: str, path: Path | None = None) -> CheckpointFile:
     """Find the file that an encoder's weights are read from.
 
     Args:
-        name: of the encoder.
-        path: the file that was asked for; by default the official one that was fetched before.
+        name: Of the encoder.
+        path: The file that was asked for; by default the official one that was fetched before.
 
     Raises:
         WeightsError: there is none, or a file in the official one's place or of its name is another.

@@ -11,9 +11,8 @@ store, X is row numbers of it, and its features are loaded once a process:
     model = SLCAClassifier(store="features.zarr", levels=("neck", "late"))
     GridSearchCV(model, {"gate": ["multiply", "residual"]}).fit(rows[:, None], store.labels[rows, 0])
 
-Batch and rate differ from `TrainConfig`'s: a few hundred images of two channels need twice the steps
-at twice the rate. A fifth of what `fit` is given chooses the epoch. 546 maps of 256 x 4 x 4 and 60
-epochs in batches of 64 take 2.3 s on one CPU core.
+Batch and rate differ from `TrainConfig`'s: a few hundred images of two channels need twice the
+steps at twice the rate. A fifth of what `fit` is given chooses the epoch.
 """
 
 import math
@@ -201,7 +200,7 @@ class SLCAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
         return shares
 
     def predict(self, X: Any) -> np.ndarray:
-        """The most probable label of each image.
+        """Return the most probable label of each image.
 
         Args:
             X: As for `predict_proba`.
@@ -211,7 +210,7 @@ class SLCAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
         return answers
 
     def _config(self, X: Any) -> TrainConfig:
-        """The parameters as a checked config, numpy's numbers being as good as Python's."""
+        """Return the parameters as a checked config, numpy's numbers being as good as Python's."""
         known = {field.name for field in fields(TrainConfig)}
         given = {
             name: value.tolist() if isinstance(value, np.generic | np.ndarray) else value
@@ -236,7 +235,7 @@ class SLCAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
         return config
 
     def _own_problems(self, X: Any) -> list[str]:
-        """A sentence for each parameter of the estimator's own that cannot be used with X."""
+        """Return a sentence for each parameter of the estimator's own that cannot be used with X."""
         problems = []
         unknown = unknown_head(self.head) if isinstance(self.head, str) else []
         if (

@@ -31,10 +31,10 @@ __all__ = [
     "index_bytes_of",
 ]
 
-_MARK = b"samcls\x00\x01"
-BINDING_BYTES = len(_MARK) + 16 + 16 + 8 + 4
-_DATA = "/c/"  # stands in the key of every chunk and shard, and of nothing else
-_ABSENT = b"\xff" * 16  # entry of an index for a chunk that is not there
+MARK = b"samcls\x00\x01"
+BINDING_BYTES = len(MARK) + 16 + 16 + 8 + 4
+DATA = "/c/"  # stands in the key of every chunk and shard, and of nothing else
+ABSENT = b"\xff" * 16  # entry of an index for a chunk that is not there
 
 
 class Misplaced(ValueError):
@@ -50,8 +50,8 @@ class Binding:
     """The place of one shard.
 
     Attributes:
-        store: identifier of the store, 32 hexadecimal digits.
-        key: of the shard within it.
+        store: Identifier of the store, 32 hexadecimal digits.
+        key: Of the shard within it.
     """
 
     store: str
@@ -59,9 +59,9 @@ class Binding:
 
     def to_bytes(self) -> bytes:
         """Return what the shard says of itself."""
-        number = self.key.partition(_DATA)[2].partition("/")[0]
+        number = self.key.partition(DATA)[2].partition("/")[0]
         said = (
-            _MARK + bytes.fromhex(self.store) + _name(self.key) + int(number).to_bytes(8, "little")
+            MARK + bytes.fromhex(self.store) + _name(self.key) + int(number).to_bytes(8, "little")
         )
         return said + int(crc32c(said)).to_bytes(4, "little")
 
@@ -75,7 +75,7 @@ class Binding:
         own = self.to_bytes()
         if found == own:
             return
-        if found[:8] != _MARK and found[8:24] != own[8:24]:
+        if found[:8] != MARK and found[8:24] != own[8:24]:
             raise Misplaced(
                 "a shard does not say which store it belongs to: it was written by another program "
                 "or an older samcls"
@@ -95,9 +95,9 @@ def _name(key: str) -> bytes:
 
 
 def _moved(key: str, number: int) -> str:
-    array, _, place = key.partition(_DATA)
+    array, _, place = key.partition(DATA)
     _, slash, rest = place.partition("/")
-    return f"{array}{_DATA}{number}{slash}{rest}"
+    return f"{array}{DATA}{number}{slash}{rest}"
 
 
 def index_bytes_of(metadata: Mapping[str, Any]) -> int:
@@ -116,10 +116,10 @@ class Guard:
     """What is checked of an array's shards or chunks.
 
     Attributes:
-        store: the store's identifier; none where shards do not say where they belong.
-        index_bytes: length of the index of a shard; 0 where there are no shards.
-        required: every chunk was written when the array was made, so that an absent one is lost.
-        replacing: what is there is replaced as a whole, whatever its state, and never read.
+        store: The store's identifier; none where shards do not say where they belong.
+        index_bytes: Length of the index of a shard; 0 where there are no shards.
+        required: Every chunk was written when the array was made, so that an absent one is lost.
+        replacing: What is there is replaced as a whole, whatever its state, and never read.
     """
 
     store: str | None
@@ -147,9 +147,7 @@ class Guard:
             raise ValueError("the index of a shard is truncated or its checksum is wrong")
         if self.store is not None:
             Binding(self.store, key).check(tail[: len(tail) - self.index_bytes][-BINDING_BYTES:])
-        if self.required and _ABSENT in (
-            index[at : at + 16] for at in range(0, len(index) - 4, 16)
-        ):
+        if self.required and ABSENT in (index[at : at + 16] for at in range(0, len(index) - 4, 16)):
             raise ChunkLost("a chunk is absent")
 
 
@@ -157,8 +155,8 @@ class CheckedStore(zarr.storage.WrapperStore[Store]):
     """A Zarr store that says, and checks, where the shards of one array belong.
 
     Args:
-        store: what keeps the bytes.
-        guard: of the array.
+        store: What keeps the bytes.
+        guard: Of the array.
     """
 
     def __init__(self, store: Store, guard: Guard) -> None:
@@ -173,7 +171,7 @@ class CheckedStore(zarr.storage.WrapperStore[Store]):
     ) -> Buffer | None:
         """Read a key, or a part of it; a shard's end is checked wherever it is read."""
         guard = self._guard
-        if _DATA not in key:
+        if DATA not in key:
             return await self._store.get(key, prototype, byte_range)
         if guard.replacing:
             return None
@@ -192,7 +190,7 @@ class CheckedStore(zarr.storage.WrapperStore[Store]):
     async def set(self, key: str, value: Buffer) -> None:
         """Write a key; a shard with the place where it belongs."""
         guard = self._guard
-        if _DATA in key and guard.store is not None and guard.index_bytes:
+        if DATA in key and guard.store is not None and guard.index_bytes:
             end = len(value) - guard.index_bytes
             said = Binding(guard.store, key).to_bytes()
             content = value.as_numpy_array().data

@@ -31,9 +31,9 @@ from samcls.store.tables import NO_SPLIT
 __all__ = ["ColumnReader", "Lost", "configured", "if_present", "open_array"]
 
 _T = TypeVar("_T")
-_PIPELINE = "zarr.core.codec_pipeline.BatchedCodecPipeline"
-_CONFIG_LOCK = threading.Lock()  # Zarr's configuration is one for the whole process
-_UNREADABLE = (ValueError, RuntimeError, TypeError, IndexError, OverflowError)  # seen of damage
+PIPELINE = "zarr.core.codec_pipeline.BatchedCodecPipeline"
+CONFIG_LOCK = threading.Lock()  # Zarr's configuration is one for the whole process
+UNREADABLE = (ValueError, RuntimeError, TypeError, IndexError, OverflowError)  # seen of damage
 
 
 @contextmanager
@@ -43,8 +43,8 @@ def configured() -> Iterator[None]:
     Whatever pipeline the process has chosen, zarr-python's own is the one that checks every chunk. A
     chunk that is kept even where it holds zeros is known to be lost when it is absent.
     """
-    settings = {"codec_pipeline.path": _PIPELINE, "array.write_empty_chunks": True}
-    with _CONFIG_LOCK, zarr.config.set(settings):
+    settings = {"codec_pipeline.path": PIPELINE, "array.write_empty_chunks": True}
+    with CONFIG_LOCK, zarr.config.set(settings):
         yield
 
 
@@ -52,10 +52,10 @@ def open_array(keys: Keys, name: str, store_id: str | None, *, replacing: bool =
     """Open an array of a store, so that its shards are checked, and written, with their place.
 
     Args:
-        keys: of the store.
-        name: path of the array.
-        store_id: the store's identifier; none for a store of the first version.
-        replacing: for writing the whole array, whatever state it is in.
+        keys: Of the store.
+        name: Path of the array.
+        store_id: The store's identifier; none for a store of the first version.
+        replacing: For writing the whole array, whatever state it is in.
     """
     metadata = parsed(keys, f"{name}/{ROOT}") or {}
     required = name in {*columns_of(True), *RESULTS}
@@ -72,9 +72,9 @@ class Lost:
     """A piece of a column that cannot be read.
 
     Attributes:
-        rows: that it held.
+        rows: That it held.
         how: `missing`, `damaged` or `misplaced`.
-        why: for a person.
+        why: For a person.
     """
 
     rows: slice
@@ -202,7 +202,7 @@ class ColumnReader:
         """Read a per-image array as far as it can be read.
 
         Args:
-            name: one of `layout.COLUMNS` or `layout.RESULTS`.
+            name: One of `layout.COLUMNS` or `layout.RESULTS`.
 
         Returns:
             The values, empty where they are lost; and what is lost.
@@ -220,7 +220,7 @@ class ColumnReader:
                 lost.append(Lost(rows, "missing", str(error)))
             except Misplaced as error:
                 lost.append(Lost(rows, "misplaced", str(error)))
-            except _UNREADABLE as error:
+            except UNREADABLE as error:
                 lost.append(Lost(rows, "damaged", str(error)))
         return values, lost
 

@@ -46,7 +46,7 @@ class FeatureStore(TableFollower):
     """
 
     def __repr__(self) -> str:
-        """What it holds and what made it, as far as it can be read."""
+        """Return what it holds and what made it, as far as it can be read."""
         made = self.fingerprint
         views = f", {len(made.views)} views" if len(made.views) > 1 else ""
         lines = [f"FeatureStore {self.path}: encoder {made.encoder}, input {made.input_size} px"]
@@ -84,15 +84,15 @@ class FeatureStore(TableFollower):
         attributes are written last. A creation that was cut off is made anew.
 
         Args:
-            path: local path or any URL that Zarr opens.
-            fingerprint: what the features will be.
-            levels: shape of each level's pooled map, in the fingerprint's order.
-            table: the images.
-            codec: one of `layout.CODECS`; all are lossless.
-            partition: rows in a chunk and in a shard; sized in bytes by default.
-            claim: of the writer's lock, checked before each write from here on.
-            pixels: side of the images that are kept beside the features; 0 keeps none.
-            checkpoint: what the encoder says of the file that its weights came from, if any.
+            path: Local path or any URL that Zarr opens.
+            fingerprint: What the features will be.
+            levels: Shape of each level's pooled map, in the fingerprint's order.
+            table: The images.
+            codec: One of `layout.CODECS`; all are lossless.
+            partition: Rows in a chunk and in a shard; sized in bytes by default.
+            claim: Of the writer's lock, checked before each write from here on.
+            pixels: Side of the images that are kept beside the features; 0 keeps none.
+            checkpoint: What the encoder says of the file that its weights came from, if any.
 
         Raises:
             OverwriteRefused: something other than an unfinished creation is there.
@@ -112,9 +112,9 @@ class FeatureStore(TableFollower):
         """Open a store that is there.
 
         Args:
-            path: local path or any URL that Zarr opens.
+            path: Local path or any URL that Zarr opens.
             mode: `r` to read, `r+` to write too.
-            claim: of the writer's lock, checked before each write.
+            claim: Of the writer's lock, checked before each write.
 
         Raises:
             StoreError: nothing is there, or not a store, one of another format version, one whose

@@ -54,8 +54,8 @@ class TableFollower(RowWriter):
         carries it refuses to be read until the update is done again.
 
         Args:
-            table: its first ids are the store's own, in the store's order, unless rows are kept.
-            keep: rows that the table lacks stay as removed ones, which no stage uses until a table
+            table: Its first ids are the store's own, in the store's order, unless rows are kept.
+            keep: Rows that the table lacks stay as removed ones, which no stage uses until a table
                 has them again, and the store keeps its own order.
 
         Returns:

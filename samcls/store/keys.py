@@ -1,8 +1,8 @@
 """Where a store's bytes lie: one key at a time, and durably on a local disk.
 
-zarr-python replaces a local file atomically but leaves its bytes to the page cache, so a power cut may
-keep a row's mark and lose its features. `SyncedStore` flushes each file and each new folder before it
-returns: 4 ms for a small file here, nothing measurable beside the writing of a 64 MiB shard.
+zarr-python replaces a local file atomically but leaves its bytes to the page cache, so a power cut
+may keep a row's mark and lose its features. `SyncedStore` flushes each file and each new folder
+before it returns.
 
     keys = Keys.of("features.zarr", read_only=True)
     keys.read("status/zarr.json")
@@ -41,9 +41,9 @@ if TYPE_CHECKING:
 else:
     AnyArray = zarr.Array  # which takes no parameters in zarr 3.0
 
-_LEFTOVER = "*.partial"  # what zarr-python and SyncedStore call a file that is not yet whole
-_LOCAL = {"file", "local"}  # schemes of URLs that lead to this machine's own files
-_LONGEST_WRITE = 120.0  # seconds; what takes longer hangs, and is not waited for
+LEFTOVER = "*.partial"  # what zarr-python and SyncedStore call a file that is not yet whole
+LOCAL = {"file", "local"}  # schemes of URLs that lead to this machine's own files
+LONGEST_WRITE = 120.0  # seconds; what takes longer hangs, and is not waited for
 
 
 def local_path(path: str | Path) -> Path | None:
@@ -51,7 +51,7 @@ def local_path(path: str | Path) -> Path | None:
     scheme, separator, place = str(path).partition("://")
     if not separator:
         place = scheme
-    elif scheme.lower() not in _LOCAL:
+    elif scheme.lower() not in LOCAL:
         return None
     return Path(os.path.realpath(place))  # a link and what it leads to are one store, with one lock
 
@@ -65,7 +65,7 @@ def swap_path(path: str | Path) -> Path | None:
 def remove_leftovers(path: str | Path) -> int:
     """Delete what a killed writer left half-written; only the holder of the lock may call it."""
     root = local_path(path)
-    found = list(root.rglob(_LEFTOVER)) if root else []
+    found = list(root.rglob(LEFTOVER)) if root else []
     for leftover in found:
         leftover.unlink(missing_ok=True)
     return len(found)
@@ -78,7 +78,7 @@ def finish_writes() -> None:
     while the others go on in its own thread: none may land once the lock has been given back.
     """
     with contextlib.suppress(TimeoutError):
-        sync(_finish_writes(), timeout=_LONGEST_WRITE)
+        sync(_finish_writes(), timeout=LONGEST_WRITE)
 
 
 async def _finish_writes() -> None:

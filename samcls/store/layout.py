@@ -40,17 +40,17 @@ COLUMNS = ("id", "split", "group", "label")  # copied from the table
 META = "meta"  # copied too, where the table has such columns
 RESULTS = ("valid", "sha256", "error", "status")  # written with the features, the mark last
 
-_ROW_CHUNK = 8192  # rows in one chunk of the per-image arrays
-_AXES = ("channel", "row", "col")
+ROW_CHUNK = 8192  # rows in one chunk of the per-image arrays
+AXES = ("channel", "row", "col")
 
 
 def array_paths(fingerprint: Fingerprint, pixels: int, meta: bool = False) -> list[str]:
     """Return the path of every array within a store's group.
 
     Args:
-        fingerprint: of the store.
-        pixels: side of the images that it keeps; 0 where it keeps none.
-        meta: whether it keeps columns beside the labels.
+        fingerprint: Of the store.
+        pixels: Side of the images that it keeps; 0 where it keeps none.
+        meta: Whether it keeps columns beside the labels.
     """
     kept = [*fingerprint.levels, *([PIXELS] if pixels else [])]
     return [*(array_path(name) for name in kept), *columns_of(meta), *RESULTS]
@@ -106,7 +106,7 @@ def _create_feature_arrays(
             compressors=compressors,
             fill_value=0,
             # distinct names let xarray hold levels of different sizes in one data set
-            dimension_names=("image", "view", *(f"{axis}_{level}" for axis in _AXES)),
+            dimension_names=("image", "view", *(f"{axis}_{level}" for axis in AXES)),
             attributes={"patch_size": shape.patch},
         )
 
@@ -149,7 +149,7 @@ def create_meta(group: zarr.Group, table: RowTable) -> np.ndarray:
 def _create_row_array(
     group: zarr.Group, name: str, dims: tuple[str, ...], dtype: Any, shape: tuple[int, ...]
 ) -> None:
-    piece = (_ROW_CHUNK, *(max(1, n) for n in shape[1:]))
+    piece = (ROW_CHUNK, *(max(1, n) for n in shape[1:]))
     group.create_array(
         name,
         shape=shape,

@@ -25,9 +25,9 @@ class LevelArray:
     """One level, sliced like an array; values are read when they are asked for.
 
     Args:
-        store: open.
-        level: one of its levels.
-        opener: opens the store again from its path, where the array has travelled to.
+        store: Open.
+        level: One of its levels.
+        opener: Opens the store again from its path, where the array has travelled to.
     """
 
     def __init__(self, store: StoreReader, level: str, opener: Opener) -> None:
@@ -61,9 +61,9 @@ def lazy_level(store: StoreReader, level: str, opener: Opener) -> "dask.array.Ar
     """Return a level as a Dask array, one Dask chunk a shard.
 
     Args:
-        store: open.
-        level: one of its levels.
-        opener: opens the store again from its path.
+        store: Open.
+        level: One of its levels.
+        opener: Opens the store again from its path.
     """
     import dask.array
 
@@ -78,8 +78,8 @@ def dataset(store: StoreReader, opener: Opener) -> "xarray.Dataset":
     """Return every level lazily, with id, split and status as coordinates of `image`.
 
     Args:
-        store: open.
-        opener: opens the store again from its path.
+        store: Open.
+        opener: Opens the store again from its path.
 
     Raises:
         StoreError: xarray is not installed.

@@ -25,7 +25,7 @@ from samcls.store.keys import finish_writes, local_path, remove_leftovers
 
 __all__ = ["Claim", "lock_path", "writer_lock"]
 
-_SAID = 1  # Windows locks the first byte against reading: what the holder says stands behind it
+SAID = 1  # Windows locks the first byte against reading: what the holder says stands behind it
 
 
 def lock_path(path: str | Path) -> Path | None:
@@ -39,8 +39,8 @@ class Claim:
     """The right to write, which whoever works for the lock's holder can check, on any machine.
 
     Attributes:
-        file: the lock; none for a store that has no lock.
-        token: what it says while it is the holder's.
+        file: The lock; none for a store that has no lock.
+        token: What it says while it is the holder's.
     """
 
     file: Path | None
@@ -70,8 +70,8 @@ def writer_lock(path: str | Path, log: Callable[[str], None] | None = None) -> I
     """Hold a store's lock, and clean up what a killed writer left half-written; give its claim.
 
     Args:
-        path: local path or URL of a store, which need not be there yet.
-        log: called with a message when the last writer was cut off.
+        path: Local path or URL of a store, which need not be there yet.
+        log: Called with a message when the last writer was cut off.
 
     Raises:
         StoreError: another process holds it; the message says which.
@@ -126,7 +126,7 @@ def _named(holder: dict[str, Any]) -> str:
 def _say(file: Path, holder: dict[str, Any]) -> None:
     """Write who holds a lock into its file, in place: another file would not be the locked one."""
     with file.open("r+b", buffering=0) as said:
-        said.seek(_SAID)
+        said.seek(SAID)
         said.truncate()
         if holder:
             said.write(json.dumps(holder).encode())
@@ -136,7 +136,7 @@ def _holder(file: Path) -> dict[str, Any]:
     """Read who holds a lock; nobody in particular where that cannot be read."""
     try:
         with file.open("rb", buffering=0) as said:
-            said.seek(_SAID)
+            said.seek(SAID)
             value = json.loads(said.read() or b"{}")
     except (OSError, ValueError):
         return {}

@@ -44,10 +44,10 @@ STORE_ID = "store_id"  # random; every shard names it
 UPDATING = "table_update"  # set while the table is rewritten: tells an update cut off from a store
 CREATED_BY, MARK = "created_by", "samcls"
 CHECKSUM, ARRAYS = "checksum", "arrays"
-_SEALS = (CHECKSUM, ARRAYS)
-_CONSOLIDATED = "consolidated_metadata"  # by whoever wrote it; never read, and nobody's damage
+SEALS = (CHECKSUM, ARRAYS)
+CONSOLIDATED = "consolidated_metadata"  # by whoever wrote it; never read, and nobody's damage
 # what a store may say without a checksum, as the first version wrote them
-_UNSEALED = {CREATED_BY, "fingerprint", "tasks", "format_version", "pixels", UPDATING}
+UNSEALED = {CREATED_BY, "fingerprint", "tasks", "format_version", "pixels", UPDATING}
 
 
 @dataclass(frozen=True)
@@ -55,9 +55,9 @@ class Root:
     """What a store says of itself.
 
     Attributes:
-        attributes: of the group, without their checksum.
-        arrays: shape, and digest of all the rest of its metadata, of each array.
-        sealed: the attributes carry their checksum.
+        attributes: Of the group, without their checksum.
+        arrays: Shape, and digest of all the rest of its metadata, of each array.
+        sealed: The attributes carry their checksum.
     """
 
     attributes: dict[str, Any]
@@ -87,12 +87,12 @@ def read_root(keys: Keys) -> Root:
         raise ValueError(f"{ROOT} is not that of a Zarr v3 group")
     if not isinstance(said, dict) or not said:
         raise ValueError(f"{ROOT} holds no attributes")
-    attributes = {name: value for name, value in said.items() if name not in _SEALS}
+    attributes = {name: value for name, value in said.items() if name not in SEALS}
     if CHECKSUM in said:
         if said[CHECKSUM] != _checksum(said):
             raise ValueError(f"the checksum of the attributes in {ROOT} is wrong")
         return Root(attributes, said[ARRAYS], True)
-    if strange := sorted(set(said) - _UNSEALED):
+    if strange := sorted(set(said) - UNSEALED):
         raise ValueError(
             f"the attributes in {ROOT} lack their checksum, or {strange[0]!r} is damaged"
         )
@@ -134,9 +134,9 @@ def write_attributes(keys: Keys, attributes: Mapping[str, Any], arrays: Mapping[
     """Replace a store's attributes, sealed, and the copies of all its metadata.
 
     Args:
-        keys: of the store.
-        attributes: without their checksum.
-        arrays: what the metadata of each array are, as from `describe_arrays`.
+        keys: Of the store.
+        attributes: Without their checksum.
+        arrays: What the metadata of each array are, as from `describe_arrays`.
 
     Returns:
         What `read_root` will return.
@@ -147,7 +147,7 @@ def write_attributes(keys: Keys, attributes: Mapping[str, Any], arrays: Mapping[
     said = {**json.loads(json.dumps(dict(attributes))), ARRAYS: dict(arrays)}
     said[CHECKSUM] = _checksum(said)
     group = {"zarr_format": 3, "node_type": "group", "attributes": said}
-    root = Root({k: v for k, v in said.items() if k not in _SEALS}, dict(arrays), True)
+    root = Root({k: v for k, v in said.items() if k not in SEALS}, dict(arrays), True)
     files = {ROOT: group, f"features/{ROOT}": parsed(keys, f"features/{ROOT}")}
     for name in arrays:
         files[f"{name}/{ROOT}"] = found = parsed(keys, f"{name}/{ROOT}")
@@ -278,7 +278,7 @@ def _plain(file: Any) -> Any:
     """Return a group's metadata without what others consolidated into it."""
     if not isinstance(file, dict):
         return file
-    return {name: value for name, value in file.items() if name != _CONSOLIDATED}
+    return {name: value for name, value in file.items() if name != CONSOLIDATED}
 
 
 def _checksum(said: Mapping[str, Any]) -> str:

@@ -25,8 +25,8 @@ __all__ = [
     "writing",
 ]
 
-_SIGNS = (*COPIES, "status/zarr.json", "sha256/zarr.json", "id/zarr.json", "valid/zarr.json")
-_PAYLOADS = ("features", PIXELS)
+SIGNS = (*COPIES, "status/zarr.json", "sha256/zarr.json", "id/zarr.json", "valid/zarr.json")
+PAYLOADS = ("features", PIXELS)
 
 
 class Found(Enum):
@@ -73,7 +73,7 @@ def look(path: str | Path) -> Found:
         return Found.STORE
     if attributes == {CREATED_BY: MARK} and not _holds_work(keys):
         return Found.UNFINISHED
-    if _describes_store(attributes) or any(keys.read(name) is not None for name in _SIGNS):
+    if _describes_store(attributes) or any(keys.read(name) is not None for name in SIGNS):
         raise StoreError(damage(path, keys, wrong or f"{ROOT} lacks most attributes"))
     there = any(root.iterdir()) if root is not None else keys.any()
     return Found.OTHER if there else Found.NOTHING
@@ -97,7 +97,7 @@ def _describes_store(attributes: object) -> bool:
 
 def _holds_work(keys: Keys) -> bool:
     """Say whether there is any shard of features or images, which a creation never writes."""
-    return any("/c/" in key for name in _PAYLOADS for key in keys.under(f"{name}/"))
+    return any("/c/" in key for name in PAYLOADS for key in keys.under(f"{name}/"))
 
 
 def require_store(path: str) -> None:

@@ -1,8 +1,8 @@
 """What a feature store holds for each image, read: pooled maps and pixels, lazily or in memory.
 
-Local features are read beneath Zarr, chunk by chunk and each through its checksum, some 3 times faster
-than by zarr-python; everything else goes through Zarr. `FeatureStore.open` makes the object; this file
-and `columns.py` hold its reading half.
+Local features are read beneath Zarr, chunk by chunk and each through its checksum; everything else
+goes through Zarr. `FeatureStore.open` makes the object; this file and `columns.py` hold its reading
+half.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ __all__ = ["Rows", "StoreReader"]
 
 Rows = slice | np.ndarray | Sequence[int] | None
 
-_SHOWN = 3  # rows that an error names
+SHOWN = 3  # rows that an error names
 
 
 class StoreReader(ColumnReader):
@@ -87,8 +87,8 @@ class StoreReader(ColumnReader):
         """Read pooled maps.
 
         Args:
-            level: one of `levels`.
-            rows: a slice, row numbers in any order, or None for all.
+            level: One of `levels`.
+            rows: A slice, row numbers in any order, or None for all.
 
         Returns:
             Values in the storage type. Rows that are pending or failed hold zeros.
@@ -104,7 +104,7 @@ class StoreReader(ColumnReader):
         """Read the images that are kept: RGB, framed as the encoder's own, as the first view shows them.
 
         Args:
-            rows: a slice, row numbers in any order, or None for all.
+            rows: A slice, row numbers in any order, or None for all.
 
         Returns:
             Values in 0..255, 0 beyond what shows picture; rows that are pending or failed hold zeros.
@@ -132,8 +132,8 @@ class StoreReader(ColumnReader):
         """Read what is there, whatever the rows' status; absence is told from zeros.
 
         Args:
-            level: one of `payloads`.
-            rows: as for `read`.
+            level: One of `payloads`.
+            rows: As for `read`.
 
         Returns:
             Values, zeros where a chunk is absent; and which positions those are, ascending.
@@ -170,7 +170,7 @@ class StoreReader(ColumnReader):
         if not len(rows):
             return
         ids = self.ids
-        named = few((f"row {row} ({ids[row]})" for row in rows.tolist()), _SHOWN)
+        named = few((f"row {row} ({ids[row]})" for row in rows.tolist()), SHOWN)
         raise StoreError(
             f"{self.path}: {_described(level)} of {len(rows)} images that are marked "
             f"done: {named}. A chunk or a shard is gone; samcls store verify {self.path} names "
@@ -183,9 +183,9 @@ class StoreReader(ColumnReader):
         """Return how many map cells that show picture lie under each pooled cell.
 
         Args:
-            level: one of `levels`.
-            rows: a slice, row numbers in any order, or None for all.
-            view: position on the view axis; a view that swaps the sides swaps the extent too.
+            level: One of `levels`.
+            rows: A slice, row numbers in any order, or None for all.
+            view: Position on the view axis; a view that swaps the sides swaps the extent too.
 
         Raises:
             StoreError: the level is not in the store.
@@ -267,7 +267,7 @@ class StoreReader(ColumnReader):
 
 
 def _described(level: str) -> str:
-    """What a payload lacks, in words that go before `of N images`."""
+    """Return what a payload lacks, in words that go before `of N images`."""
     return "pixels lacks those" if level == PIXELS else f"level {level} lacks the features"
 
 

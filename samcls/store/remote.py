@@ -12,7 +12,7 @@ from samcls.errors import RunError, SamclsError, StoreError
 __all__ = ["RemoteStore"]
 
 # What brings each scheme, as pip names it; others are named by fsspec itself.
-_PACKAGES = {
+PACKAGES = {
     "s3": '"samcls[s3]"',
     "s3a": '"samcls[s3]"',
     "gs": "gcsfs",
@@ -22,8 +22,8 @@ _PACKAGES = {
     "http": "aiohttp",
     "https": "aiohttp",
 }
-_READ_ONLY = ("http", "https")
-_CREDENTIALS = {
+READ_ONLY = ("http", "https")
+CREDENTIALS = {
     "s3": "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or run: aws configure",
     "gs": "run: gcloud auth application-default login",
     "az": "set AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
@@ -43,7 +43,7 @@ class RemoteStore(zarr.storage.FsspecStore):
             StoreError: the scheme is unknown, its package is not installed, or it cannot be written.
         """
         scheme = url.partition("://")[0]
-        if scheme in _READ_ONLY and not read_only:
+        if scheme in READ_ONLY and not read_only:
             raise StoreError(
                 f"{url} can be read, not written; name a local folder or a store that can, such as "
                 "s3://bucket/name.zarr"
@@ -140,7 +140,7 @@ def _explained(url: str, error: Exception) -> SamclsError:
     scheme = url.partition("://")[0]
     kind, text = type(error).__name__, _first_line(error)
     if isinstance(error, ImportError):
-        package = _PACKAGES.get(scheme, "the package that fsspec names")
+        package = PACKAGES.get(scheme, "the package that fsspec names")
         return StoreError(f"{url} needs a package ({text}): pip install {package}")
     if isinstance(error, ValueError) and "rotocol" in text:
         return StoreError(
@@ -148,7 +148,7 @@ def _explained(url: str, error: Exception) -> SamclsError:
             "s3://bucket/name.zarr, gs:// or az://"
         )
     if "Credential" in kind or "redential" in text:
-        remedy = _CREDENTIALS.get(scheme, "give them as the service's own documentation says")
+        remedy = CREDENTIALS.get(scheme, "give them as the service's own documentation says")
         return StoreError(f"{url}: no credentials were found ({text}); {remedy}")
     if isinstance(error, PermissionError):
         return StoreError(

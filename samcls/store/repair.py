@@ -27,7 +27,7 @@ from samcls.store.verify import Problem, VerifyReport, verify
 
 __all__ = ["repair"]
 
-_RESTORED = {
+RESTORED = {
     "id",
     "split",
     "group",
@@ -49,11 +49,11 @@ def repair(
     is found by the next `verify`.
 
     Args:
-        store_path: local path or URL.
-        report: what `verify` found in it.
-        table: of the manifest that the store was made from; needed only where `id`, `split`, `group`
+        store_path: Local path or URL.
+        report: What `verify` found in it.
+        table: Of the manifest that the store was made from; needed only where `id`, `split`, `group`
             or `label` is damaged.
-        log: called with a message when a stale lock is taken over.
+        log: Called with a message when a stale lock is taken over.
 
     Returns:
         The rows to encode again, ascending.
@@ -172,7 +172,7 @@ def _is_lost(problem: Problem, status: int) -> bool:
     if problem.kind.startswith("row array"):
         if problem.level == "error":  # a row that is done has none
             return status == FAILED
-        return problem.level not in _RESTORED and status != FAILED
+        return problem.level not in RESTORED and status != FAILED
     return status != FAILED
 
 

@@ -16,13 +16,13 @@ class RowTable:
     """What a store knows of its images before any is encoded.
 
     Attributes:
-        ids: one for each image, distinct.
+        ids: One for each image, distinct.
         splits: `train`, `val` or `test`, one for each image; empty for an image that was removed.
-        groups: patient or lesion, one for each image; empty where there is none.
-        tasks: name of each label task and its class names, in the order of their indices.
-        labels: class index for each image and task; -1 where the label is missing.
-        meta: texts that training never sees, one for each image, by column.
-        ordinal: tasks whose classes are steps of one scale.
+        groups: Patient or lesion, one for each image; empty where there is none.
+        tasks: Name of each label task and its class names, in the order of their indices.
+        labels: Class index for each image and task; -1 where the label is missing.
+        meta: Texts that training never sees, one for each image, by column.
+        ordinal: Tasks whose classes are steps of one scale.
     """
 
     ids: Sequence[str]
@@ -54,14 +54,14 @@ class RowBatch:
     """Results for some rows, ready to be written.
 
     Attributes:
-        rows: row numbers, ascending.
-        features: for each level, (image, view, channel, row, col), and where the store keeps images
+        rows: Row numbers, ascending.
+        features: For each level, (image, view, channel, row, col), and where the store keeps images
             `pixels`, (image, row, col, 3); rows that failed hold zeros.
-        valid: height and width, in encoder-input pixels, that show picture.
-        sha256: of the decoded pixels, 32 bytes an image.
+        valid: Height and width, in encoder-input pixels, that show picture.
+        sha256: Of the decoded pixels, 32 bytes an image.
         status: DONE or FAILED.
-        error: reason for each failed row, empty otherwise.
-        reused: how many of the rows have the features that another store had of the same picture.
+        error: Reason for each failed row, empty otherwise.
+        reused: How many of the rows have the features that another store had of the same picture.
     """
 
     rows: Int[np.ndarray, " image"]

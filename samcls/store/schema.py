@@ -37,10 +37,10 @@ CHECKPOINT = (
 PIXELS = "pixels"  # the array of images; no level has that name
 TRANSPOSED = frozenset({"rot90", "rot270", "transpose", "antitranspose"})  # views: sides swapped
 
-_SHARD_BYTES = 64 * 2**20
-_CHUNK_BYTES = 512 * 2**10
-_ITEM_BYTES = {"float16": 2, "float32": 4}
-_MANTISSA_BITS = {"float16": 10, "float32": 23}
+SHARD_BYTES = 64 * 2**20
+CHUNK_BYTES = 512 * 2**10
+ITEM_BYTES = {"float16": 2, "float32": 4}
+MANTISSA_BITS = {"float16": 10, "float32": 23}
 
 
 @dataclass(frozen=True)
@@ -50,19 +50,19 @@ class Fingerprint:
     Two stores with equal fingerprints hold the same function of their images.
 
     Attributes:
-        encoder: name of the encoder, such as `vit_b`.
-        checkpoint_sha256: of the checkpoint file; of the weights themselves where there is no file.
-        input_size: side of the square encoder input, in pixels.
+        encoder: Name of the encoder, such as `vit_b`.
+        checkpoint_sha256: Of the checkpoint file; of the weights themselves where there is no file.
+        input_size: Side of the square encoder input, in pixels.
         resize: `longest` (keep the aspect, pad right and bottom) or `stretch`.
-        mean: per RGB channel, in 0..255.
-        std: per RGB channel, in 0..255.
-        levels: names of the cached depths, in order.
-        window: side of the pooling window, in map cells; 1 keeps the whole map.
-        views: transforms of the image under which it was encoded, in the order of the view axis.
+        mean: Per RGB channel, in 0..255.
+        std: Per RGB channel, in 0..255.
+        levels: Names of the cached depths, in order.
+        window: Side of the pooling window, in map cells; 1 keeps the whole map.
+        views: Transforms of the image under which it was encoded, in the order of the view axis.
         storage: `float16` or `float32`.
-        precision: type of the encoder's arithmetic.
-        preprocessing: version of the rules that turn a file into a frame.
-        keep_bits: mantissa bits that values are rounded to before they are stored; all by default.
+        precision: Type of the encoder's arithmetic.
+        preprocessing: Version of the rules that turn a file into a frame.
+        keep_bits: Mantissa bits that values are rounded to before they are stored; all by default.
     """
 
     encoder: str
@@ -86,15 +86,14 @@ class Fingerprint:
             StoreError: a field has a value outside its range.
         """
         checks = {
-            "storage": (self.storage in _ITEM_BYTES, "float16 or float32"),
+            "storage": (self.storage in ITEM_BYTES, "float16 or float32"),
             "resize": (self.resize in {"longest", "stretch"}, "longest or stretch"),
             "levels": (bool(self.levels) and len(set(self.levels)) == len(self.levels), "distinct"),
             "views": (bool(self.views) and len(set(self.views)) == len(self.views), "distinct"),
             "window": (self.window >= 1, "at least 1"),
             "keep_bits": (
-                self.keep_bits is None
-                or 1 <= self.keep_bits <= _MANTISSA_BITS.get(self.storage, 0),
-                f"1 to {_MANTISSA_BITS.get(self.storage)} bits of {self.storage}, or none",
+                self.keep_bits is None or 1 <= self.keep_bits <= MANTISSA_BITS.get(self.storage, 0),
+                f"1 to {MANTISSA_BITS.get(self.storage)} bits of {self.storage}, or none",
             ),
         }
         for name, (good, expected) in checks.items():
@@ -136,10 +135,10 @@ class LevelShape:
     """Shape of one level's stored map.
 
     Attributes:
-        channels: number of channels.
-        rows: pooled map's height, in windows.
-        cols: pooled map's width, in windows.
-        patch: side of one cell of the whole map, in encoder-input pixels.
+        channels: Number of channels.
+        rows: Pooled map's height, in windows.
+        cols: Pooled map's width, in windows.
+        patch: Side of one cell of the whole map, in encoder-input pixels.
     """
 
     channels: int
@@ -158,8 +157,8 @@ class Partition:
     """How rows fall into chunks and shards, the same for every level.
 
     Attributes:
-        chunk_rows: images in a chunk.
-        shard_rows: images in a shard, a multiple of `chunk_rows`.
+        chunk_rows: Images in a chunk.
+        shard_rows: Images in a shard, a multiple of `chunk_rows`.
     """
 
     chunk_rows: int
@@ -177,16 +176,16 @@ class Partition:
         """Choose sizes from the largest level, as powers of two so that batches divide them.
 
         Args:
-            levels: shape of each level's pooled map.
-            views: number of views.
-            storage: type of a value.
-            most_rows: a shard holds at most about so many, so that several workers find shards.
-            pixels: side of the images that are kept; 0 where none are.
+            levels: Shape of each level's pooled map.
+            views: Number of views.
+            storage: Type of a value.
+            most_rows: A shard holds at most about so many, so that several workers find shards.
+            pixels: Side of the images that are kept; 0 where none are.
         """
-        row_bytes = max(shape.values for shape in levels.values()) * views * _ITEM_BYTES[storage]
+        row_bytes = max(shape.values for shape in levels.values()) * views * ITEM_BYTES[storage]
         row_bytes = max(row_bytes, 3 * pixels**2)
-        chunk = max(1, _CHUNK_BYTES // row_bytes)
-        shard = max(1, min(_SHARD_BYTES // row_bytes, most_rows or _SHARD_BYTES))
+        chunk = max(1, CHUNK_BYTES // row_bytes)
+        shard = max(1, min(SHARD_BYTES // row_bytes, most_rows or SHARD_BYTES))
         shard = 1 << (shard.bit_length() - 1)
         return cls(min(shard, 1 << (chunk.bit_length() - 1)), shard)
 

@@ -27,11 +27,11 @@ from samcls.store.schema import PIXELS, Partition, array_path
 
 __all__ = ["CAN_READ_PARTS", "LocalShard", "ShardIndex", "read_index", "shard_key"]
 
-_ABSENT = 2**64 - 1
+ABSENT = 2**64 - 1
 CAN_READ_PARTS = hasattr(os, "preadv")  # not on Windows, where Zarr reads instead
 _memory = threading.local()
-_THREADS = 8  # chunks decoded at once, at most; decoding and reading release the interpreter
-_FEW = 4  # chunks that are not worth a pool of threads
+THREADS = 8  # chunks decoded at once, at most; decoding and reading release the interpreter
+FEW = 4  # chunks that are not worth a pool of threads
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class ShardIndex:
     """What a shard says of its chunks.
 
     Attributes:
-        present: the shard is there.
-        readable: the index is whole; if not, no chunk of the shard can be found.
-        entries: offset and length of each chunk, both 2**64 - 1 for one that is absent.
-        misplaced: why the shard belongs elsewhere, if it does; it is not readable then.
+        present: The shard is there.
+        readable: The index is whole; if not, no chunk of the shard can be found.
+        entries: Offset and length of each chunk, both 2**64 - 1 for one that is absent.
+        misplaced: Why the shard belongs elsewhere, if it does; it is not readable then.
     """
 
     present: bool
@@ -53,7 +53,7 @@ class ShardIndex:
     @property
     def held(self) -> Bool[np.ndarray, " chunk"]:
         """Whether the shard holds each chunk."""
-        return np.asarray(self.entries[:, 0] != _ABSENT)
+        return np.asarray(self.entries[:, 0] != ABSENT)
 
 
 def shard_key(name: str, shard: int) -> str:
@@ -76,7 +76,7 @@ def _guard(partition: Partition, store: str | None) -> Guard:
 
 
 def _index(tail: bytes | None, key: str, guard: Guard) -> ShardIndex:
-    nothing = np.full((guard.index_bytes // 16, 2), _ABSENT, dtype="<u8")
+    nothing = np.full((guard.index_bytes // 16, 2), ABSENT, dtype="<u8")
     if tail is None:
         return ShardIndex(False, False, nothing)
     try:
@@ -93,11 +93,11 @@ class LocalShard:
     """A shard file, open for reading.
 
     Args:
-        root: folder of the store.
-        key: of the shard, which may be absent: its chunks are then all absent.
-        partition: of the store.
-        compressed: chunks were compressed with Blosc, which says in each how.
-        store: identifier that the store's shards name, if they do.
+        root: Folder of the store.
+        key: Of the shard, which may be absent: its chunks are then all absent.
+        partition: Of the store.
+        compressed: Chunks were compressed with Blosc, which says in each how.
+        store: Identifier that the store's shards name, if they do.
 
     Raises:
         ValueError: the index is damaged, or the shard belongs elsewhere.
@@ -125,9 +125,9 @@ class LocalShard:
         """Read rows, counted from the shard's first, in any order.
 
         Args:
-            rows: which ones.
-            places: where each goes in `out`.
-            out: of shape (image, ...) as stored; zeros where a chunk is absent.
+            rows: Which ones.
+            places: Where each goes in `out`.
+            out: Of shape (image, ...) as stored; zeros where a chunk is absent.
 
         Returns:
             The places whose chunk is absent.
@@ -142,7 +142,7 @@ class LocalShard:
             self._read_chunk(int(chunk[where[0]]), rows[where], places[where], out)
 
         _each(one, parts)
-        return np.asarray(places[self.index.entries[chunk, 0] == _ABSENT])
+        return np.asarray(places[self.index.entries[chunk, 0] == ABSENT])
 
     def _read_chunk(
         self,
@@ -153,7 +153,7 @@ class LocalShard:
     ) -> None:
         height = self._partition.chunk_rows
         entry = self.index.entries[number]
-        if entry[0] == _ABSENT or self._file is None:
+        if entry[0] == ABSENT or self._file is None:
             out[places] = 0
         elif len(rows) == height and _consecutive(rows) and _consecutive(places):
             self._decode(number, _flat(out[places[0] : places[0] + height]))
@@ -214,8 +214,8 @@ class LocalShard:
 
 def _each(work: Callable[[np.ndarray], None], parts: Iterable[np.ndarray]) -> None:
     parts = list(parts)
-    cores = min(_THREADS, os.cpu_count() or 1)
-    if len(parts) <= _FEW or cores == 1:
+    cores = min(THREADS, os.cpu_count() or 1)
+    if len(parts) <= FEW or cores == 1:
         for part in parts:
             work(part)
         return

@@ -22,7 +22,7 @@ def swapped_in(path: str | Path) -> Iterator[Path]:
     """Give the place to make a store in; then put it where it belongs, instead of what is there.
 
     Args:
-        path: of a local store.
+        path: Of a local store.
 
     Raises:
         OverwriteRefused: something else lies where the new store is made.

@@ -1,8 +1,8 @@
 """How a table differs from a store's own, and what the store makes of it.
 
-A store keeps its rows in its own order; what it is given may put labels, splits and groups anew, and rows
-at the end. An image that its manifest no longer has may stay as a removed row: no split, no group, no
-label, status 3, which no stage uses. Comparing a million rows takes 1.4 s, half of it to read names.
+A store keeps its rows in its own order; what it is given may put labels, splits and groups anew,
+and rows at the end. An image that its manifest no longer has may stay as a removed row: no split,
+no group, no label, status 3, which no stage uses.
 
     change, places = compare_ids(store.ids, store.splits, table)
     merged = merge_tables(store.ids, table)
@@ -30,8 +30,8 @@ __all__ = [
 ]
 
 NO_SPLIT = ""  # of a removed row
-_SHOWN = 3
-_MOST = 10  # classes that a sentence names
+SHOWN = 3
+MOST = 10  # classes that a sentence names
 
 
 @dataclass(frozen=True)
@@ -39,12 +39,12 @@ class TableChange:
     """How a table differs from what a store holds.
 
     Attributes:
-        added: ids that the store lacks, in the table's order.
-        removed: ids that the table lacks, in the store's order; rows removed before are not named.
-        moved: ids that stand elsewhere among those that both hold.
-        columns: which of `splits`, `groups`, `tasks`, `labels`, `meta` and `ordinal` differ in the rows
+        added: Ids that the store lacks, in the table's order.
+        removed: Ids that the table lacks, in the store's order; rows removed before are not named.
+        moved: Ids that stand elsewhere among those that both hold.
+        columns: Which of `splits`, `groups`, `tasks`, `labels`, `meta` and `ordinal` differ in the rows
             they share.
-        tasks: what goes and what comes among the tasks, in words; empty where they are the same.
+        tasks: What goes and what comes among the tasks, in words; empty where they are the same.
     """
 
     added: tuple[str, ...]
@@ -66,7 +66,7 @@ class TableChange:
     def __str__(self) -> str:
         """Say what differs, how much, and the first few."""
         parts = [
-            f"{len(ids)} ids {what} ({few(ids, _SHOWN)})"
+            f"{len(ids)} ids {what} ({few(ids, SHOWN)})"
             for what, ids in (
                 ("are new", self.added),
                 ("are gone", self.removed),
@@ -86,9 +86,9 @@ def compare_ids(
     """Compare rows, though not yet what is said of them.
 
     Args:
-        ids: the store's own.
-        splits: the store's own.
-        table: given.
+        ids: The store's own.
+        splits: The store's own.
+        table: Given.
 
     Returns:
         What differs, `columns` left empty; and each own row's place in the table, -1 for none.
@@ -123,11 +123,11 @@ def changed_columns(
     """Name what a table says otherwise of the rows that a store shares with it.
 
     Args:
-        places: each own row's place in the table, -1 for none.
-        own: the store's `splits` and `groups`.
-        labels: the store's.
-        tasks: the store's.
-        table: given.
+        places: Each own row's place in the table, -1 for none.
+        own: The store's `splits` and `groups`.
+        labels: The store's.
+        tasks: The store's.
+        table: Given.
     """
     given = {"splits": table.splits, "groups": table.groups}
     shared = places >= 0
@@ -152,10 +152,10 @@ def changed_beside(
     """Name what a table says otherwise beside labels, splits and groups: `meta`, `ordinal`.
 
     Args:
-        places: each own row's place in the table, -1 for none.
-        meta: the store's own columns.
-        ordinal: the store's own.
-        table: given.
+        places: Each own row's place in the table, -1 for none.
+        meta: The store's own columns.
+        ordinal: The store's own.
+        table: Given.
     """
     own, given = np.flatnonzero(places >= 0), places[places >= 0]
     same = list(meta) == list(table.meta) and all(
@@ -180,7 +180,7 @@ def changed_tasks(
 
 
 def _few(classes: Sequence[str]) -> str:
-    return few(classes, _MOST) or "no class"
+    return few(classes, MOST) or "no class"
 
 
 def _some_of(values: Sequence[str], places: Int[np.ndarray, " image"]) -> list[str]:
@@ -193,8 +193,8 @@ def merge_tables(ids: Sequence[str], table: RowTable) -> RowTable:
     """Return a table in a store's own order: its rows, removed ones emptied, then the new ones.
 
     Args:
-        ids: the store's own.
-        table: given.
+        ids: The store's own.
+        table: Given.
     """
     place = {name: row for row, name in enumerate(table.ids)}
     known = set(ids)

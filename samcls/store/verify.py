@@ -30,8 +30,8 @@ __all__ = ["Problem", "VerifyReport", "verify"]
 
 Progress = Callable[[int, int, int], None]
 
-_BLOCK = 2**20  # values looked at together: what is read, masked and reduced stays in the cache
-_SIGNLESS = {2: (np.uint16, 0x7FFF, 0x7C00), 4: (np.uint32, 0x7FFFFFFF, 0x7F800000)}
+BLOCK = 2**20  # values looked at together: what is read, masked and reduced stays in the cache
+SIGNLESS = {2: (np.uint16, 0x7FFF, 0x7C00), 4: (np.uint32, 0x7FFFFFFF, 0x7F800000)}
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ class Problem:
     """One thing that is wrong.
 
     Attributes:
-        row: the image's row; none where the whole store is hit.
-        id: the image's identifier; empty where it cannot be known.
-        level: level, per-image array or metadata file that is hit.
+        row: The image's row; none where the whole store is hit.
+        id: The image's identifier; empty where it cannot be known.
+        level: Level, per-image array or metadata file that is hit.
         kind: `shard missing`, `shard damaged`, `shard misplaced` (of another place or store), `chunk
             missing`, `chunk damaged`, `not finite`, `all zero`, `done without data`, `status out of
             range`, `row array missing`, `row array damaged`, `row array misplaced` or `metadata
             damaged`.
-        detail: more about it, for a person.
+        detail: More about it, for a person.
     """
 
     row: int | None
@@ -61,11 +61,11 @@ class VerifyReport:
     """What was found.
 
     Attributes:
-        store: path or URL.
-        checked: rows that were looked at.
-        bytes: of the feature values that were read.
-        problems: by row, then level.
-        notes: what could not be checked.
+        store: Path or URL.
+        checked: Rows that were looked at.
+        bytes: Of the feature values that were read.
+        problems: By row, then level.
+        notes: What could not be checked.
     """
 
     store: str
@@ -95,9 +95,9 @@ def verify(
     Damaged metadata may hide or feign anything else, so then nothing more is looked at.
 
     Args:
-        store_path: local path or URL.
-        rows: the rows to check; all by default.
-        progress: called with (shards checked, shards in all, problems found).
+        store_path: Local path or URL.
+        rows: The rows to check; all by default.
+        progress: Called with (shards checked, shards in all, problems found).
 
     Raises:
         StoreError: no store is there, one whose metadata and their copies are all lost, one whose
@@ -243,10 +243,10 @@ class _Shard:
     """A shard as it was found.
 
     Attributes:
-        index: what it says of its chunks.
-        chunk_rows: images in a chunk.
-        parts: position of a first row, and the values from there on, of what could be read.
-        damaged: positions of the first rows of chunks that could not.
+        index: What it says of its chunks.
+        chunk_rows: Images in a chunk.
+        parts: Position of a first row, and the values from there on, of what could be read.
+        damaged: Positions of the first rows of chunks that could not.
     """
 
     index: ShardIndex
@@ -310,10 +310,10 @@ def _extremes(
     if values.dtype == np.uint8:
         neither = np.zeros(len(values), dtype=bool)
         return neither, neither
-    kind, mask, infinite = _SIGNLESS[values.dtype.itemsize]
+    kind, mask, infinite = SIGNLESS[values.dtype.itemsize]
     bits = values.reshape(len(values), -1).view(kind)
     greatest = np.zeros(len(bits), dtype=kind)
-    rows, width = max(1, _BLOCK // bits.shape[1]), min(bits.shape[1], _BLOCK)
+    rows, width = max(1, BLOCK // bits.shape[1]), min(bits.shape[1], BLOCK)
     for start in range(0, len(bits), rows):
         for left in range(0, bits.shape[1], width):
             block = bits[start : start + rows, left : left + width] & kind(mask)

@@ -16,8 +16,8 @@ from samcls.store.feature_store import FeatureStore, RowBatch
 
 __all__ = ["ShardWriter"]
 
-_COST_RATIO = 20  # seconds of other work for each second spent flushing
-_WAITING = 4  # batches; bounds what a slow disk makes the encoder pile up
+COST_RATIO = 20  # seconds of other work for each second spent flushing
+WAITING = 4  # batches; bounds what a slow disk makes the encoder pile up
 
 
 class ShardWriter:
@@ -27,8 +27,8 @@ class ShardWriter:
     of the thread is raised by the next `add`, or on leaving.
 
     Args:
-        store: opened for writing.
-        seconds: longest time that results are held back while flushing is cheap.
+        store: Opened for writing.
+        seconds: Longest time that results are held back while flushing is cheap.
     """
 
     def __init__(self, store: FeatureStore, seconds: float = 10.0) -> None:
@@ -36,7 +36,7 @@ class ShardWriter:
         self._store = store
         self._seconds = seconds
         self._shard_rows = store.partition.shard_rows
-        self._queue: queue.Queue[RowBatch | None] = queue.Queue(_WAITING)
+        self._queue: queue.Queue[RowBatch | None] = queue.Queue(WAITING)
         self._unwritten: list[RowBatch] = []
         self._lock = threading.Lock()
         self._error: BaseException | None = None
@@ -105,7 +105,7 @@ class ShardWriter:
             self._unwritten = [b for b in self._unwritten if not any(b is one for one in held)]
         held.clear()
         now = time.monotonic()
-        return now + max(self._seconds, _COST_RATIO * (now - start))
+        return now + max(self._seconds, COST_RATIO * (now - start))
 
     def _drain(self) -> None:
         """Let nobody wait for a thread that has failed."""

@@ -83,11 +83,11 @@ class Between:
         return int(self.high - self.low) + 1 if self.whole else None
 
     def rvs(self, random_state: np.random.RandomState) -> Any:
-        """A number."""
+        """Return a number."""
         return self.fitted(float(self._distribution.rvs(random_state=random_state)))
 
     def fitted(self, value: float) -> Any:
-        """The number as a config holds it: rounded, and between the ends."""
+        """Return the number as a config holds it: rounded, and between the ends."""
         rounded = round(value) if self.whole else float(f"{value:.{DIGITS}g}")
         return type(rounded)(min(max(rounded, self.low), self.high))
 
@@ -116,7 +116,7 @@ class _Range(Config):
 
 
 def read_axis(name: str, given: Any) -> tuple[Axis | None, list[str]]:
-    """A parameter of the space, or a sentence for everything that is wrong with it.
+    """Return a parameter of the space, or a sentence for everything that is wrong with it.
 
     Args:
         name: A key of `TrainConfig`.
@@ -150,7 +150,7 @@ def read_values(values: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
 
 
 def attempt(make: Callable[[], T]) -> tuple[T | None, list[str]]:
-    """What a function makes, or the problems that its ConfigError lists, one a line."""
+    """Return what a function makes, or the problems that its ConfigError lists, one a line."""
     try:
         return make(), []
     except ConfigError as error:
@@ -207,7 +207,7 @@ def _range_problems(name: str, ends: Sequence[Any], table: _Range) -> list[str]:
 
 
 def _steps(name: str, ends: Sequence[Any], step: float) -> tuple[Axis | None, list[str]]:
-    """The values between two ends; in decimals, so that 0.1 + 0.2 is 0.3."""
+    """Return the values between two ends; in decimals, so that 0.1 + 0.2 is 0.3."""
     first, last, width = (Decimal(str(value)) for value in (*ends, step))
     count = int((last - first) / width) + 1
     if count > MOST_STEPS:

@@ -42,7 +42,7 @@ def sweep(
 
 
 def _value(value: Any) -> str:
-    """The value as TOML writes it, on one line."""
+    """Return the value as TOML writes it, on one line."""
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_value(k)} = {_value(v)}" for k, v in value.items()) + "}"
     if isinstance(value, list | tuple):

@@ -57,7 +57,7 @@ class Point:
     difference_interval: tuple[float, float] | None
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON knows them."""
+        """Return the fields as JSON knows them."""
         return {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
 
 
@@ -67,7 +67,7 @@ def efficiency(
     space: Space,
     scores: Mapping[str, float | None] | None = None,
 ) -> list[Point]:
-    """The curve of each head, heads in the order of the leaderboard, shares rising.
+    """Return the curve of each head, heads in the order of the leaderboard, shares rising.
 
     Shares at which a run is missing, failed, or has no AUC are left out.
 
@@ -114,7 +114,7 @@ def followed(rows: Sequence[Row]) -> dict[str, TrainConfig]:
 
 
 def _named(config: TrainConfig) -> str:
-    """A head's name; a guided network and each of its controls stand apart."""
+    """Return a head's name; a guided network and each of its controls stand apart."""
     return head_class(config.head).title(config)
 
 

@@ -85,7 +85,7 @@ def estimate(
 
 
 def _largest(groups: Sequence[Group]) -> list[Group]:
-    """A group of each of the architectures that most runs have."""
+    """Return a group of each of the architectures that most runs have."""
     runs: Counter[tuple[object, ...]] = Counter()
     for group in groups:
         runs[architecture(group[0])] += len(group)

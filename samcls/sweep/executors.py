@@ -3,9 +3,7 @@
 A sweep asks an executor to run a function on items and takes results as they come; it knows nothing
 else of it. An item whose process dies is tried again; one that keeps dying becomes an error of its own.
 
-Processes of this machine are the standard library's: on two busy cores (load 12 to 19) 64 small runs had
-their first result after 80 s and ended after 87 s; on a Dask cluster of two local workers, which starts
-a scheduler and imports torch in each worker, after 163 s and 177 s.
+Processes of this machine are the standard library's.
 
     with executor_for(workers=2) as executor:
         for item, outcome in executor.run(work, items): ...
@@ -69,7 +67,7 @@ def workers_here(device: str) -> int:
 
 @contextmanager
 def executor_for(workers: int = 1, dask: str | None = None) -> Iterator[Executor]:
-    """The executor that was asked for; its processes end with the block.
+    """Open the executor that was asked for; its processes end with the block.
 
     Args:
         workers: Processes of this machine; 1 works in this one.

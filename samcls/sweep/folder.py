@@ -72,7 +72,7 @@ def owned(folder: Path) -> Iterator[None]:
 
 
 def _content(store: FeatureStore, space: Space) -> dict[str, Any]:
-    """What a sweep's figures hang on besides its configs."""
+    """Return what a sweep's figures hang on besides its configs."""
     total = hashlib.sha256()
     parts: list[Any] = [store.ids, store.splits, store.groups, store.tasks]
     total.update(json.dumps(parts).encode())

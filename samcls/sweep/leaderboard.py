@@ -1,7 +1,6 @@
 """The leaderboard of a sweep: a row a configuration, ranked by its runs' mean validation AUC.
 
-Everything here is of the validation split: runs of a sweep know nothing else. 1,000 runs are ranked
-in some 0.2 s.
+Everything here is of the validation split: runs of a sweep know nothing else.
 
     for row in leaderboard(read_runs(folder), space):
         row.rank, row.auc, row.auc_std, row.configuration
@@ -62,7 +61,7 @@ class Row:
     seconds: float
 
     def to_dict(self, keys: Sequence[str] = ()) -> dict[str, Any]:
-        """The fields as JSON knows them.
+        """Return the fields as JSON knows them.
 
         Args:
             keys: Settings to show; none named means all of them.

@@ -3,7 +3,7 @@
     runs/<digest of config>/    a run, of which validation alone was scored
                             FAILED.json      with config.toml, where the run failed
 
-Reading a run of 78 validation images takes some 1 ms: a sweep reads each once, when it has ended.
+A sweep reads each run once, when it has ended.
 
     read_runs(folder)[digest(config)].auc
 """
@@ -57,7 +57,7 @@ Outcome = Run | RunFailure
 
 
 def run_path(folder: str | Path, config: TrainConfig) -> Path:
-    """The folder of a config's run."""
+    """Return the folder of a config's run."""
     return Path(folder) / RUNS / digest(config)
 
 
@@ -78,7 +78,7 @@ def read_runs(folder: str | Path) -> dict[str, Run]:
 
 
 def read_run(path: Path) -> Run | None:
-    """A finished run whose folder is named by the digest of its config; None where there is none."""
+    """Return a finished run whose folder is named by the digest of its config; None where there is none."""
     try:
         run = load_run(path)
     except (InputError, ValueError, TypeError):

@@ -19,7 +19,7 @@ __all__ = ["results_parquet"]
 
 
 def results_parquet(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """The rows of `results_table` as Parquet."""
+    """Return the rows of `results_table` as Parquet."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     schema = pa.schema([(name, _arrow_type(name)) for name in names])
     sink = io.BytesIO()

@@ -1,8 +1,8 @@
 """Which runs of a sweep are trained together, and by how many at once.
 
 Runs of one architecture on one division of the images share a pass over the data. How many pay is
-measured by `samcls bench sweep`: on a CPU the gates of a group's step should stay in the processor's
-cache, on a GPU in half of its free memory. Planning 1,000 runs takes some 0.1 s.
+measured by `samcls bench sweep`: on a CPU the gates of a group's step should stay in the
+processor's cache, on a GPU in half of its free memory.
 
     for group in groups_of(configs, store, workers=2): run_group(site, group)
 """
@@ -29,7 +29,7 @@ ROUNDS = 3  # groups for each worker at least, so that all end at about the same
 def groups_of(
     configs: Sequence[TrainConfig], store: FeatureStore, workers: int = 1, device: str = "cpu"
 ) -> list[Group]:
-    """Runs in the groups in which they are trained.
+    """Return runs in the groups in which they are trained.
 
     Args:
         configs: Every run that is to be done.

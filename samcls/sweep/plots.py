@@ -5,8 +5,8 @@
     data_efficiency.svg    AUC against the share of training images, where the space has shares;
                            data_efficiency_test.svg is the same of the test split
 
-Colours are told apart by colour-blind readers (Okabe and Ito). The only door to matplotlib, by its objects alone: no global state, no display. 300
-configurations take some 4 s; matplotlib is in the extra `report`.
+Colours are told apart by colour-blind readers (Okabe and Ito). The only door to matplotlib, by its
+objects alone: no global state, no display. Matplotlib is in the extra `report`.
 
     plot_sweep(folder, Searched(rows, runs, space))
 """
@@ -262,7 +262,7 @@ def _marginal(
 def _strips(
     panel: Axes, key: str, rows: Sequence[Row], values: Sequence[Any]
 ) -> tuple[np.ndarray, list[Row], np.ndarray]:
-    """A strip for each value with its median; of very many values those of the best medians."""
+    """Return a strip for each value with its median; of very many values those of the best medians."""
     by_value = {v: [r for r in rows if getattr(r.configuration, key) == v] for v in values}
     medians = {v: float(np.median([r.auc or 0.0 for r in own])) for v, own in by_value.items()}
     best = sorted(sorted(values, key=lambda v: -medians[v])[:MOST], key=list(values).index)

@@ -59,6 +59,6 @@ class SweepResult:
         return "\n  ".join([first, chosen, *headlines(self.best)])
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON knows them."""
+        """Return the fields as JSON knows them."""
         plain = asdict(replace(self, rows=()))
         return plain | {"rows": [row.to_dict() for row in self.rows]}

@@ -30,7 +30,7 @@ FEW = 8  # different values up to which a number is shown as a category
 
 
 def varied(rows: Sequence[Row], space: Space) -> list[str]:
-    """Settings of which the rows have more than one value."""
+    """Return settings of which the rows have more than one value."""
     found = []
     for key in space.varied:
         own = {getattr(r.configuration, key) for r in rows if reads(space, r.configuration, key)}
@@ -78,7 +78,7 @@ def is_log(key: str, values: Sequence[Any], space: Space) -> bool:
 
 
 def round_ticks(low: float, high: float, log: bool) -> list[float]:
-    """Some five readable numbers from low to high, ends included."""
+    """Return some five readable numbers from low to high, ends included."""
     middle = np.geomspace(low, high, 5) if log else np.linspace(low, high, 5)
     rounded = [float(f"{value:.1g}") if log else float(f"{value:.2g}") for value in middle]
     inner = [value for value in rounded[1:-1] if low < value < high]
@@ -86,13 +86,13 @@ def round_ticks(low: float, high: float, log: bool) -> list[float]:
 
 
 def label(key: str) -> str:
-    """A setting's name with its unit."""
+    """Return a setting's name with its unit."""
     unit, name = options_of(TrainConfig)[key].unit, key.replace("_", " ")
     return f"{name} ({unit})" if unit else name
 
 
 def shown(value: Any) -> str:
-    """A value in few characters."""
+    """Return a value in few characters."""
     if value is None:
         return "unset"
     if isinstance(value, tuple):

@@ -1,9 +1,8 @@
 """One copy of the features a machine: pooled and standardised once, mapped by every process.
 
-A folder holds the levels of each division of the images (window, fold, training share), a file each.
-The first process that needs one makes it, behind a lock; all others map it, so that the system keeps
-one copy in memory however many processes train. 780 images with five levels of 16 tokens x 256
-channels are 64 MB, made in 0.5 s and mapped in some milliseconds.
+A folder holds the levels of each division of the images (window, fold, training share), a file
+each. The first process that needs one makes it, behind a lock; all others map it, so that the
+system keeps one copy in memory however many processes train.
 
     shared = SharedFeatures(folder, store)
     features, standardiser = shared.features(config)
@@ -63,7 +62,7 @@ class SharedFeatures:
     store: FeatureStore
 
     def features(self, config: TrainConfig) -> tuple[Features, Standardiser]:
-        """What `samcls train` would make of a store for a config, bit for bit.
+        """Return what `samcls train` would make of a store for a config, bit for bit.
 
         Raises:
             RunError: where the files cannot be written.
@@ -109,7 +108,7 @@ class SharedFeatures:
         part.replace(done)
 
     def _make_pixels(self, place: Path, level: str) -> None:
-        """The images of a division, of which a level is there already."""
+        """Return the images of a division, of which a level is there already."""
         ids = json.loads((place / f"{_file(level)}.json").read_text(encoding="utf-8"))["ids"]
         kept = Pixels.load(self.store, image_rows(self.store, ids))
         np.save(place / f"{PIXELS}.values.npy", kept.values.numpy())

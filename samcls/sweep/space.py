@@ -1,32 +1,30 @@
 """The space of a sweep: one TOML file, checked as a whole before any work begins.
 
-    name = "breast"              # optional
-    search = "random"            # grid, random, halving (on epochs) or tpe (needs samcls[sweep-tpe])
-    runs = 200                   # configurations; of halving, in its first round; not for grid
-    seed = 0                     # of the draw
-    seeds = 1                    # runs of every configuration: fixed.seed, the next, ...
-    folds = 0                    # cross-validate every configuration over so many folds
-    fractions = [0.25, 0.5, 1.0] # train on nested shares of the training split, crossed with all
+name = "breast"              # optional
+search = "random"            # grid, random, halving (on epochs) or tpe (needs samcls[sweep-tpe])
+runs = 200                   # configurations; of halving, in its first round; not for grid
+seed = 0                     # of the draw
+seeds = 1                    # runs of every configuration: fixed.seed, the next, ...
+folds = 0                    # cross-validate every configuration over so many folds
+fractions = [0.25, 0.5, 1.0] # train on nested shares of the training split, crossed with all
 
-    [fixed]                      # any key of `samcls train --config`
-    epochs = 30
+[fixed]                      # any key of `samcls train --config`
+epochs = 30
 
-    [space]                      # see `axes`; several [[space]] tables give each head its own keys
-    head = ["slca", "linear"]
-    learning_rate = {low = 1e-4, high = 3e-2, log = true}
+[space]                      # see `axes`; several [[space]] tables give each head its own keys
+head = ["slca", "linear"]
+learning_rate = {low = 1e-4, high = 3e-2, log = true}
 
-    [halving]
-    factor = 3                   # the best third goes on, with three times the epochs
-    min_epochs = 5
+[halving]
+factor = 3                   # the best third goes on, with three times the epochs
+min_epochs = 5
 
-    [tpe]
-    batch = 16                   # configurations proposed at a time
+[tpe]
+batch = 16                   # configurations proposed at a time
 
-Reading a space of 200 configurations and making their 200 configs takes some 0.1 s.
-
-    space = load_space("space.toml")
-    for trial in space.trials():
-        trial.key, trial.members
+space = load_space("space.toml")
+for trial in space.trials():
+    trial.key, trial.members
 """
 
 import json
@@ -104,7 +102,7 @@ def load_space(path: str | Path, fixed: Mapping[str, Any] | None = None) -> Spac
 def parse_space(
     text: str, where: str = "the space", fixed: Mapping[str, Any] | None = None
 ) -> Space:
-    """A space from its text.
+    """Return a space from its text.
 
     Args:
         text: TOML.

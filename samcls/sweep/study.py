@@ -1,8 +1,8 @@
 """The data-efficiency study on the test split: what each head's best configuration makes of few images.
 
 Each head is followed down the training shares with the configuration that validation ranked first;
-the heads of these runs, and no others, score the test split. Nothing is chosen by what comes out. A
-run is scored in some 20 ms, on features that are read once for each division of the images.
+the heads of these runs, and no others, score the test split. Nothing is chosen by what comes out.
+Features are read once for each division of the images.
 
     scores = score_on_test(folder, store, rows, space)
     points = efficiency(rows, records, space, scores)

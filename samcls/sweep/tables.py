@@ -1,7 +1,7 @@
 """A sweep as tables: results.csv, a row a run, and leaderboard.json, a row a configuration.
 
-1,000 runs make their tables in some 0.1 s. Where pyarrow is installed (the extra `parquet`),
-results.parquet holds the rows of results.csv in their own types.
+Where pyarrow is installed (the extra `parquet`), results.parquet holds the rows of results.csv
+in their own types.
 
     write_tables(folder, runs, leaderboard(runs, space), {"selection": ...})
 """
@@ -23,7 +23,7 @@ __all__ = ["results_csv", "results_table", "write_tables"]
 
 
 def results_table(runs: Mapping[str, Run]) -> list[dict[str, Any]]:
-    """A row a run, the best first: `run`, every setting, then every figure of validation.
+    """Return a row a run, the best first: `run`, every setting, then every figure of validation.
 
     Figures of one of several tasks are named `auc.task`.
     """
@@ -49,7 +49,7 @@ def results_table(runs: Mapping[str, Run]) -> list[dict[str, Any]]:
 
 
 def results_csv(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    """The rows as CSV: lists as JSON, an unset value empty."""
+    """Return the rows as CSV: lists as JSON, an unset value empty."""
     text = io.StringIO()
     names = list(dict.fromkeys(name for row in rows for name in row))
     writer = csv.DictWriter(text, names, restval="", lineterminator="\n")

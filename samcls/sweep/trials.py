@@ -3,7 +3,7 @@
     for trial in load_space("space.toml").trials():
         trial.key, trial.members
 
-Drawing 200 configurations takes some 0.1 s. Nothing here depends on what the runs find.
+Nothing here depends on what the runs find.
 """
 
 import itertools
@@ -137,7 +137,7 @@ class Space:
         return len(self.fractions) * self.seeds * max(1, self.folds)
 
     def configurations(self) -> tuple[TrainConfig, ...]:
-        """The configurations known before anything has run; none under tpe.
+        """Return the configurations known before anything has run; none under tpe.
 
         A random draw with a higher `runs` begins with the same configurations. Duplicates are
         dropped; a finite space can hold fewer than `runs`.
@@ -155,7 +155,7 @@ class Space:
         return tuple(config for config, _ in made if config is not None)
 
     def configuration(self, values: Mapping[str, Any]) -> TrainConfig:
-        """The configuration of some values of the varied keys."""
+        """Return the configuration of some values of the varied keys."""
         config = TrainConfig(**{**self.fixed, **values})
         if config.ordinal or not self.ordinal or not learns_order(config.head):
             return config
@@ -164,7 +164,7 @@ class Space:
     def trial(
         self, configuration: TrainConfig, fractions: tuple[float, ...] | None = None
     ) -> Trial:
-        """A configuration with its runs: every training share, seed and fold.
+        """Return a configuration with its runs: every training share, seed and fold.
 
         Args:
             configuration: Neutral, as `configurations` gives it.
@@ -179,11 +179,11 @@ class Space:
         return Trial(configuration, tuple(members))
 
     def trials(self) -> tuple[Trial, ...]:
-        """The configurations known before anything has run, each with its runs."""
+        """Return the configurations known before anything has run, each with its runs."""
         return tuple(self.trial(configuration) for configuration in self.configurations())
 
     def neutral(self, config: TrainConfig) -> TrainConfig:
-        """The configuration that a run's config belongs to."""
+        """Return the configuration that a run's config belongs to."""
         return neutral(config, self.first_seed)
 
     def _grid(self) -> list[dict[str, Any]]:
@@ -203,7 +203,7 @@ class Space:
 
 
 def neutral(config: TrainConfig, seed: int) -> TrainConfig:
-    """The config with a given seed, no fold and the whole training split."""
+    """Return the config with a given seed, no fold and the whole training split."""
     usual = defaults_of(TrainConfig)
     alike = {name: usual[name] for name, known in options_of(TrainConfig).items() if known.repeats}
     return replace(config, **alike | {"seed": seed})

@@ -3,8 +3,7 @@
     group = ((config, other), ...)              # of one architecture and division, see `plan`
     for config, reason in run_group(site, group): ...
 
-Twelve heads over five levels of BreastMNIST take some 12 s for 30 epochs on one CPU core. A group that
-fails as a whole is tried again in halves, so that what cannot be trained fails alone.
+A group that fails as a whole is tried again in halves, so that what cannot be trained fails alone.
 """
 
 import time

@@ -326,7 +326,7 @@ from samcls.views import VIEW_SETS, transform
 from samcls.encode.pipeline import Pipeline
 from samcls.encode.extract import ExtractOptions, extract
 from samcls.store import writer
-writer._COST_RATIO = 1  # write often, so that there is something to find after a kill
+writer.COST_RATIO = 1  # write often, so that there is something to find after a kill
 options = ExtractOptions(window=2, batch=2, flush_seconds=0.0, precision="float32")
 extract(read_manifest(sys.argv[1]), sys.argv[2], options)
 """

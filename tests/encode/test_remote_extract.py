@@ -26,7 +26,7 @@ import sys
 from samcls.data.manifest import read_manifest
 from samcls.encode.extract import ExtractOptions, extract
 from samcls.store import writer
-writer._COST_RATIO = 0  # write each batch by itself, so that there is something to find after the kill
+writer.COST_RATIO = 0  # write each batch by itself, so that there is something to find after the kill
 options = ExtractOptions(
     size=64, window=2, batch=1, flush_seconds=0.0, precision="float32", keep_pixels=16
 )

@@ -117,7 +117,7 @@ class _Image:
 
 
 def _find_images(tree: Tree) -> list[_Image]:
-    """The pictures of all class folders, and what else is there counted as left out."""
+    """Return the pictures of all class folders, and what else is there counted as left out."""
     splits = _split_folders(tree)
     depth = 2 if splits else 1
     _refuse_names(tree, depth)
@@ -138,7 +138,7 @@ def _folders(tree: Tree, depth: int) -> list[str]:
 
 
 def _split_folders(tree: Tree) -> dict[str, str]:
-    """The split of each folder at the first level, or nothing where they are classes."""
+    """Return the split of each folder at the first level, or nothing where they are classes."""
     folders = _folders(tree, 1)
     splits = [SPLIT_SPELLINGS.get(folder.lower()) for folder in folders]
     named = [split for split in splits if split]
@@ -171,7 +171,7 @@ def _refuse_names(tree: Tree, depth: int) -> None:
 
 
 def _more(tree: Tree) -> str:
-    """What was left out and may be why something is not there."""
+    """Return what was left out and may be why something is not there."""
     return "".join(f"\n  {note}" for note in tree.left_out.notes())
 
 
@@ -217,7 +217,7 @@ def _group_rule(group: str) -> re.Pattern[str] | None:
 
 
 def _patients(images: Sequence[_Image], group: str, rule: re.Pattern[str] | None) -> dict[str, str]:
-    """The group of each file; refuse files that the rule does not fit, for they might be anyone's."""
+    """Return the group of each file; refuse files that the rule does not fit, for they might be anyone's."""
     if rule is None:
         return {}
     match = rule.match if group == "folder" else rule.search

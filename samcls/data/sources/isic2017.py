@@ -1,6 +1,6 @@
 """ISIC 2017, Part 3, to a manifest: two binary tasks, with the challenge's own splits.
 
-Only names and the label tables are read: 2,750 images take some 0.3 s.
+Only names and the label tables are read.
 
     summary = isic2017_manifest("isic2017/", "isic2017.csv")
 """

@@ -155,7 +155,7 @@ def _columns(
     split_column: str,
     meta: Sequence[str],
 ) -> _Columns:
-    """The columns that the options name; all that are not there are named together."""
+    """Return the columns that the options name; all that are not there are named together."""
     problems = []
     if not path:
         problems.append("no --path: name the column of the image files")
@@ -305,7 +305,7 @@ class _Reader:
             )
 
     def _identified(self) -> list[_Record]:
-        """The records with their ids: those of the column, else the shortest names that are unique."""
+        """Return the records with their ids: those of the column, else the shortest names that are unique."""
         records = [record for _, record in self.first.values()]
         if self.chosen.id:
             lines = {record.id: [] for record in records}  # type: dict[str, list[int]]

@@ -53,7 +53,7 @@ class LevelArrays:
         return len(next(iter(self.arrays.values())))
 
     def __getitem__(self, rows: Any) -> "LevelArrays":
-        """Some of the images, in every level.
+        """Return some of the images, in every level.
 
         Args:
             rows: A slice, row numbers or a mask; scikit-learn writes `[rows, ...]`.
@@ -74,7 +74,7 @@ class LevelArrays:
 def features_of(
     arrays: Mapping[str, Float[np.ndarray, "image ..."]], window: int | None
 ) -> Features:
-    """Maps pooled over the window, as stage two knows features; without labels or splits.
+    """Return maps pooled over the window, as stage two knows features; without labels or splits.
 
     Args:
         arrays: By level, as in `LevelArrays`.

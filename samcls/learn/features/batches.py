@@ -36,7 +36,7 @@ def select(
 def select_rows(
     tokens: Mapping[str, Any], counts: Mapping[str, Tensor], rows: Tensor
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Some rows of tokens and counts, which lie in memory, in a file, or on a device.
+    """Return some rows of tokens and counts, which lie in memory, in a file, or on a device.
 
     Args:
         tokens: For each level, "row token channel".
@@ -64,7 +64,7 @@ def batched(
     rows: Int64[Tensor, " row"],
     size: int,
 ) -> Float[Tensor, "row value"]:
-    """A function's answers for a batch of rows at a time, one under another, on the CPU.
+    """Return a function's answers for a batch of rows at a time, one under another, on the CPU.
 
     Each is put into its place at once: small results kept in a list, between the large batches that
     they came from, keep the allocator from using those batches' memory again. For 2,400 images of

@@ -3,8 +3,8 @@
     id,label:grade[ordinal],label:referable[positive=1]
     image-0,2,1
 
-Columns are declared as in a manifest; what its reserved columns hold is not read. Equal numbers are one
-class, and what looks doubtful is named. 10,000 rows take some 30 ms.
+Columns are declared as in a manifest; what its reserved columns hold is not read. Equal numbers are
+one class, and what looks doubtful is named.
 
     found = read_labels("grades.csv", store.ids, store.tasks)
     found.tasks, found.labels
@@ -93,7 +93,7 @@ def read_labels(
 
 
 def _lines(path: str) -> list[tuple[int, list[str]]]:
-    """Number and cells of each line that is not blank."""
+    """Return the number and cells of each line that is not blank."""
     try:
         with Path(path).open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)

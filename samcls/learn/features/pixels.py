@@ -1,9 +1,8 @@
 """The images that stand beside cached features, under the same views: what a guided network looks at.
 
-Pixels are kept once, as the identity view shows them; the other views' are made by turning what shows
-picture and padding it again, right and bottom, as stage one does before it encodes a view. So a map
-and its pixels always show the same. 64 images of 224 x 224 are turned and brought to floats in 20 ms
-on one CPU core.
+Pixels are kept once, as the identity view shows them; the other views' are made by turning what
+shows picture and padding it again, right and bottom, as stage one does before it encodes a view. So
+a map and its pixels always show the same.
 
     images = pixels.batch(rows, torch.device("cpu"))
     images.values, images.shown               # 0..1, "image 3 row col"; "image 1 row col"
@@ -89,7 +88,7 @@ class Pixels:
         return cls(values, extents, store.fingerprint.views)
 
     def picked(self, rows: Int64[Tensor, " row"]) -> "Pixels":
-        """Some images, in the order given."""
+        """Return some images, in the order given."""
         return Pixels(self.values[rows], self.extents[rows], self.views)
 
     def batch(self, rows: Int64[Tensor, " view"], device: torch.device) -> Images:

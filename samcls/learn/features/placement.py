@@ -27,7 +27,7 @@ BLOCK_ROWS = 256  # rows copied at once
 
 
 def placed(features: Features, device: torch.device) -> Features:
-    """The same features where a device can use them; on a CPU they stay what and where they are.
+    """Return the same features where a device can use them; on a CPU they stay what and where they are.
 
     Args:
         features: In memory or in a scratch file.
@@ -42,7 +42,7 @@ def placed(features: Features, device: torch.device) -> Features:
 
 
 def moved(features: Features, device: torch.device, *, whole: bool) -> Features:
-    """The same features on a device, all of them or by the batch; labels stay on the CPU.
+    """Return the same features on a device, all of them or by the batch; labels stay on the CPU.
 
     Args:
         features: In memory or in a scratch file.
@@ -68,6 +68,6 @@ def _copied(values: Tensor | Spilled, device: torch.device) -> Tensor:
 
 
 def _bytes(features: Features) -> int:
-    """What all tokens and counts take on a device, as float32."""
+    """Return what all tokens and counts take on a device, as float32."""
     held = [*features.tokens.values(), *features.counts.values()]
     return 4 * sum(math.prod(values.shape) for values in held)

@@ -1,8 +1,7 @@
 """A store's images by row number, its features loaded once a process.
 
 For those who name images by number and hand numbers over again and again, as a search over folds
-does: the first call reads the store (780 images with five levels of 16 tokens in 0.3 s), later ones
-copy the rows that they are asked for.
+does: the first call reads the store, later ones copy the rows that they are asked for.
 
     features = pick_rows("features.zarr", ("neck",), None, numpy.array([0, 5, 2]))
 """
@@ -57,7 +56,7 @@ def pick_rows(path: str, levels: Sequence[str], window: int | None, rows: Any) -
 
 
 def pick(features: Features, rows: Int64[Tensor, " row"]) -> Features:
-    """Some images of features in memory, in the order given.
+    """Return some images of features in memory, in the order given.
 
     Args:
         features: On the CPU.

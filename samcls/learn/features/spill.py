@@ -1,9 +1,8 @@
 """Features that do not fit: into memory, by row from a scratch file; onto a GPU, by the batch.
 
-The store is decoded once. Rows of a file can be read in any order, so a streamed run draws the same batches as one in memory
-and gives the same numbers, bit for bit. The file holds the store's own type, has no name in the
-folder and vanishes with the process. 64 images of five levels of 16 tokens x 256 channels are read
-and standardised in 1 ms from the page cache.
+The store is decoded once. Rows of a file can be read in any order, so a streamed run draws the same
+batches as one in memory and gives the same numbers, bit for bit. The file holds the store's own
+type, has no name in the folder and vanishes with the process.
 
     tokens = Spilled.create(images, cells, channels, numpy.dtype("float16"))
     tokens.append(block)
@@ -85,7 +84,7 @@ class Spilled:
     def create(
         cls, rows: int, tokens: int, channels: int, dtype: np.dtype[np.floating]
     ) -> "Spilled":
-        """An empty file in the folder for temporary files (`TMPDIR`).
+        """Return an empty file in the folder for temporary files (`TMPDIR`).
 
         Raises:
             RunError: where there is no room for it.
@@ -108,13 +107,13 @@ class Spilled:
     def standardised(
         self, mean: Float[Tensor, " channel"], std: Float[Tensor, " channel"]
     ) -> "Spilled":
-        """The same file, standardised as it is read."""
+        """Return the same file, standardised as it is read."""
         return Spilled(self.scratch, self.shape, self.dtype, mean, std)
 
     def index_select(
         self, dim: int, index: Int64[Tensor, " row"]
     ) -> Float[Tensor, "row token channel"]:
-        """Some rows in any order, float32.
+        """Return some rows in any order, float32.
 
         Args:
             dim: 0, the only axis along which rows lie in the file.
@@ -150,7 +149,7 @@ class Hosted:
     def index_select(
         self, dim: int, index: Int64[Tensor, " row"]
     ) -> Float[Tensor, "row token channel"]:
-        """Some rows in any order, on the device.
+        """Return some rows in any order, on the device.
 
         Args:
             dim: 0, the only axis along which rows can be chosen.
@@ -170,14 +169,14 @@ class Hosted:
     def standardised(
         self, mean: Float[Tensor, " channel"], std: Float[Tensor, " channel"]
     ) -> "Hosted":
-        """The same, standardised on the host."""
+        """Return the same, standardised on the host."""
         if isinstance(self.values, Tensor):
             return Hosted((self.values - mean).div_(std), self.device)
         return Hosted(self.values.standardised(mean, std), self.device)
 
 
 def _stretches(rows: list[int]) -> Iterator[tuple[int, int, int]]:
-    """Runs of neighbouring rows, as (place in the result, first row, number of rows)."""
+    """Return runs of neighbouring rows, as (place in the result, first row, number of rows)."""
     start = 0
     for i in range(1, len(rows) + 1):
         if i == len(rows) or rows[i] != rows[i - 1] + 1:

@@ -60,7 +60,7 @@ class Targets:
 
 
 def targets_of(store: FeatureStore, config: TrainConfig) -> Targets:
-    """The config's tasks, labels and splits on a store.
+    """Return the config's tasks, labels and splits on a store.
 
     Raises:
         ConfigError: where the CSV cannot be read, a task is unknown, the images cannot be divided
@@ -156,7 +156,7 @@ def _no_positive(
 
 
 def _stored(store: FeatureStore) -> Targets:
-    """The store's own tasks and splits, with what looks doubtful among their classes."""
+    """Return the store's own tasks and splits, with what looks doubtful among their classes."""
     labels = store.labels
     remarks = [
         f"{store.path}: {remark}"
@@ -169,7 +169,7 @@ def _stored(store: FeatureStore) -> Targets:
 
 
 def _from_file(store: FeatureStore, path: str, missing: Sequence[str]) -> Targets:
-    """A file's tasks and the store's splits; a task with the store's classes is as ordered there."""
+    """Return a file's tasks and the store's splits; a task with the store's classes is as ordered there."""
     found = read_labels(path, store.ids, store.tasks, missing)
     same = [name for name in store.ordinal if found.tasks.get(name) == store.tasks.get(name)]
     ordinal = tuple(name for name in found.tasks if name in {*found.ordinal, *same})
@@ -183,7 +183,7 @@ def fold_splits(
     folds: int,
     fold: int,
 ) -> list[str]:
-    """Splits in which one fold is `test` and a fifth of the others is `val`, all stratified.
+    """Return splits in which one fold is `test` and a fifth of the others is `val`, all stratified.
 
     The folds are the same for every seed. All images of a group lie on one side of every line; an
     image without a group is its own. Classes are balanced on the first task, together with the
@@ -225,7 +225,7 @@ def fold_numbers(
     done: Bool[np.ndarray, " image"],
     folds: int,
 ) -> Int[np.ndarray, " image"]:
-    """The fold that each image is tested in, as `fold_splits` divides them; -1 where it takes no part."""
+    """Return the fold that each image is tested in, as `fold_splits` divides them; -1 where it takes no part."""
     rows = np.flatnonzero(done)
     numbers = np.full(len(labels), -1)
     divided = _divide(folds, 0, _strata(labels[rows], folds), _names(groups, rows))
@@ -241,7 +241,7 @@ def train_share(
     fraction: float,
     seed: int,
 ) -> list[str]:
-    """Splits in which all but a share of the training images are `unused`.
+    """Return splits in which all but a share of the training images are `unused`.
 
     Each image has a place between 0 and 1 that the seed alone draws, and the share is all images
     up to the fraction: those of a smaller fraction are among those of a larger one. Places are
@@ -345,7 +345,7 @@ def _spread(
 def _commonest(
     kinds: Int[np.ndarray, " image"], units: Int[np.ndarray, " image"]
 ) -> Int[np.ndarray, " unit"]:
-    """The most frequent kind in each unit, the lowest of equals."""
+    """Return the most frequent kind in each unit, the lowest of equals."""
     counted = Counter(zip(units.tolist(), kinds.tolist(), strict=True))
     # Ascending, so that what stays for a unit is its most frequent kind.
     ranked = sorted(counted, key=lambda pair: (counted[pair], -pair[1]))
@@ -354,12 +354,12 @@ def _commonest(
 
 
 def _names(groups: Sequence[str], rows: Int[np.ndarray, " row"]) -> np.ndarray:
-    """What keeps images together: their group, or for an image without one itself."""
+    """Return what keeps images together: their group, or for an image without one itself."""
     return np.array([groups[i] or f"image {i}" for i in rows.tolist()])
 
 
 def _strata(labels: Int[np.ndarray, "image task"], folds: int) -> Int[np.ndarray, " image"]:
-    """Combinations of all tasks' labels where each is common enough, else the first task's."""
+    """Return combinations of all tasks' labels where each is common enough, else the first task's."""
     _, strata, sizes = np.unique(labels, axis=0, return_inverse=True, return_counts=True)
     joint: np.ndarray = strata.reshape(-1) if sizes.min() >= folds else labels[:, 0]
     return joint

@@ -44,7 +44,7 @@ def write_checkpoint(path: Path, run: str, state: dict[str, Any]) -> None:
 
 
 def read_checkpoint(path: Path, run: str) -> dict[str, Any] | None:
-    """The state that was put away; None where there is none, or it is another training's.
+    """Return the state that was put away; None where there is none, or it is another training's.
 
     Raises:
         RunError: where the file is damaged.

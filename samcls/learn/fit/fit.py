@@ -1,8 +1,7 @@
 """One config or several of one architecture, fitted: solved, or trained with the epoch chosen on validation.
 
-Equal seeds give equal heads, bit for bit, alone or with others, at the same number of threads; nothing
-global is touched. On one CPU core an epoch over 546 images with five levels of 16 tokens x 256 channels
-takes 0.05 s. How a head is fitted it says itself (`Head.fitting`).
+Equal seeds give equal heads, bit for bit, alone or with others, at the same number of threads;
+nothing global is touched. How a head is fitted it says itself (`Head.fitting`).
 
     fitted = fit(features.standardised(standardiser), config)
 """
@@ -92,7 +91,7 @@ def fit_together(
 def trainer_of(
     features: Features, configs: Sequence[TrainConfig], log: Log = lambda _: None
 ) -> Trainer:
-    """What trains heads of these configs, which are not of one that is solved.
+    """Return what trains heads of these configs, which are not of one that is solved.
 
     Args:
         features: Standardised features with rows in `train` and `val`.

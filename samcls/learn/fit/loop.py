@@ -81,7 +81,7 @@ class Trainer(ABC):
 
     @abstractmethod
     def weights(self, i: int) -> Any:
-        """A copy of the weights of the i-th of those that are left."""
+        """Return a copy of the weights of the i-th of those that are left."""
 
     @abstractmethod
     def keep(self, left: list[int]) -> None:
@@ -89,7 +89,7 @@ class Trainer(ABC):
 
     @abstractmethod
     def head(self, place: int, weights: Any) -> Head:
-        """The head of a config with weights that it once had."""
+        """Return the head of a config with weights that it once had."""
 
     def state(self) -> dict[str, Any]:
         """Everything that the next epoch depends on, of a slow one."""
@@ -128,7 +128,7 @@ class _Progress:
         return self.error is not None or len(self.history) >= self.config.epochs or self.waited
 
     def lines(self, every: int) -> list[str]:
-        """What the log says after an epoch."""
+        """Return what the log says after an epoch."""
         if self.error is not None:
             return []
         epoch, total = self.history[-1], self.config.epochs
@@ -202,7 +202,7 @@ class Loop:
                 self._log(line)
 
     def results(self) -> list[Fitted | RunError]:
-        """What each config's training left, in the order of the configs, or why it failed."""
+        """Return what each config's training left, in the order of the configs, or why it failed."""
         return [self._result(place, member) for place, member in enumerate(self._all)]
 
     def _result(self, place: int, member: _Progress) -> Fitted | RunError:
@@ -252,7 +252,7 @@ class Loop:
 
 
 def _identity(trainer: Trainer) -> str:
-    """What tells a training from others: its settings, its images and what made their features."""
+    """Return what tells a training from others: its settings, its images and what made their features."""
     features = trainer.features
     told = json.dumps(
         [

@@ -33,7 +33,7 @@ __all__ = ["MemberTrainer", "architecture"]
 
 
 def architecture(config: TrainConfig) -> tuple[object, ...]:
-    """What configs must agree in to be trained together: the shapes of weights and of a step."""
+    """Return what configs must agree in to be trained together: the shapes of weights and of a step."""
     return tuple(values_of(config, "data", "form", "step").values())
 
 
@@ -152,7 +152,7 @@ class MemberTrainer(Trainer):
         return found
 
     def weights(self, i: int) -> Float[Tensor, " value"]:
-        """A row of the members' values."""
+        """Return a row of the members' values."""
         return self.members.values[i].detach().clone()
 
     def keep(self, left: list[int]) -> None:
@@ -162,7 +162,7 @@ class MemberTrainer(Trainer):
         self._left = [self._left[i] for i in left]
 
     def head(self, place: int, weights: Float[Tensor, " value"]) -> Head:
-        """The head of a config, given its weights."""
+        """Return the head of a config, given its weights."""
         return self.members.store(self._heads[place], weights)
 
 

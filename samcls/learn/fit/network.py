@@ -149,7 +149,7 @@ class NetworkTrainer(Trainer):
         return [float(self._criterion(logits[0], self.features.labels[self.val]))]
 
     def weights(self, i: int) -> dict[str, Tensor]:
-        """The network's, on the CPU."""
+        """Return the network's, on the CPU."""
         del i
         return {name: value.detach().cpu().clone() for name, value in self.net.state_dict().items()}
 
@@ -158,7 +158,7 @@ class NetworkTrainer(Trainer):
         del left
 
     def head(self, place: int, weights: dict[str, Tensor]) -> Head:
-        """The network, given those weights."""
+        """Return the network, given those weights."""
         del place
         self.net.load_state_dict(weights)
         return self.net.eval()

@@ -102,7 +102,7 @@ class Model:
 
 
 def shape_of(features: Features) -> Shape:
-    """What a head on these features is given and what it answers."""
+    """Return what a head on these features is given and what it answers."""
     classes = {task: len(names) for task, names in features.tasks.items()}
     return Shape(
         features.channels,
@@ -158,7 +158,7 @@ def to_probabilities(
 
 
 def model_files(model: Model) -> dict[str, bytes]:
-    """The contents of `head.json` and `head.safetensors`, by file name."""
+    """Return the contents of `head.json` and `head.safetensors`, by file name."""
     tensors = {f"head.{name}": value for name, value in model.head.state_dict().items()}
     for level in model.shape.channels:
         tensors[f"mean.{level}"] = model.standardiser.mean[level]

@@ -66,7 +66,7 @@ class Fitted:
 
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:
-    """The rate of a step: a linear rise over the warm-up, then half a cosine down to zero.
+    """Return the rate of a step: a linear rise over the warm-up, then half a cosine down to zero.
 
     Args:
         config: Peak rate, share of warm-up and number of epochs.

@@ -1,8 +1,6 @@
 """Heads that are solved instead of trained: one number a task, chosen on validation.
 
-Logistic regression over 1,280 features of 546 images, at all its strengths, takes some 0.5 s.
-
-    fitted = solve(features, config)
+fitted = solve(features, config)
 """
 
 from collections.abc import Callable
@@ -67,7 +65,7 @@ def _means(head: SolvedHead, features: Features, rows: Tensor) -> Float[Tensor, 
 def _judge(
     features: Features, val: Tensor, task: int
 ) -> Callable[[np.ndarray], tuple[float, float]]:
-    """A function from probabilities of validation images under each view to their rank."""
+    """Return a function from probabilities of validation images under each view to their rank."""
     labels = features.labels[val, task].numpy()
     known = labels >= 0
 

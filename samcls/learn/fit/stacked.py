@@ -84,7 +84,7 @@ class Members(ABC):
 
     @abstractmethod
     def keep(self, members: Sequence[int]) -> "Members":
-        """The same with some of the members alone, at the values where they stand."""
+        """Return the same with some of the members alone, at the values where they stand."""
 
 
 def stack_of(
@@ -243,7 +243,7 @@ def _mask(like: Tensor, rate: float, generator: torch.Generator) -> Tensor:
 
 
 def _blocks(head: Head) -> list[Tensor]:
-    """A head's weights in the order and shape in which members hold them."""
+    """Return a head's weights in the order and shape in which members hold them."""
     blocks = []
     for slca in _slcas(head):
         excite = slca.excite.weight.detach().t()
@@ -295,7 +295,7 @@ def _row(blocks: Sequence[Tensor]) -> Tensor:
 
 
 def _cut(values: Float[Tensor, "member value"], shapes: Sequence[torch.Size]) -> list[Tensor]:
-    """Views of the values as blocks, each with the member axis in front; padding is left out."""
+    """Return views of the values as blocks, each with the member axis in front; padding is left out."""
     used = values[:, : sum(shape.numel() for shape in shapes)]
     parts = torch.split(used, [shape.numel() for shape in shapes], 1)
     return [part.view(len(values), *shape) for part, shape in zip(parts, shapes, strict=True)]
@@ -311,6 +311,6 @@ def _slcas(head: Head) -> list[SLCA]:
 
 
 def _layers(head: Head) -> list[nn.Linear]:
-    """The classifier's layers, from the features to the logits."""
+    """Return the classifier's layers, from the features to the logits."""
     classifier = cast("Classifier", head.classifier)
     return [layer for layer in (classifier.hidden, classifier.output) if layer is not None]

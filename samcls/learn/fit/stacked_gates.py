@@ -45,7 +45,7 @@ class MemberGates:
         shares: Float[Tensor, "draw image token"],
         training: bool,
     ) -> Float[Tensor, "member image channel"]:
-        """The gated means; in training, what `backward` needs is kept."""
+        """Return the gated means; in training, what `backward` needs is kept."""
         members, (images, count, channels) = len(self._e), tokens.shape[1:]
         hidden = self._parts("hidden", images if training else 0, count, self._e.shape[1])
         gates = self._parts("gates", images if training else 0, count, channels)
@@ -125,7 +125,7 @@ class _Parts:
     apart: bool  # else every piece takes the place of the one before
 
     def at(self, start: int, size: int) -> Float[Tensor, "member token value"]:
-        """The piece of `size` images from `start` on."""
+        """Return the piece of `size` images from `start` on."""
         unit = self.members * self.count * self.width
         start = start * unit if self.apart else 0
         piece = self.memory[start : start + size * unit]

@@ -1,8 +1,4 @@
-"""Heads that weigh: SLCA, its control with one window over all (SE), and attention pooling.
-
-On five levels of 16 tokens x 256 channels a training step of 64 images takes 9 ms for `slca`, 4 ms
-for `se` and 5 ms for `attention-pool` on one CPU core.
-"""
+"""Heads that weigh: SLCA, its control with one window over all (SE), and attention pooling."""
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping
@@ -67,7 +63,7 @@ class WeighingHead(Head):
 
     @classmethod
     def build(cls, config: TrainConfig, shape: Shape, generator: torch.Generator) -> "Head":
-        """A fresh head with the config's options."""
+        """Return a fresh head with the config's options."""
         return cls(config, shape, generator)
 
     @abstractmethod
@@ -129,7 +125,7 @@ class SLCAHead(WeighingHead):
 
     @classmethod
     def problems(cls, config: TrainConfig, shape: Shape) -> list[str]:
-        """What stands against C_out, or against the form that upsampling or the window need."""
+        """Return what stands against C_out, or against the form that upsampling or the window need."""
         found = _gate_problems(config, shape)
         if config.upsampling == "bilinear" and shape.window != 1:
             found.append(
@@ -197,7 +193,7 @@ class SEHead(WeighingHead):
 
     @classmethod
     def problems(cls, config: TrainConfig, shape: Shape) -> list[str]:
-        """What stands against C_out."""
+        """Return what stands against C_out."""
         return _gate_problems(config, shape)
 
     def means(self, tokens: Tokens, counts: Counts) -> list[Float[Tensor, "image _channel"]]:

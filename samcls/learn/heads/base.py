@@ -109,7 +109,7 @@ class Head(nn.Module, ABC):
     @classmethod
     @abstractmethod
     def build(cls, config: TrainConfig, shape: Shape, generator: torch.Generator) -> "Head":
-        """A fresh head.
+        """Return a fresh head.
 
         Args:
             config: Its options are those of the head that read them.
@@ -119,18 +119,18 @@ class Head(nn.Module, ABC):
 
     @classmethod
     def problems(cls, config: TrainConfig, shape: Shape) -> list[str]:
-        """A sentence for everything that stands against building this head."""
+        """Return a sentence for everything that stands against building this head."""
         del config, shape
         return []
 
     @classmethod
     def reads(cls, config: TrainConfig) -> Reads:
-        """What it reads of a store."""
+        """Return what it reads of a store."""
         return Reads(config.window)
 
     @classmethod
     def title(cls, config: TrainConfig) -> str:
-        """What tables call it: the config's name for it, and that of its control."""
+        """Return what tables call it: the config's name for it, and that of its control."""
         return config.head
 
     @property
@@ -180,7 +180,7 @@ class Head(nn.Module, ABC):
         return {}
 
     def added(self, shape: Shape) -> str:
-        """What it adds to something plainer and costs, in a sentence; empty where there is nothing."""
+        """Return what it adds to something plainer and costs, in a sentence; empty where there is nothing."""
         del shape
         return ""
 
@@ -210,7 +210,7 @@ class SolvedHead(Head):
 
     @abstractmethod
     def means(self, tokens: Tokens, counts: Counts) -> Float[Tensor, "image feature"]:
-        """What it is solved on.
+        """Return what it is solved on.
 
         Args:
             tokens: For each level, standardised window means.

@@ -29,7 +29,7 @@ def reference(config: TrainConfig) -> tuple[str, TrainConfig]:
 
 
 def plain_controls(config: TrainConfig) -> Iterator[tuple[str, TrainConfig]]:
-    """The plainest heads: without attention, and with a gate for the whole map."""
+    """Return the plainest heads: without attention, and with a gate for the whole map."""
     for name in ("linear", "se"):
         yield name, _plain(config, name)
 
@@ -45,5 +45,5 @@ def slca_control(config: TrainConfig) -> tuple[str, TrainConfig]:
 
 
 def _plain(config: TrainConfig, head: str) -> TrainConfig:
-    """The run's settings for a head that knows neither a hidden layer nor a cumulative link."""
+    """Return the run's settings for a head that knows neither a hidden layer nor a cumulative link."""
     return replace(config, head=head, hidden=0, ordinal=())

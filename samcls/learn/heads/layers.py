@@ -17,7 +17,7 @@ SMALLEST = 1e-12  # probability under which a class's logarithm is cut off
 def linear(
     inputs: int, outputs: int, generator: torch.Generator, *, bias: bool = True
 ) -> nn.Linear:
-    """A linear layer with PyTorch's usual initial values: uniform in +-1 / sqrt(inputs)."""
+    """Return a linear layer with PyTorch's usual initial values: uniform in +-1 / sqrt(inputs)."""
     # Made without values first: PyTorch would fill them from its global stream.
     layer = nn.Linear(inputs, outputs, bias=bias, device="meta").to_empty(device="cpu")
     bound = inputs**-0.5
@@ -63,7 +63,7 @@ class CumulativeLink(nn.Module):
         self.steps = nn.Parameter(step.expm1().log())
 
     def thresholds(self) -> Float[Tensor, " threshold"]:
-        """The boundaries between neighbouring classes, rising."""
+        """Return the boundaries between neighbouring classes, rising."""
         return torch.cat([self.first, functional.softplus(self.steps)]).cumsum(0)
 
     def forward(self, score: Float[Tensor, "image 1"]) -> Float[Tensor, "image class"]:

@@ -39,12 +39,12 @@ class LinearHead(Head):
 
     @classmethod
     def build(cls, config: TrainConfig, shape: Shape, generator: torch.Generator) -> "Head":
-        """A fresh head without a hidden layer."""
+        """Return a fresh head without a hidden layer."""
         return cls(config, shape, 0, generator)
 
     @classmethod
     def problems(cls, config: TrainConfig, shape: Shape) -> list[str]:
-        """A hidden layer makes it another head."""
+        """Return a hidden layer makes it another head."""
         del shape
         asked = f"hidden is {config.hidden}, and the linear head has no hidden layer; take head mlp"
         return [asked] if config.hidden else []
@@ -68,7 +68,7 @@ class MLPHead(LinearHead):
 
     @classmethod
     def build(cls, config: TrainConfig, shape: Shape, generator: torch.Generator) -> "Head":
-        """A fresh head with one hidden layer."""
+        """Return a fresh head with one hidden layer."""
         return cls(config, shape, config.hidden or WIDTH, generator)
 
     @classmethod

@@ -52,7 +52,7 @@ def known_heads() -> str:
 
 
 def head_class(name: str) -> "type[Head]":
-    """The class of a head's name.
+    """Return the class of a head's name.
 
     Raises:
         ConfigError: where no head has that name.
@@ -66,14 +66,14 @@ def head_class(name: str) -> "type[Head]":
 
 
 def unknown_head(name: str) -> list[str]:
-    """A sentence where no head has that name."""
+    """Return a sentence where no head has that name."""
     if _key(name) is not None:
         return []
     return [f"unknown head {name}; known heads: {known_heads()}{meant(name, HEADS)}"]
 
 
 def build_head(config: TrainConfig, shape: "Shape", generator: "torch.Generator") -> "Head":
-    """The head that the config names, with fresh weights.
+    """Return the head that the config names, with fresh weights.
 
     Args:
         config: Its options are those of the head that read them.
@@ -90,7 +90,7 @@ def build_head(config: TrainConfig, shape: "Shape", generator: "torch.Generator"
 
 
 def head_problems(config: TrainConfig, shape: "Shape") -> list[str]:
-    """A sentence for everything that stands against building the head that the config names."""
+    """Return a sentence for everything that stands against building the head that the config names."""
     return unknown_head(config.head) or head_class(config.head).problems(config, shape)
 
 
@@ -100,13 +100,13 @@ def learns_order(name: str) -> bool:
 
 
 def reads(config: TrainConfig) -> "Reads":
-    """What the config's head reads of a store; an unknown one as most heads do."""
+    """Return what the config's head reads of a store; an unknown one as most heads do."""
     from samcls.learn.heads.base import Head
 
     return (Head if _key(config.head) is None else head_class(config.head)).reads(config)
 
 
 def _key(name: str) -> str | None:
-    """The key of `HEADS` that a name belongs to."""
+    """Return the key of `HEADS` that a name belongs to."""
     key = name[: name.find(":") + 1] or name
     return key if key in HEADS else None

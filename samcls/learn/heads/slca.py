@@ -35,7 +35,7 @@ class SLCA(nn.Module):
 
     Args:
         channels: C, of the map.
-        window: k, in cells of the map that `gate_maps` is given; the pooled form does not need it.
+        window: K, in cells of the map that `gate_maps` is given; the pooled form does not need it.
         reduction: The bottleneck has max(1, C // reduction) channels.
         gate: `multiply` for x * A, `residual` for x + x * A.
         upsampling: `nearest` gives every cell its window's gate; `bilinear` interpolates between
@@ -71,7 +71,7 @@ class SLCA(nn.Module):
     def attention(
         self, tokens: Float[Tensor, "image token channel"]
     ) -> Float[Tensor, "image token channel"]:
-        """The gate A of each pooled cell, in (0, 1), spread to all channels."""
+        """Return the gate A of each pooled cell, in (0, 1), spread to all channels."""
         gate: Tensor = self.excite(torch.relu(self.squeeze(tokens)))
         gate.sigmoid_()
         return gate if self.spread == 1 else gate.repeat_interleave(self.spread, 2)
@@ -90,7 +90,7 @@ class SLCA(nn.Module):
     def gated_mean(
         self, tokens: Float[Tensor, "image token channel"], counts: Float[Tensor, "image token"]
     ) -> Float[Tensor, "image channel"]:
-        """The mean over valid cells of the gated maps, from their pooled form.
+        """Return the mean over valid cells of the gated maps, from their pooled form.
 
         Args:
             tokens: Window means, token-major.

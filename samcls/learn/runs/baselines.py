@@ -1,9 +1,8 @@
 """What a head must beat: controls on the same features, scored by the same tables.
 
 The majority class and logistic regression stand beside every run. On request come the plainest
-heads with the run's own settings, and SLCA on features that were shuffled between images, which must
-find nothing: where it does, something leaks. On 546 images and 1,280 features the regression takes
-0.1 s on one CPU core; each head as long as the run itself.
+heads with the run's own settings, and SLCA on features that were shuffled between images, which
+must find nothing: where it does, something leaks.
 
     for name, answer in baselines(features, config, every=True):
         answer.probabilities, answer.chosen
@@ -46,7 +45,7 @@ class Answer:
 def baselines(
     features: Features, config: TrainConfig, every: bool = False
 ) -> Iterator[tuple[str, Answer]]:
-    """The majority class and logistic regression; with `every`, all other controls too.
+    """Return the majority class and logistic regression; with `every`, all other controls too.
 
     Args:
         features: Standardised features.
@@ -67,7 +66,7 @@ def baselines(
 
 
 def majority_classes(features: Features) -> dict[str, int]:
-    """The training split's largest class of each task."""
+    """Return the training split's largest class of each task."""
     labels = features.labels[features.rows("train")].numpy()
     return {
         task: majority_class(labels[:, i], len(classes))
@@ -76,7 +75,7 @@ def majority_classes(features: Features) -> dict[str, int]:
 
 
 def majority_answer(features: Features, majority: Mapping[str, int]) -> Probabilities:
-    """The probabilities of always answering the training split's largest class."""
+    """Return the probabilities of always answering the training split's largest class."""
     return {
         task: np.tile(np.eye(len(classes))[majority[task]], (len(features.ids), 1))
         for task, classes in features.tasks.items()
@@ -84,7 +83,7 @@ def majority_answer(features: Features, majority: Mapping[str, int]) -> Probabil
 
 
 def shuffled(features: Features, seed: int) -> Features:
-    """The same features, but in training and validation every image has another one's labels."""
+    """Return the same features, but in training and validation every image has another one's labels."""
     labels = features.labels.clone()
     generator = torch.Generator().manual_seed(seed)
     for split in ("train", "val"):

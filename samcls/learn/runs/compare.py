@@ -1,8 +1,7 @@
 """Runs on the same images: is one really better, or was it the draw?
 
-What is compared is a run, or the mean of a folder's seeds, or a folder's folds with their test images
-together. `samcls.learn.score.paired` holds the statistics. Reading and comparing two runs of 156 images
-takes 0.2 s.
+What is compared is a run, or the mean of a folder's seeds, or a folder's folds with their test
+images together. `samcls.learn.score.paired` holds the statistics.
 
     result = compare_runs(load_run("slca"), load_run("linear"))
     result["tasks"]["label"]["auc"]["difference_interval"]
@@ -105,7 +104,7 @@ def compare_runs(
 
 
 def _arm(runs: Sequence[Run], split: str) -> _Arm:
-    """A run, or a folder's, with what was said by each seed."""
+    """Return a run, or a folder's, with what was said by each seed."""
     if not runs:
         raise InputError("got no run on one side; expected at least one")
     first = runs[0]
@@ -178,7 +177,7 @@ def _refuse_other_tasks(first: _Arm, second: _Arm) -> None:
 def _aligned(
     first: _Arm, reference: Predictions, arm: _Arm, said: Predictions, split: str
 ) -> Predictions:
-    """The predictions in the reference's order of images, which must be the same with equal labels."""
+    """Return the predictions in the reference's order of images, which must be the same with equal labels."""
     places = {one: i for i, one in enumerate(said.ids)}
     known = set(reference.ids)
     if len(places) != len(said.ids):
@@ -241,7 +240,7 @@ def _groups(arms: Sequence[_Arm], aligned: Sequence[Mapping[int, Predictions]]) 
 
 
 def _notes(arms: Sequence[_Arm], *, matched: bool) -> list[str]:
-    """What must be known of these comparisons, and what their runs' tables say."""
+    """Return what must be known of these comparisons, and what their runs' tables say."""
     counts = [len(arm.said) for arm in arms]
     notes = []
     if any(arm.folds for arm in arms):

@@ -1,6 +1,6 @@
 """What a run was made with and on: versions, machine and command line, without anybody's name.
 
-The packages' versions are looked up once a process, in some 5 ms.
+The packages' versions are looked up once a process.
 """
 
 import os
@@ -36,7 +36,7 @@ def _command() -> list[str]:
 
 
 def _anonymous(argument: str) -> str:
-    """The argument with the home folder as ~, and `user` for folders named as the user is."""
+    """Return the argument with the home folder as ~, and `user` for folders named as the user is."""
     home = Path.home()
     shortened = argument.replace(str(home), "~") if home.name else argument
     return "/".join("user" if part == home.name else part for part in shortened.split("/"))

@@ -9,11 +9,11 @@
     *_[AUC]*_[ACC]*@*.csv          on request, predictions in MedMNIST's format
     COMPLETE                       checksums of all these; the mark
 
-Of a run of a sweep, figures and predictions are of the validation split alone: those of `test` stand
-in a run once it was scored. A folder without the mark is an unfinished run: it is never believed, and
-can be started again. A single run's files are written beside their place, flushed and moved into it
-(0.05 s for 780 images); a sweep's folder is moved into place whole and not flushed, in 2 ms: a killed
-process loses no written file, and after a power cut the checksums tell that a run is to be done again.
+Of a run of a sweep, figures and predictions are of the validation split alone: those of `test`
+stand in a run once it was scored. A folder without the mark is an unfinished run: it is never
+believed, and can be started again. A single run's files are written beside their place, flushed and
+moved into it; a sweep's folder is moved into place whole and not flushed: a killed process loses no
+written file, and after a power cut the checksums tell that a run is to be done again.
 
     run = load_run("run")
     run.metrics["test"]["auc"], run.model.probabilities(tokens, counts)
@@ -155,7 +155,7 @@ class Run:
         return load_model(self.path)
 
     def predictions(self, split: str) -> Predictions:
-        """What it said of the images of one split.
+        """Return what it said of the images of one split.
 
         Args:
             split: `train`, `val` or `test`.
@@ -226,7 +226,7 @@ def begin_run(path: str | Path, config: TrainConfig, log: Log = lambda _: None) 
 
 
 def _differing(old: Path, text: bytes) -> str:
-    """The lines of two configs that are not in both, in parentheses; empty where one is missing."""
+    """Return the lines of two configs that are not in both, in parentheses; empty where one is missing."""
     if not old.exists():
         return ""
     before, now = old.read_text(encoding="utf-8").splitlines(), text.decode().splitlines()
@@ -285,7 +285,7 @@ def run_files(
     metrics: Mapping[str, Any],
     split: str | None = None,
 ) -> dict[str, bytes]:
-    """The contents of a run's files, by name, without the mark.
+    """Return the contents of a run's files, by name, without the mark.
 
     Args:
         model: The selected model.

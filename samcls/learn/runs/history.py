@@ -15,14 +15,14 @@ __all__ = ["history_csv", "parse_history"]
 
 
 def history_csv(history: Sequence[Epoch]) -> bytes:
-    """A row an epoch; an AUC that is not defined is an empty cell."""
+    """Return a row an epoch; an AUC that is not defined is an empty cell."""
     header = [f.name for f in fields(Epoch)]
     cells = ([getattr(epoch, name) for name in header] for epoch in history)
     return csv_bytes(header, [["" if v is None else repr(v) for v in row] for row in cells])
 
 
 def parse_history(content: bytes) -> tuple[Epoch, ...]:
-    """The epochs of what `history_csv` made."""
+    """Return the epochs of what `history_csv` made."""
     return tuple(
         Epoch(
             epoch=int(row["epoch"]),

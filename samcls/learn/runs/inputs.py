@@ -70,7 +70,7 @@ def check(store: FeatureStore, config: TrainConfig, run_dir: str | Path | None =
 
 
 def settled(config: TrainConfig, targets: Targets) -> TrainConfig:
-    """The config with the tasks that are declared as ordered, where it names none and its head can.
+    """Return the config with the tasks that are declared as ordered, where it names none and its head can.
 
     `ordinal = ["none"]` keeps to unordered classes whatever is declared.
     """
@@ -101,12 +101,12 @@ def features_for(
 
 
 def loading_window(config: TrainConfig) -> int | None:
-    """The window to load features at; None means the store's own."""
+    """Return the window to load features at; None means the store's own."""
     return reads(config).window
 
 
 def shape_for(store: FeatureStore, config: TrainConfig, targets: Targets) -> Shape:
-    """What a head of a config is given and what it answers, without reading a feature."""
+    """Return what a head of a config is given and what it answers, without reading a feature."""
     levels = [level for level in config.levels or store.levels if level in store.levels]
     window = loading_window(config)
     return Shape(
@@ -138,7 +138,7 @@ def _row_problems(store: FeatureStore, targets: Targets) -> list[str]:
 
 
 def _label_problems(store: FeatureStore, targets: Targets, task: str) -> list[str]:
-    """What stands against learning a task, where its splits have images at all."""
+    """Return what stands against learning a task, where its splits have images at all."""
     classes = targets.tasks[task]
     labels = targets.labels[:, list(targets.tasks).index(task)]
     done, splits = store.status == DONE, np.array(targets.splits)

@@ -1,7 +1,6 @@
 """Where a network's gates are open, image by image: what reports show.
 
-A is in (0, 1): how much of SAM's say each channel of a stage gets in each of its cells. 16 images of a
-ResNet-18 at 64 pixels take 0.1 s on one CPU core, after their features are read.
+A is in (0, 1): how much of SAM's say each channel of a stage gets in each of its cells.
 
     maps = attention_maps(load_run("run"), FeatureStore.open("features.zarr"), ["image-7"])
     maps["image-7"]["stage3"]                    # "channel row col", at the stage's own size
@@ -32,7 +31,7 @@ Maps = dict[str, Float[np.ndarray, "_channel _row _col"]]
 def attention_maps(
     run: Run, store: FeatureStore, ids: Sequence[str], view: str = "identity"
 ) -> dict[str, Maps]:
-    """The gates A of some images at every gated stage.
+    """Return the gates A of some images at every gated stage.
 
     Args:
         run: Of a head whose gates have maps.

@@ -90,7 +90,7 @@ def check_medmnist(flag: str, store: FeatureStore, config: TrainConfig, targets:
 
 
 def _other_splits(name: str, store: FeatureStore) -> list[str]:
-    """What shows that the stored splits are not MedMNIST's, row for row."""
+    """Return what shows that the stored splits are not MedMNIST's, row for row."""
     problems = []
     for split, expected in zip(("val", "test"), PUBLISHED[name], strict=False):
         ids = [one for one, own in zip(store.ids, store.splits, strict=True) if own == split]
@@ -111,7 +111,7 @@ def _other_splits(name: str, store: FeatureStore) -> list[str]:
 
 
 def _other_labels(name: str, store: FeatureStore, targets: Targets) -> list[str]:
-    """What shows that the labels learned are not MedMNIST's."""
+    """Return what shows that the labels learned are not MedMNIST's."""
     *_, classes, tasks = PUBLISHED[name]
     problems = []
     if len(targets.tasks) != tasks:

@@ -45,7 +45,7 @@ def facts_of(
     allow_leak: bool = False,
     strict: bool = False,
 ) -> Facts:
-    """What must be said of the images, labels and splits of a run.
+    """Return what must be said of the images, labels and splits of a run.
 
     Args:
         store: An open store.
@@ -69,7 +69,7 @@ def facts_of(
 
 
 def leaks_of(store: FeatureStore, config: TrainConfig, targets: Targets) -> Leaks:
-    """Groups and pictures in several splits among the images that take part, or in several folds."""
+    """Return groups and pictures in several splits among the images that take part, or in several folds."""
     done = store.status == DONE
     splits = [
         split if split != UNUSED and taking else ""

@@ -52,7 +52,7 @@ class Predictions:
 def prediction_table(
     features: Features, probabilities: Probabilities, split: str | None = None
 ) -> bytes:
-    """What was said of a store's images, as `predictions_csv` writes it.
+    """Return what was said of a store's images, as `predictions_csv` writes it.
 
     Args:
         features: Of all images.
@@ -72,7 +72,7 @@ def prediction_table(
 def predictions_csv(
     said: Predictions, splits: Sequence[str], tasks: Mapping[str, tuple[str, ...]]
 ) -> bytes:
-    """A row for each image and task; a column for each class name, empty where not of the task."""
+    """Return a row for each image and task; a column for each class name, empty where not of the task."""
     names = list(dict.fromkeys(name for classes in tasks.values() for name in classes))
     rows: list[list[str]] = []
     for i, (image, split, group) in enumerate(zip(said.ids, splits, said.groups, strict=True)):
@@ -134,7 +134,7 @@ def parse_predictions(
 
 
 def csv_bytes(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:
-    """A CSV with Unix line ends, UTF-8."""
+    """Return a CSV with Unix line ends, UTF-8."""
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows([header, *rows])
     return text.getvalue().encode()

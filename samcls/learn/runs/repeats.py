@@ -132,7 +132,7 @@ def _refuse_strangers(folder: Path, plan: Mapping[str, TrainConfig]) -> None:
 def _train_once(
     store: FeatureStore, config: TrainConfig, folder: Path, log: Log, options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The figures of a run, which is trained unless it is there already."""
+    """Return the figures of a run, which is trained unless it is there already."""
     if (folder / MARK).exists():
         run = load_run(folder)
         same = run.fingerprint == store.fingerprint.to_dict()
@@ -182,7 +182,7 @@ def _summary(
 
 
 def _notes(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """The runs' notes, each once; of folds, whose intervals are not shown, none of intervals."""
+    """Return the runs' notes, each once; of folds, whose intervals are not shown, none of intervals."""
     folds = any("-fold-" in name for name in found)
     dropped = {n for one in found.values() for n in interval_notes(one["test"])} if folds else set()
     notes = dict.fromkeys(note for one in found.values() for note in one.get("notes", []))
@@ -226,7 +226,7 @@ def _add(table: dict[str, Any], more: Mapping[str, Any]) -> None:
 
 
 def _pooled(config: TrainConfig, folders: Sequence[Path]) -> dict[str, Any]:
-    """The table of all folds' test images together, each scored by the run that never saw it."""
+    """Return the table of all folds' test images together, each scored by the run that never saw it."""
     runs = [load_run(folder) for folder in folders]
     tasks, said = runs[0].tasks, [run.predictions("test") for run in runs]
     labels = np.concatenate([one.labels for one in said])

@@ -66,7 +66,7 @@ class RunResult:
     labelled: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def __repr__(self) -> str:
-        """What was trained, its figures and its baselines', and what belongs under them."""
+        """Return what was trained, its figures and its baselines', and what belongs under them."""
         first = (
             f"RunResult of {self.run or 'a run that was not kept'}: {self.head} head, best of "
             f"{self.epochs} epochs is {self.best_epoch}, {self.parameters:,} parameters, "
@@ -75,12 +75,12 @@ class RunResult:
         return "\n  ".join([first, *headlines(vars(self)), *self.notes])
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields as JSON knows them."""
+        """Return the fields as JSON knows them."""
         return {**asdict(self), "notes": list(self.notes)}
 
 
 def common_figures(model: Model, fitted: Fitted, features: Features) -> dict[str, Any]:
-    """What can be said of a run before any split is scored: fields of `RunResult`.
+    """Return what can be said of a run before any split is scored: fields of `RunResult`.
 
     Args:
         model: The selected model.
@@ -101,7 +101,7 @@ def common_figures(model: Model, fitted: Fitted, features: Features) -> dict[str
 
 
 def image_counts(features: Features) -> dict[str, int]:
-    """Number of images in each split, and how many failed and were left out."""
+    """Return the number of images in each split, and how many failed and were left out."""
     return {split: features.splits.count(split) for split in SPLITS} | {"failed": features.failed}
 
 

@@ -3,9 +3,7 @@
     result = train(FeatureStore.open("features.zarr"), TrainConfig(levels=("neck",)), "run")
     result.test["auc"], result.baselines["logistic"]["test"]["auc"]
 
-BreastMNIST (780 images, five levels of 16 tokens from the miniature encoder, 100 epochs): 14.6 s of
-one CPU core from process start to result, imports and six tables with intervals included. From a shell:
-`samcls train STORE RUN`.
+From a shell: `samcls train STORE RUN`.
 """
 
 import time
@@ -177,7 +175,7 @@ def _result(
 def _tables(
     features: Features, probabilities: Probabilities, config: TrainConfig
 ) -> dict[str, Any]:
-    """The tables of the splits that were not trained on, the test split's once and last."""
+    """Return the tables of the splits that were not trained on, the test split's once and last."""
     labels, val = features.labels.numpy(), features.rows("val").numpy()
     temperatures = {
         task: fit_temperature(labels[val, i], probabilities[task][val])
@@ -206,7 +204,7 @@ def _described(features: Features) -> str:
 
 
 def _absent(features: Features) -> list[str]:
-    """A sentence for each split that has no image of some class."""
+    """Return a sentence for each split that has no image of some class."""
     found = []
     for column, (task, classes) in enumerate(features.tasks.items()):
         for split in SPLITS:

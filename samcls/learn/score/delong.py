@@ -2,8 +2,7 @@
 
 For images that are drawn one by one after DeLong, DeLong and Clarke-Pearson (1988), by ranks (Sun
 and Xu 2014). For images of one patient or lesion after Obuchowski (1997), Biometrics 53, 567: each
-image's structural components are summed over its group before they are squared. 400 images take
-0.3 ms.
+image's structural components are summed over its group before they are squared.
 
     delong(labels == 1, first[:, 1], second[:, 1], groups)["p"]
 """
@@ -62,7 +61,7 @@ def delong(
 
 
 def places_of(groups: Sequence[str]) -> Int[np.ndarray, " image"]:
-    """The number of each image's group, counted from 0; an image without one is its own."""
+    """Return the number of each image's group, counted from 0; an image without one is its own."""
     names = [(group, -1) if group else ("", i) for i, group in enumerate(groups)]
     numbers = {name: i for i, name in enumerate(dict.fromkeys(names))}
     return np.array([numbers[name] for name in names], dtype=np.int64)

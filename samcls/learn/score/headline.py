@@ -5,16 +5,16 @@ from typing import Any
 
 __all__ = ["headline", "headlines"]
 
-_SHOWN = {"auc": "AUC", "accuracy": "accuracy"}
+SHOWN = {"auc": "AUC", "accuracy": "accuracy"}
 
 
 def headline(table: Mapping[str, Any]) -> str:
     """AUC and accuracy of a table of figures, with the intervals that it has."""
-    return ", ".join(f"{title} {_figure(table, name)}" for name, title in _SHOWN.items())
+    return ", ".join(f"{title} {_figure(table, name)}" for name, title in SHOWN.items())
 
 
 def headlines(metrics: Mapping[str, Any]) -> Iterator[str]:
-    """A line for each split that was scored, and for each baseline on the test split."""
+    """Return a line for each split that was scored, and for each baseline on the test split."""
     for split in ("validation", "test"):
         if split in metrics:
             yield f"{split}: {headline(metrics[split])}"

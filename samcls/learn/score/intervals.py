@@ -42,7 +42,7 @@ Units = Int[np.ndarray, " image"]
 
 
 def unit_numbers(groups: Sequence[str]) -> Units:
-    """The number of the unit that each image belongs to: its group, or itself where that is ""."""
+    """Return the number of the unit that each image belongs to: its group, or itself where that is ""."""
     keys = [("group", group) if group else ("image", str(i)) for i, group in enumerate(groups)]
     places = {key: number for number, key in enumerate(dict.fromkeys(keys))}
     return np.array([places[key] for key in keys], dtype=np.int64)
@@ -75,7 +75,7 @@ def intervals(
     support: Int[np.ndarray, " figure"],
     centre: Figures | None = None,
 ) -> list[list[float] | None]:
-    """The 95 % interval of each figure.
+    """Return the 95 % interval of each figure.
 
     Args:
         values: Figures of all images, then with each part left out; NaN where undefined.

@@ -80,14 +80,14 @@ def figures(
 
 
 def bounds(classes: int) -> Float[np.ndarray, "2 figure"]:
-    """The least and the most that each of `FIGURES` can be."""
+    """Return the least and the most that each of `FIGURES` can be."""
     least = dict.fromkeys(FIGURES, 0.0) | {"kappa": -1.0}
     most = dict.fromkeys(FIGURES, 1.0) | {"brier": 1.0 if classes == 2 else 2.0}
     return np.array([[ends[name] for name in FIGURES] for ends in (least, most)])
 
 
 def predicted(probabilities: Probabilities) -> Labels:
-    """The class answered: of two the last at a score above 0.5, of more the most probable."""
+    """Return the class answered: of two the last at a score above 0.5, of more the most probable."""
     if probabilities.shape[1] == 2:
         return (probabilities[:, 1] > 0.5).astype(np.int64)
     most_probable: np.ndarray = probabilities.argmax(1)

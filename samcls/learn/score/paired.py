@@ -1,9 +1,9 @@
 """Figures of models on the same images, and what another draw of images would make of their differences.
 
 The same resamples serve every model, and images of one group are drawn together. A difference is
-judged by its standard deviation over resamples against a t distribution, because shares of resamples
-on one side of zero call a null difference significant too often: of 16 patients with 10 images each
-12 % of the time, at a level of 5 %. Two models, 156 images and 1,000 resamples take 0.1 s.
+judged by its standard deviation over resamples against a t distribution, because shares of
+resamples on one side of zero call a null difference significant too often: of 16 patients with 10
+images each 12 % of the time, at a level of 5 %.
 
     compare(labels, first, second, groups=patients)["auc"]["p"]
 """
@@ -103,7 +103,7 @@ def against_first(
     *,
     seed_by_seed: bool = False,
 ) -> list[dict[str, Any]]:
-    """The first arm's mean figures against each other arm's, all on the same draws.
+    """Return the first arm's mean figures against each other arm's, all on the same draws.
 
     Args:
         labels: As for `compare`.
@@ -169,7 +169,7 @@ class _Judge:
         self.freedom = max(1, self.groups - 1)
 
     def unit(self) -> dict[str, Any]:
-        """What was compared, and what of it is withheld."""
+        """Return what was compared, and what of it is withheld."""
         what = "intervals and p" if self.groups < FEWEST else "intervals and p of figures by class"
         why = f"{self.few}; under {FEWEST} no {what} can be believed"
         return {
@@ -179,7 +179,7 @@ class _Judge:
         }
 
     def difference(self, name: str, first: PerResample, second: PerResample) -> dict[str, Any]:
-        """A figure of two models, their difference, its interval and p."""
+        """Return a figure of two models, their difference, its interval and p."""
         both = first - second
         drawn = both[1:][~np.isnan(both[1:])]
         result: dict[str, Any] = {

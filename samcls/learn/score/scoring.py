@@ -1,8 +1,7 @@
 """Predictions to named figures, with intervals; MedMNIST's conventions.
 
-Every figure of `figures.FIGURES` is computed for many weightings of the images at once, so leaving
-each of 400 images in five classes out in turn takes 0.2 s; `intervals` says what an interval is.
-Figures are plain floats or None, ready for JSON.
+Every figure of `metrics.FIGURES` is computed for many weightings of the images at once;
+`intervals` says what an interval is. Figures are plain floats or None, ready for JSON.
 
     table = score(labels, probabilities, {"grade": classes}, majority={"grade": 0})
     table["auc"], table["auc_interval"]
@@ -37,7 +36,7 @@ def score(
     groups: Sequence[str] = (),
     temperatures: Mapping[str, float] | None = None,
 ) -> dict[str, Any]:
-    """The table of one split.
+    """Return the table of one split.
 
     AUC and accuracy follow MedMNIST. Two classes: the score of the last class, its ROC AUC,
     accuracy at a score above 0.5. More: unweighted mean of one-versus-rest AUCs, accuracy of the
@@ -132,7 +131,7 @@ def auc(
     labels: Int[np.ndarray, "image task"],
     probabilities: Mapping[str, Float[np.ndarray, "image _class"]],
 ) -> float | None:
-    """The mean over tasks of their AUCs, as in `score`; None where no task has one."""
+    """Return the mean over tasks of their AUCs, as in `score`; None where no task has one."""
     values = []
     for i, of_task in enumerate(probabilities.values()):
         _, y, p = labelled(labels[:, i], of_task)
@@ -143,7 +142,7 @@ def auc(
 
 
 def majority_class(labels: Labels, classes: int) -> int:
-    """The largest class, the first of equals; missing labels (-1) do not count."""
+    """Return the largest class, the first of equals; missing labels (-1) do not count."""
     return int(np.argmax(np.bincount(labels[labels >= 0], minlength=classes)))
 
 
@@ -211,7 +210,7 @@ class _Ground:
         return np.concatenate(blocks, axis=2)
 
     def intervals_of(self, task: int, values: Float[np.ndarray, "figure part"]) -> dict[str, Any]:
-        """A task's intervals, and what they rest on: units that have a label of the task."""
+        """Return a task's intervals, and what they rest on: units that have a label of the task."""
         parts = values.shape[1] - 1
         if not parts:
             return {}

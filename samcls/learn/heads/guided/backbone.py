@@ -2,7 +2,7 @@
 
 The only door to timm in stage two. A point is a place whose output can be gated: the stem, and the
 four stages that timm lists for the network, whatever its family calls them. Finding them takes one
-forward pass over an empty image (0.3 s for ResNet152 at 224 pixels on one CPU core).
+forward pass over an empty image.
 
     body = load_backbone("resnet18", 64, pretrained=False, seed=0)
     points_of(body, 64)["stage4"].channels
@@ -60,7 +60,7 @@ class Point:
 
 
 def backbone_problems(name: str) -> list[str]:
-    """A sentence where timm has no such network, or none with stages; nothing is built."""
+    """Return a sentence where timm has no such network, or none with stages; nothing is built."""
     model, _, tag = name.partition(".")
     if timm.is_model(model):
         tags = [one.partition(".")[2] for one in timm.list_pretrained(model)]
@@ -163,7 +163,7 @@ def point_names(name: str, size: int) -> tuple[str, ...]:
 
 
 def features_of(body: nn.Module) -> int:
-    """Number of pooled features that a network answers with."""
+    """Return the number of pooled features that a network answers with."""
     width: Any = getattr(body, "head_hidden_size", None) or body.num_features
     return int(width)
 

@@ -1,7 +1,7 @@
 """What gates add to a network: parameters, and multiplications for one image.
 
-Counted while an empty image runs through the network on PyTorch's meta device, which holds shapes and
-no values: 2 s for SENet154. Added by gates from SAM's five levels, pooled to 16 x 16 windows:
+Counted while an empty image runs through the network on PyTorch's meta device, which holds shapes
+and no values. Added by gates from SAM's five levels, pooled to 16 x 16 windows:
 
     network                 pixels  encoder  reduction  parameters  multiplications
     resnet152                  224  vit_b           16      0.48 %           0.57 %

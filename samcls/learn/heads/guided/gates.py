@@ -55,7 +55,7 @@ class StageGate(nn.Module):
     def forward(
         self, tokens: Float[Tensor, "image row col channel"]
     ) -> Float[Tensor, "image row col output"]:
-        """The gate A of each window, in (0, 1)."""
+        """Return the gate A of each window, in (0, 1)."""
         return torch.sigmoid(self.excite(torch.relu(self.squeeze(tokens))))
 
 
@@ -89,7 +89,7 @@ class SelfGate(nn.Module):
     def forward(
         self, maps: Float[Tensor, "image channel row col"]
     ) -> Float[Tensor, "image channel 1 1"]:
-        """The gate A of each channel, in (0, 1)."""
+        """Return the gate A of each channel, in (0, 1)."""
         means = maps.mean((2, 3))
         gate = torch.sigmoid(self.excite(torch.relu(self.squeeze(means))))
         return gate[:, :, None, None]
@@ -150,7 +150,7 @@ class GatedPoint(nn.Module):
         return gated.permute(0, 2, 3, 1) if self.channels_last else gated
 
     def taken(self) -> Tensor | None:
-        """The gates that were kept for each cell of the stage, "image channel row col"."""
+        """Return the gates that were kept for each cell of the stage, "image channel row col"."""
         kept, self._kept = self._kept, None
         return kept
 

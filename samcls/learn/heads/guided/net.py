@@ -65,7 +65,7 @@ class Gating:
 
     @classmethod
     def of(cls, config: TrainConfig) -> "Gating":
-        """The config's."""
+        """Return the config's."""
         return cls(
             stages=config.stages,
             gate=config.gate or "residual",
@@ -79,7 +79,7 @@ class Gating:
 def paired_levels(
     levels: Sequence[str], stages: Sequence[str], points: Sequence[str]
 ) -> dict[str, str]:
-    """The level that gates each point.
+    """Return the level that gates each point.
 
     Args:
         levels: Of the features, shallow to deep, or in the order of the stages.
@@ -165,7 +165,7 @@ class GuidedNet(NetworkHead):
 
     @classmethod
     def build(cls, config: TrainConfig, shape: Shape, generator: torch.Generator) -> "GuidedNet":
-        """A network with the config's options, its backbone pretrained or fresh.
+        """Return a network with the config's options, its backbone pretrained or fresh.
 
         Raises:
             ConfigError: as the class says.
@@ -191,7 +191,7 @@ class GuidedNet(NetworkHead):
 
     @classmethod
     def problems(cls, config: TrainConfig, shape: Shape) -> list[str]:
-        """What stands against it: no pixels, an unknown network, stages that cannot be paired.
+        """Return what stands against it: no pixels, an unknown network, stages that cannot be paired.
 
         Raises:
             WeightsError: where pretrained weights are asked for and cannot be had.
@@ -269,7 +269,7 @@ class GuidedNet(NetworkHead):
     def attention_maps(
         self, tokens: Tokens, counts: Counts, pixels: Float[Tensor, "image 3 size size"]
     ) -> dict[str, Float[Tensor, "image _channel _row _col"]]:
-        """The gates A of a batch at every gated point, at the point's own size, without dropout.
+        """Return the gates A of a batch at every gated point, at the point's own size, without dropout.
 
         Where only padding is shown A is what changes nothing: 0 for `residual`, 1 for `multiply`.
 
@@ -337,7 +337,7 @@ class GuidedNet(NetworkHead):
         return cost_of(self, self.points(), shape)
 
     def added(self, shape: Shape) -> str:
-        """What its gates add; nothing is said of a network without any."""
+        """Return what its gates add; nothing is said of a network without any."""
         return str(self.cost(shape)) if self.gates else ""
 
     def ungated(self) -> AbstractContextManager[None]:
@@ -345,7 +345,7 @@ class GuidedNet(NetworkHead):
         return switched_off(self.points())
 
     def points(self) -> list[GatedPoint]:
-        """The gated points, shallow to deep."""
+        """Return the gated points, shallow to deep."""
         return [gate for gate in self.gates.values() if isinstance(gate, GatedPoint)]
 
 
@@ -371,7 +371,7 @@ def _gated_point(
 
 
 def cost_of_network(config: TrainConfig, shape: Shape) -> Cost:
-    """What the network of a config costs, and its gates add, without its weights.
+    """Return what the network of a config costs, and its gates add, without its weights.
 
     Args:
         config: Of a guided network; its weights are neither fetched nor drawn.

@@ -125,7 +125,7 @@ class Resize(nn.Module):
         change: Float[Tensor, "image channel row col"],
         shown: Float[Tensor, "image 1 row col"],
     ) -> Float[Tensor, "image channel down across"]:
-        """Maps times one plus the change of the window that each cell lies in.
+        """Return maps times one plus the change of the window that each cell lies in.
 
         Args:
             maps: Of the stage.
@@ -163,7 +163,7 @@ class Resize(nn.Module):
         return grown / weight.clamp(min=SMALLEST_WEIGHT)
 
     def _axes(self, values: Float[Tensor, "image _ _ channel"]) -> Tensor:
-        """Sums over both axes, weighed by what of each window lies under a cell."""
+        """Return sums over both axes, weighed by what of each window lies under a cell."""
         images, rows, cols, channels = values.shape
         down, across = self.pool_down.to(values.dtype), self.pool_across.to(values.dtype)
         first = (down @ values.reshape(images, rows, -1)).view(images, -1, cols, channels)
