@@ -10,18 +10,17 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from samcls.bench.table import Bench, BenchRow, measure
 from samcls.encode.sam import load_encoder
-from samcls.learn.features.spill import Spilled
+from samcls.learn.features.mapped import scratch_tensor
 from samcls.learn.features.tensors import Features
 from samcls.learn.fit.fit import steady_threads, trainer_of
 from samcls.learn.fit.prediction import shape_of
-from samcls.learn.heads.attention import SLCAHead
 from samcls.learn.heads.registry import build_head
+from samcls.learn.heads.slca_head import SLCAHead
 from samcls.learn.settings import TrainConfig
 from samcls.pooling import pool, to_tokens
 
@@ -66,7 +65,7 @@ def bench_train(
         log("pooled maps")
         fast = min(_epochs(pooled, config))
         log("streamed")
-        streamed = min(_epochs(_spilled(pooled), config))
+        streamed = min(_epochs(_streamed(pooled), config))
         apart = _difference(maps, pooled, config)
     rows = [
         measure("epoch on full maps", full, "s"),
@@ -120,12 +119,11 @@ def _features(maps: Tensor, window: int, generator: torch.Generator) -> Features
     )
 
 
-def _spilled(features: Features) -> Features:
+def _streamed(features: Features) -> Features:
     tokens = features.tokens[LEVEL]
-    rows, cells, channels = tokens.shape
-    spilled = Spilled.create(rows, cells, channels, np.dtype("float32"))
-    spilled.append(tokens.index_select(0, torch.arange(tokens.shape[0])))
-    return replace(features, tokens={LEVEL: spilled})
+    return replace(
+        features, tokens={LEVEL: scratch_tensor(tokens.shape, tokens.dtype).copy_(tokens)}
+    )
 
 
 def _head(features: Features, config: TrainConfig) -> SLCAHead:

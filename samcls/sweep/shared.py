@@ -5,7 +5,7 @@ each. The first process that needs one makes it, behind a lock; all others map i
 system keeps one copy in memory however many processes train.
 
     shared = SharedFeatures(folder, store)
-    features, standardiser = shared.features(config)
+    features, scaler = shared.features(config)
 """
 
 import hashlib
@@ -17,16 +17,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from filelock import FileLock
 from torch import Tensor
 
 from samcls.config import values_of
 from samcls.errors import RunError
+from samcls.learn.features.mapped import map_array, save_array
 from samcls.learn.features.pixels import Pixels
 from samcls.learn.features.targets import targets_of
-from samcls.learn.features.tensors import Features, Standardiser, image_rows, load_features
+from samcls.learn.features.tensors import ChannelScaler, Features, image_rows, load_features
 from samcls.learn.heads.registry import reads
 from samcls.learn.runs.inputs import loading_window
 from samcls.learn.settings import TrainConfig
@@ -61,7 +60,7 @@ class SharedFeatures:
     folder: Path
     store: FeatureStore
 
-    def features(self, config: TrainConfig) -> tuple[Features, Standardiser]:
+    def features(self, config: TrainConfig) -> tuple[Features, ChannelScaler]:
         """Return what `samcls train` would make of a store for a config, bit for bit.
 
         Raises:
@@ -82,12 +81,12 @@ class SharedFeatures:
                 f"features cannot be shared in {self.folder}: {error.strerror or error}; set TMPDIR "
                 "to a folder with room"
             ) from error
-        features, standardiser = _mapped(place, levels)
+        features, scaler = _mapped(place, levels)
         if looks:
             values, extents = (_map(place, PIXELS, name) for name in ("values", "extents"))
             pixels = Pixels(values, extents, self.store.fingerprint.views)
             features = replace(features, pixels=pixels)
-        return features, standardiser
+        return features, scaler
 
     def drop(self, name: str) -> None:
         """Remove the files of a division; processes that have mapped them keep them."""
@@ -95,11 +94,11 @@ class SharedFeatures:
 
     def _make(self, place: Path, level: str, config: TrainConfig) -> None:
         targets = targets_of(self.store, config)
-        raw = load_features(self.store, (level,), loading_window(config), targets)
-        standardiser = Standardiser.fit(raw, raw.rows("train"))
-        features = raw.standardised(standardiser)
-        for name, values in _arrays(features, standardiser, level).items():
-            np.save(place / f"{_file(level)}.{name}.npy", values.numpy())
+        features = load_features(self.store, (level,), loading_window(config), targets)
+        scaler = ChannelScaler.fit(features, features.rows("train"))
+        features.standardise_(scaler)
+        for name, values in _arrays(features, scaler, level).items():
+            save_array(place / f"{_file(level)}.{name}.npy", values)
         columns = {name: getattr(features, name) for name in COLUMNS}
         columns["grid"] = features.grids[level]
         done = place / f"{_file(level)}.json"
@@ -111,8 +110,8 @@ class SharedFeatures:
         """Return the images of a division, of which a level is there already."""
         ids = json.loads((place / f"{_file(level)}.json").read_text(encoding="utf-8"))["ids"]
         kept = Pixels.load(self.store, image_rows(self.store, ids))
-        np.save(place / f"{PIXELS}.values.npy", kept.values.numpy())
-        np.save(place / f"{PIXELS}.extents.npy", kept.extents.numpy())
+        save_array(place / f"{PIXELS}.values.npy", kept.values)
+        save_array(place / f"{PIXELS}.extents.npy", kept.extents)
         (place / f"{PIXELS}.done").touch()
 
 
@@ -125,18 +124,17 @@ def _once(done: Path, make: Callable[[], None]) -> None:
             make()
 
 
-def _arrays(features: Features, standardiser: Standardiser, level: str) -> dict[str, Tensor]:
-    tokens = features.tokens[level]
+def _arrays(features: Features, scaler: ChannelScaler, level: str) -> dict[str, Tensor]:
     return {
-        "tokens": tokens.index_select(0, torch.arange(tokens.shape[0])),
+        "tokens": features.tokens[level],
         "counts": features.counts[level],
         "labels": features.labels,
-        "mean": standardiser.mean[level],
-        "std": standardiser.std[level],
+        "mean": scaler.mean[level],
+        "std": scaler.std[level],
     }
 
 
-def _mapped(place: Path, levels: tuple[str, ...]) -> tuple[Features, Standardiser]:
+def _mapped(place: Path, levels: tuple[str, ...]) -> tuple[Features, ChannelScaler]:
     columns = {
         level: json.loads((place / f"{_file(level)}.json").read_text(encoding="utf-8"))
         for level in levels
@@ -157,16 +155,15 @@ def _mapped(place: Path, levels: tuple[str, ...]) -> tuple[Features, Standardise
         failed=first["failed"],
         reach={level: share for own in columns.values() for level, share in own["reach"].items()},
     )
-    standardiser = Standardiser(
+    scaler = ChannelScaler(
         mean={level: _map(place, level, "mean") for level in levels},
         std={level: _map(place, level, "std") for level in levels},
     )
-    return features, standardiser
+    return features, scaler
 
 
 def _map(place: Path, level: str, name: str) -> Tensor:
-    # Copy-on-write: PyTorch warns of memory that it may not write to, and nothing here writes.
-    return torch.from_numpy(np.load(place / f"{_file(level)}.{name}.npy", mmap_mode="c"))
+    return map_array(place / f"{_file(level)}.{name}.npy")
 
 
 def _file(level: str) -> str:

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from samcls.learn.features.tensors import Features, Held
+from samcls.learn.features.tensors import Features
 from samcls.pooling import masked_mean
 
 __all__ = ["batch_size", "batched", "mean_features", "partners", "select", "select_rows"]
@@ -53,7 +53,7 @@ def select_rows(
     )
 
 
-def batch_size(tokens: Mapping[str, Held]) -> int:
+def batch_size(tokens: Mapping[str, Any]) -> int:
     """How many images are predicted at once: fewer of large maps, to bound what a batch takes."""
     largest = max(values.shape[1] * values.shape[2] for values in tokens.values())
     return int(max(1, min(BATCH, BATCH_VALUES // largest)))

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
-from samcls.learn.features.spill import scratch_file
+from samcls.learn.features.mapped import scratch_tensor
 from samcls.store.feature_store import FeatureStore
 from samcls.views import symmetry
 
@@ -75,11 +75,8 @@ class Pixels:
         """
         size = store.pixel_size
         shape = (len(rows), size, size, 3)
-        if memory is not None and math.prod(shape) > memory:
-            with scratch_file(math.prod(shape)) as file:  # which lives on as long as it is mapped
-                values = torch.from_numpy(np.memmap(file, np.uint8, "w+", shape=shape))
-        else:
-            values = torch.empty(shape, dtype=torch.uint8)
+        scratch = memory is not None and math.prod(shape) > memory
+        values = (scratch_tensor if scratch else torch.empty)(shape, dtype=torch.uint8)
         for start in range(0, len(rows), BLOCK_ROWS):
             block = rows[start : start + BLOCK_ROWS].numpy()
             values[start : start + len(block)] = torch.from_numpy(store.pixels(block))

@@ -14,16 +14,44 @@ import math
 from dataclasses import replace
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
-from samcls.learn.features.spill import Hosted, Spilled
 from samcls.learn.features.tensors import Features
 
-__all__ = ["moved", "placed"]
+__all__ = ["Hosted", "moved", "placed"]
 
 ROOM = 0.8  # share of a device's free memory that features may take; steps need the rest
 ROOM_BESIDE_NETWORK = 0.25  # where a network over images has to go there too
-BLOCK_ROWS = 256  # rows copied at once
+
+
+class Hosted:
+    """Tokens of one level that stay on the host and are copied to a device by the batch.
+
+    Args:
+        values: In memory, or mapped from a file.
+        device: Where batches are wanted.
+    """
+
+    def __init__(self, values: Tensor, device: torch.device) -> None:
+        self.values, self.shape, self.device = values, values.shape, device
+
+    def index_select(
+        self, dim: int, index: Int64[Tensor, " row"]
+    ) -> Float[Tensor, "row token channel"]:
+        """Return some rows in any order, on the device.
+
+        Args:
+            dim: 0, the axis along which rows lie.
+            index: Row numbers, on the CPU.
+        """
+        if self.device.type == "cpu":
+            return self.values.index_select(dim, index)
+        # PyTorch keeps pinned blocks and gives one away again once its copy is done, so gathering
+        # the next batch overlaps with this one's copy and step.
+        batch = torch.empty((len(index), *self.shape[1:]), pin_memory=True)
+        torch.index_select(self.values, dim, index, out=batch)
+        return batch.to(self.device, non_blocking=True)
 
 
 def placed(features: Features, device: torch.device) -> Features:
@@ -50,24 +78,12 @@ def moved(features: Features, device: torch.device, *, whole: bool) -> Features:
         whole: Whether the device takes all of them.
     """
     held = {k: v.values if isinstance(v, Hosted) else v for k, v in features.tokens.items()}
-    tokens: dict[str, Tensor | Spilled | Hosted] = {
-        level: _copied(values, device) if whole else Hosted(values, device)
-        for level, values in held.items()
-    }
+    tokens = {k: v.to(device) if whole else Hosted(v, device) for k, v in held.items()}
     counts = {level: values.to(device) for level, values in features.counts.items()}
     return replace(features, tokens=tokens, counts=counts)
-
-
-def _copied(values: Tensor | Spilled, device: torch.device) -> Tensor:
-    if isinstance(values, Tensor):
-        return values.to(device)
-    whole = torch.empty(tuple(values.shape), device=device)
-    for rows in torch.split(torch.arange(values.shape[0]), BLOCK_ROWS):
-        whole[rows[0] : rows[-1] + 1] = values.index_select(0, rows).to(device)
-    return whole
 
 
 def _bytes(features: Features) -> int:
     """Return what all tokens and counts take on a device, as float32."""
     held = [*features.tokens.values(), *features.counts.values()]
-    return 4 * sum(math.prod(values.shape) for values in held)
+    return 4 * sum(int(math.prod(values.shape)) for values in held)

@@ -1,12 +1,11 @@
 """The feature store as tensors in memory: token-major, float32, only images that were encoded.
 
-Loading is one pass over the store. Memory is what the tensors take, twice while they are
-standardised; where a limit is given that they exceed, they go to a scratch file instead (`spill`),
-and every number stays the same.
+Loading is one pass over the store. Memory is what the tensors take; where a limit is given that
+they exceed, they lie in a scratch file instead (`mapped`), and every number stays the same.
 
     features = load_features(FeatureStore.open("features.zarr"), levels=("neck",), window=8)
-    standardiser = Standardiser.fit(features, features.rows("train"))
-    features = features.standardised(standardiser)
+    scaler = ChannelScaler.fit(features, features.rows("train"))
+    features = features.standardised(scaler)
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,17 +19,16 @@ from torch import Tensor
 
 from samcls.errors import ConfigError, StoreError
 from samcls.files import meant
+from samcls.learn.features.mapped import scratch_tensor
 from samcls.learn.features.pixels import Pixels
-from samcls.learn.features.spill import Hosted, Spilled
 from samcls.learn.features.targets import UNUSED, Targets
 from samcls.pooling import pool, to_tokens
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, FAILED
 
 __all__ = [
+    "ChannelScaler",
     "Features",
-    "Held",
-    "Standardiser",
     "grids_of",
     "image_rows",
     "load_features",
@@ -39,8 +37,6 @@ __all__ = [
     "with_pixels",
 ]
 
-Held = Tensor | Spilled | Hosted
-
 BLOCK_ROWS = 256  # images converted at once; bounds what is held besides the result
 BLOCK_VALUES = 131_072  # values measured at once in double precision, some 4 MB
 LOAD_SHARE = 128  # a block being loaded takes, in all its copies, an eighth of the memory or so
@@ -48,7 +44,7 @@ DEAD = 1e-6  # a channel that varies less than this is centred and not scaled
 
 
 @dataclass(frozen=True, eq=False)
-class Standardiser:
+class ChannelScaler:
     """Mean and standard deviation of each channel over the valid cells of some images.
 
     Attributes:
@@ -60,7 +56,7 @@ class Standardiser:
     std: Mapping[str, Float[Tensor, " _channel"]]
 
     @classmethod
-    def fit(cls, features: "Features", rows: Int64[Tensor, " row"]) -> "Standardiser":
+    def fit(cls, features: "Features", rows: Int64[Tensor, " row"]) -> "ChannelScaler":
         """Measure some images, each token weighing as many cells as it stands for.
 
         Args:
@@ -79,15 +75,14 @@ class Standardiser:
             std[level] = torch.where(spread > DEAD, spread, torch.ones_like(spread)).float()
         return cls(mean, std)
 
-    def apply(self, tokens: Mapping[str, Held]) -> dict[str, Held]:
-        """Tokens of zero mean and unit deviation over the images that were measured."""
-        return {level: self._apply(level, values) for level, values in tokens.items()}
+    def apply(self, tokens: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Return tokens of zero mean and unit deviation over the images that were measured."""
+        return {k: (values - self.mean[k]).div_(self.std[k]) for k, values in tokens.items()}
 
-    def _apply(self, level: str, values: Held) -> Held:
-        mean, std = self.mean[level], self.std[level]
-        if isinstance(values, Tensor):
-            return (values - mean).div_(std)
-        return values.standardised(mean, std)
+    def apply_(self, tokens: Mapping[str, Tensor]) -> None:
+        """Standardise tokens in place, to the same bits."""
+        for level, values in tokens.items():
+            values.sub_(self.mean[level]).div_(self.std[level])
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +94,7 @@ class Features:
 
     Attributes:
         tokens: For each level, window means, "image-and-view token channel", float32; a tensor, or
-            what gives its rows when asked.
+            what gives its rows on a device when asked (`placement`).
         counts: For each level, valid map cells under each token, "image-and-view token".
         labels: Class indices; -1 where a label is missing.
         ids: Identifier of each image.
@@ -116,7 +111,7 @@ class Features:
         pixels: Of each image, where they were asked for.
     """
 
-    tokens: Mapping[str, Held]
+    tokens: Mapping[str, Any]
     counts: Mapping[str, Float[Tensor, "view _token"]]
     labels: Int64[Tensor, "image task"]
     ids: tuple[str, ...]
@@ -159,9 +154,14 @@ class Features:
             return rows
         return rows * self.views + torch.randint(self.views, rows.shape, generator=generator)
 
-    def standardised(self, standardiser: Standardiser) -> "Features":
+    def standardised(self, scaler: ChannelScaler) -> "Features":
         """Return the same with standardised tokens."""
-        return replace(self, tokens=standardiser.apply(self.tokens))
+        return replace(self, tokens=scaler.apply(self.tokens))
+
+    def standardise_(self, scaler: ChannelScaler) -> "Features":
+        """Standardise these very tokens, which takes no further memory; return the features."""
+        scaler.apply_(self.tokens)
+        return self
 
 
 def load_features(
@@ -180,8 +180,8 @@ def load_features(
         window: Side of the pooling window in cells of the encoder's map, a multiple of the
             store's; None means the store's.
         targets: Tasks, labels and splits; None means the store's own.
-        memory: Bytes that the features may take, twice while they are standardised; where they
-            would take more they go to a scratch file. None sets no limit.
+        memory: Bytes that the features may take; where they would take more they lie in a scratch
+            file. None sets no limit.
 
     Raises:
         ConfigError: where the store has no such level, or cannot serve the window.
@@ -198,15 +198,15 @@ def load_features(
     grids = grids_of(store, levels, window)
     views = len(store.fingerprint.views)
     ids = _pick(store.ids, rows)
-    spill = memory is not None and 2 * _bytes(store, grids, len(rows)) > memory
+    scratch = memory is not None and _bytes(store, grids, len(rows)) > memory
     tokens, counts = {}, {}
     for level in grids:
         size = BLOCK_ROWS // views
-        if spill and memory is not None:
+        if scratch and memory is not None:
             shape = store.levels[level]
             values = shape.channels * shape.rows * shape.cols * views
             size = min(size, memory // (LOAD_SHARE * values))
-        loaded = _load_level(store, level, rows, factor, ids, spill, max(1, size))
+        loaded = _load_level(store, level, rows, factor, ids, scratch, max(1, size))
         tokens[level], counts[level] = loaded
     return Features(
         tokens=tokens,
@@ -296,17 +296,15 @@ def _load_level(
     rows: np.ndarray,
     factor: int,
     ids: Sequence[str],
-    spill: bool,
+    scratch: bool,
     size: int,
-) -> tuple[Tensor | Spilled, Float[Tensor, "view token"]]:
+) -> tuple[Float[Tensor, "view token channel"], Float[Tensor, "view token"]]:
     shape, views = store.levels[level], len(store.fingerprint.views)
     cells = -(-shape.rows // factor) * -(-shape.cols // factor)
     total = len(rows) * views
     counts = torch.empty(total, cells)
-    # Values that were pooled here are no longer of the store's type.
-    dtype = np.dtype(store.fingerprint.storage if factor == 1 else "float32")
-    scratch = Spilled.create(total, cells, shape.channels, dtype) if spill else None
-    tokens = torch.empty(0 if spill else total, cells, shape.channels)
+    place = scratch_tensor if scratch else torch.empty
+    tokens = place((total, cells, shape.channels), dtype=torch.float32)
     bad: list[str] = []
     for start in range(0, len(rows), size):
         block = rows[start : start + size]
@@ -314,13 +312,9 @@ def _load_level(
         sums = pooled.sum((1, 2)).view(-1, views).sum(1)
         bad += [ids[start + i] for i in torch.nonzero(~torch.isfinite(sums)).flatten().tolist()]
         at = slice(start * views, (start + len(block)) * views)
-        counts[at] = count
-        if scratch is None:
-            tokens[at] = pooled
-        else:
-            scratch.append(pooled)
+        tokens[at], counts[at] = pooled, count
     _refuse_not_finite(bad, level, store.path)
-    return (tokens if scratch is None else scratch), counts
+    return tokens, counts
 
 
 def _read_block(
@@ -348,7 +342,7 @@ def _pick(values: Sequence[str], rows: np.ndarray) -> tuple[str, ...]:
 
 
 def _blocks(
-    tokens: Held, counts: Tensor, rows: Tensor
+    tokens: Tensor, counts: Tensor, rows: Tensor
 ) -> Iterator[tuple[Float[Tensor, "cell channel"], Float[Tensor, " cell"]]]:
     """Tokens and counts of some images a block at a time, in double precision."""
     values = int(tokens.shape[1] * tokens.shape[2])

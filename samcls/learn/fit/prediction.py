@@ -1,4 +1,4 @@
-"""A fitted model: standardiser and head together, from cached features to probabilities.
+"""A fitted model: scaler and head together, from cached features to probabilities.
 
 Saved as `head.safetensors` (weights, means, deviations) and `head.json` (what to build around
 them): no pickle, so that a run from a stranger is safe to open. Loading takes some milliseconds.
@@ -24,7 +24,7 @@ from torch import Tensor
 from samcls.config import parse, to_dict
 from samcls.errors import InputError
 from samcls.learn.features.pixels import Pixels
-from samcls.learn.features.tensors import Features, Held, Standardiser
+from samcls.learn.features.tensors import ChannelScaler, Features
 from samcls.learn.heads.base import Head, Shape, split_logits
 from samcls.learn.heads.registry import build_head
 from samcls.learn.settings import TrainConfig
@@ -51,14 +51,14 @@ class Model:
         config: What the head was built and trained with.
         shape: What the head is given and what it answers.
         tasks: Class names of each task.
-        standardiser: Measured on the training split.
+        scaler: Measured on the training split.
         head: The selected head.
     """
 
     config: TrainConfig
     shape: Shape
     tasks: Mapping[str, tuple[str, ...]]
-    standardiser: Standardiser
+    scaler: ChannelScaler
     head: Head
 
     @property
@@ -70,7 +70,7 @@ class Model:
 
     def probabilities(
         self,
-        tokens: Mapping[str, Held],
+        tokens: Mapping[str, Float[Tensor, "view _token _channel"]],
         counts: Mapping[str, Float[Tensor, "view _token"]],
         views: int = 1,
         pixels: Pixels | None = None,
@@ -94,7 +94,7 @@ class Model:
                 "whole split: of single images it can say nothing. Give predict_logits the features "
                 "of a whole store"
             )
-        standard = self.standardiser.apply(tokens)
+        standard = self.scaler.apply(tokens)
         rows = torch.arange(next(iter(tokens.values())).shape[0])
         logits = self.head.answer(standard, counts, rows, pixels)
         merged = merge_views(logits, views, list(self.shape.classes.values()))
@@ -161,8 +161,8 @@ def model_files(model: Model) -> dict[str, bytes]:
     """Return the contents of `head.json` and `head.safetensors`, by file name."""
     tensors = {f"head.{name}": value for name, value in model.head.state_dict().items()}
     for level in model.shape.channels:
-        tensors[f"mean.{level}"] = model.standardiser.mean[level]
-        tensors[f"std.{level}"] = model.standardiser.std[level]
+        tensors[f"mean.{level}"] = model.scaler.mean[level]
+        tensors[f"std.{level}"] = model.scaler.std[level]
     described = {
         "format_version": FORMAT_VERSION,
         "head": model.config.head,
@@ -242,11 +242,11 @@ def _rebuild(described: Mapping[str, Any], tensors: dict[str, Tensor], folder: P
     head = build_head(replace(config, pretrained=False), shape, torch.Generator())
     own = {k.removeprefix("head."): v for k, v in tensors.items() if k.startswith("head.")}
     head.load_state_dict(own)
-    standardiser = Standardiser(
+    scaler = ChannelScaler(
         mean={level: tensors[f"mean.{level}"] for level in shape.channels},
         std={level: tensors[f"std.{level}"] for level in shape.channels},
     )
-    return Model(config, shape, tasks, standardiser, head)
+    return Model(config, shape, tasks, scaler, head)
 
 
 def _set(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -77,11 +77,7 @@ def attention_maps(
         flat = rows[part] * len(views) + number
         fed = flat if order is None else order[flat]
         tokens = {k: v.index_select(0, fed) for k, v in features.tokens.items()}
-        standard: dict[str, Tensor] = {
-            level: values
-            for level, values in run.model.standardiser.apply(tokens).items()
-            if isinstance(values, Tensor)
-        }
+        standard = run.model.scaler.apply(tokens)
         counts = {k: v.index_select(0, fed) for k, v in features.counts.items()}
         images = pixels.batch(part * len(views) + number, torch.device("cpu"))
         maps = net.gate_maps(standard, counts, images)

@@ -20,7 +20,7 @@ from jaxtyping import Float
 from samcls.device import choose_device
 from samcls.errors import RunError
 from samcls.learn.features.placement import placed
-from samcls.learn.features.tensors import Features, Standardiser
+from samcls.learn.features.tensors import ChannelScaler, Features
 from samcls.learn.fit.fit import fit, steady_threads
 from samcls.learn.fit.prediction import Model, predict_logits, shape_of, to_probabilities
 from samcls.learn.fit.schedule import Fitted
@@ -81,7 +81,7 @@ def train(
         run_dir: Folder to keep the run in; None keeps nothing.
         log: Called with a line of progress now and then.
         every_baseline: Whether to train the other controls too, as `baselines.baselines` says.
-        memory: Bytes that the features may take; above it they are streamed from a scratch file.
+        memory: Bytes that the features may take; above it they lie in a scratch file.
         medmnist: Data set's flag, such as `breastmnist_64`: keep predictions in MedMNIST's format,
             which needs its own images, splits and labels.
         device: `auto` (the GPU where there is one), `cpu` or `cuda`. It is no part of the config:
@@ -105,10 +105,9 @@ def train(
     for line in (*targets.remarks, *facts.warnings):
         log(line)
     where = choose_device(device, training=True)
-    raw = features_for(store, config, targets, memory)
-    standardiser = Standardiser.fit(raw, raw.rows("train"))
-    features = placed(raw.standardised(standardiser), where)
-    del raw
+    features = features_for(store, config, targets, memory)
+    scaler = ChannelScaler.fit(features, features.rows("train"))
+    features = placed(features.standardise_(scaler), where)
     log(_described(features))
     for line in _absent(features):
         log(line)
@@ -122,7 +121,7 @@ def train(
         answers = list(baselines(features, config, every_baseline))
         clock.lap("baselines")
         logits = predict_logits(fitted.head, features)
-    model = Model(config, shape_of(features), features.tasks, standardiser, fitted.head.cpu())
+    model = Model(config, shape_of(features), features.tasks, scaler, fitted.head.cpu())
     probabilities = to_probabilities(logits, features.tasks)
     tables = _tables(features, probabilities, config)
     scored = {

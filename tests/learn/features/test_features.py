@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from samcls.errors import ConfigError, StoreError
 from samcls.learn.features.targets import targets_of
-from samcls.learn.features.tensors import Standardiser, load_features
+from samcls.learn.features.tensors import ChannelScaler, load_features
 from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, FAILED, PENDING, LevelShape
@@ -116,7 +116,7 @@ def test_training_cells_become_standard(make_store: MakeStore) -> None:
     valid[::3] = (70, 128)
     features = load_features(make_store(300, valid=valid))
     train = features.rows("train")
-    standard = features.standardised(Standardiser.fit(features, train))
+    standard = features.standardised(ChannelScaler.fit(features, train))
     for level, tokens in standard.tokens.items():
         weights = standard.counts[level][train].flatten().numpy()
         cells = tokens[train].flatten(0, 1).numpy()
@@ -130,11 +130,11 @@ def test_other_splits_leave_the_standardiser_alone(make_store: MakeStore) -> Non
     """What validation and test images hold changes neither means nor deviations."""
     features = load_features(make_store(50))
     train = features.rows("train")
-    before = Standardiser.fit(features, train)
+    before = ChannelScaler.fit(features, train)
     for tokens in features.tokens.values():
         tokens[features.rows("val")] = 1e3
         tokens[features.rows("test")] = -1e3
-    after = Standardiser.fit(features, train)
+    after = ChannelScaler.fit(features, train)
     for level in features.tokens:
         assert torch.equal(before.mean[level], after.mean[level])
         assert torch.equal(before.std[level], after.std[level])
@@ -143,11 +143,11 @@ def test_other_splits_leave_the_standardiser_alone(make_store: MakeStore) -> Non
 def test_padding_leaves_the_standardiser_alone(make_store: MakeStore) -> None:
     """What cells without picture hold changes neither means nor deviations."""
     features = load_features(make_store(50, valid=np.full((50, 2), 64)))
-    before = Standardiser.fit(features, features.rows("train"))
+    before = ChannelScaler.fit(features, features.rows("train"))
     tokens, counts = features.tokens["neck"], features.counts["neck"]
     assert (counts == 0).sum() == 50 * 12
     tokens[counts == 0] = 1e3
-    after = Standardiser.fit(features, features.rows("train"))
+    after = ChannelScaler.fit(features, features.rows("train"))
     assert torch.equal(before.mean["neck"], after.mean["neck"])
     assert torch.equal(before.std["neck"], after.std["neck"])
 
@@ -158,7 +158,7 @@ def test_a_dead_channel_is_centred_and_not_blown_up(make_store: MakeStore) -> No
     maps = np.random.default_rng(0).normal(size=(10, 1, 2, 4, 4))
     maps[:, :, 1] = 7.3
     features = load_features(make_store(10, levels=levels, features={"neck": maps}))
-    standardiser = Standardiser.fit(features, features.rows("train"))
-    tokens = features.standardised(standardiser).tokens["neck"]
+    scaler = ChannelScaler.fit(features, features.rows("train"))
+    tokens = features.standardised(scaler).tokens["neck"]
     assert_close(tokens[:, :, 1], torch.zeros(10, 16), atol=1e-5, rtol=0)
     assert torch.isfinite(tokens).all()

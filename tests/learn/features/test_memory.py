@@ -114,7 +114,7 @@ def found(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 
 def test_a_run_streams_where_its_features_do_not_fit(limited: Limited, tmp_path: Path) -> None:
     """Under the limit, loading all fails with a remedy; streaming gives every figure of memory's."""
-    store = make(tmp_path / "store.zarr", 1000)  # 33 MB, and twice 66 MB while it is standardised
+    store = make(tmp_path / "store.zarr", 1500)  # 98 MB as float32
     failed = limited(64, store, tmp_path / "all")
     assert failed.returncode == 1
     assert "not enough memory for this run; stream its features with --memory" in failed.stderr

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from samcls.data.images import make_frame
 from samcls.errors import RunError
+from samcls.learn.features.mapped import scratch_tensor
 from samcls.learn.features.pixels import Images, Pixels, extents_of, jittered
-from samcls.learn.features.spill import scratch_file
 from samcls.views import VIEW_SETS, transform
 
 CPU = torch.device("cpu")
@@ -108,4 +108,4 @@ def test_a_constant_image_keeps_its_contrast() -> None:
 def test_a_scratch_file_without_room_is_refused() -> None:
     """Before anything is written to it, since a mapped file that fills the disk ends the process."""
     with pytest.raises(RunError, match=r"needs .* MB of scratch space in .*; set TMPDIR"):
-        scratch_file(1 << 60)
+        scratch_tensor((1 << 60,), torch.uint8)

@@ -11,7 +11,7 @@ from samcls.device import autocast, choose_device, training_dtype
 from samcls.errors import ConfigError
 from samcls.learn.features.batches import select
 from samcls.learn.features.placement import moved, placed
-from samcls.learn.features.tensors import Features, Standardiser, load_features
+from samcls.learn.features.tensors import ChannelScaler, Features, load_features
 from samcls.learn.fit.adamw import StackedAdamW
 from samcls.learn.fit.fit import fit
 from samcls.learn.fit.prediction import predict_logits, shape_of
@@ -30,7 +30,7 @@ DESCENDED = sorted(name for name in HEADS if head_class(name).fitting == "member
 
 def standard(store: FeatureStore, memory: int | None = None) -> Features:
     features = load_features(store, memory=memory)
-    return features.standardised(Standardiser.fit(features, features.rows("train")))
+    return features.standardised(ChannelScaler.fit(features, features.rows("train")))
 
 
 def test_auto_takes_what_is_there() -> None:
