@@ -34,10 +34,10 @@ __all__ = [
 
 # The class of each head; a name that ends with a colon is followed by a name of the head's own choice.
 HEADS = {
-    "slca": "samcls.learn.heads.attention.SLCAHead",
+    "slca": "samcls.learn.heads.slca_head.SLCAHead",
     "linear": "samcls.learn.heads.pooled.LinearHead",
-    "se": "samcls.learn.heads.attention.SEHead",
-    "attention-pool": "samcls.learn.heads.attention.AttentionPoolHead",
+    "se": "samcls.learn.heads.se.SEHead",
+    "attention-pool": "samcls.learn.heads.attention_pool.AttentionPoolHead",
     "mlp": "samcls.learn.heads.pooled.MLPHead",
     "knn": "samcls.learn.heads.closed.KNNHead",
     "logistic": "samcls.learn.heads.closed.LogisticHead",

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
-from samcls.learn.heads.attention import SLCAHead
 from samcls.learn.heads.base import Shape
 from samcls.learn.heads.registry import build_head
 from samcls.learn.heads.slca import SLCA
+from samcls.learn.heads.slca_head import SLCAHead
 from samcls.learn.settings import Gate, TrainConfig
 from samcls.pooling import masked_mean, pool, to_map, to_tokens
 

@@ -1,0 +1,43 @@
+"""`se`: the same gates with one window over the whole map, the control for being local (1709.01507)."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from samcls.learn.heads.base import Counts, Shape, Tokens
+from samcls.learn.heads.weighing import WeighingHead, attentions, gate_problems, gates_stack
+from samcls.learn.settings import TrainConfig
+from samcls.pooling import masked_mean
+
+__all__ = ["SEHead"]
+
+
+class SEHead(WeighingHead):
+    """SLCA with one window over the whole map: Squeeze-and-Excitation (1709.01507).
+
+    The gate is then the same for all cells, so the head needs each level's mean alone. It is the
+    control for what SLCA gains by being local.
+    """
+
+    means_suffice = True
+
+    def prepare(self, config: TrainConfig, shape: Shape, generator: torch.Generator) -> None:
+        """Make one SLCA for each level."""
+        self.attention = attentions(config, shape, shape.window, generator)
+
+    @property
+    def stacks(self) -> bool:
+        """As SLCA's pooled form."""
+        return gates_stack(self, self.attention)
+
+    @classmethod
+    def problems(cls, config: TrainConfig, shape: Shape) -> list[str]:
+        """Return what stands against C_out."""
+        return gate_problems(config, shape)
+
+    def means(self, tokens: Tokens, counts: Counts) -> list[Float[Tensor, "image _channel"]]:
+        """Each level's gated mean."""
+        return [
+            slca(masked_mean(tokens[level], counts[level])[:, None])[:, 0]
+            for level, slca in zip(self.levels, self.attention, strict=True)
+        ]
