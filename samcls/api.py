@@ -20,6 +20,7 @@ from samcls.encode.extract import ExtractOptions, ExtractSummary, Progress
 from samcls.encode.extract import extract as extract_rows
 from samcls.errors import ConfigError
 from samcls.learn.runs.folder import Run, load_run, refuse_overwrite
+from samcls.learn.runs.repeats import RepeatsResult, train_repeats
 from samcls.learn.runs.train import RunResult
 from samcls.learn.runs.train import train as train_head
 from samcls.learn.settings import TrainConfig
@@ -89,6 +90,7 @@ def train(
     run: str | Path | None = None,
     config: TrainConfig | str | Path | None = None,
     *,
+    seeds: int = 1,
     baselines: bool = False,
     memory: int | None = None,
     medmnist: str | None = None,
@@ -97,13 +99,17 @@ def train(
     strict: bool = False,
     log: Log = lambda _: None,
     **settings: Any,
-) -> RunResult:
+) -> RunResult | RepeatsResult:
     """Train one head on a store: validation chooses, the test split is scored once.
+
+    With several seeds, or `folds=5`, it is trained for each, a folder of runs below `run`; the figures
+    are then their mean and spread.
 
     Args:
         store: A feature store, or its path or URL.
         run: Folder to keep the run in; None keeps nothing.
         config: Settings, or a TOML file of them; the defaults where none are given.
+        seeds: Number of seeds, the first of them the config's.
         baselines: Whether to train the other controls too.
         memory: MB that the features may take; above it they are streamed.
         medmnist: Data set's flag, such as `breastmnist_64`: keep predictions as MedMNIST does.
@@ -111,27 +117,35 @@ def train(
         allow_leak: Whether groups may lie in several splits.
         strict: Whether identical pixels in several splits are an error, not a note.
         log: Called with a line of progress now and then.
-        settings: Fields of `TrainConfig`, such as `head="slca"`; they win over `config`.
+        settings: Fields of `TrainConfig`, such as `head="slca"`; they win over `config`. Of
+            `folds`, all are run where no `fold` is named.
 
     Raises:
         ConfigError: The settings cannot be, or the store cannot serve them.
         OverwriteRefused: The folder holds a finished run, or something else.
         SamclsError: As `samcls.learn.runs.train.train`.
     """
-    if run is not None:
+    folds = 0 if "fold" in settings else settings.pop("folds", 0)
+    chosen, several = _config(config, settings), seeds != 1 or bool(folds)
+    if several and (seeds < 1 or run is None):
+        raise ConfigError(
+            f"got seeds={seeds}, folds={folds}, run={run}; expected at least one seed, and a folder "
+            "for the runs"
+        )
+    if run is not None and not several:
         refuse_overwrite(run)
-    return train_head(
-        store if isinstance(store, FeatureStore) else open_store(store),
-        _config(config, settings),
-        run,
-        log,
-        every_baseline=baselines,
-        memory=None if memory is None else memory * 1_000_000,
-        medmnist=medmnist,
-        device=device,
-        allow_leak=allow_leak,
-        strict=strict,
-    )
+    opened = store if isinstance(store, FeatureStore) else open_store(store)
+    options: dict[str, Any] = {
+        "every_baseline": baselines,
+        "memory": None if memory is None else memory * 1_000_000,
+        "medmnist": medmnist,
+        "device": device,
+        "allow_leak": allow_leak,
+        "strict": strict,
+    }
+    if run is not None and several:
+        return train_repeats(opened, chosen, run, log, seeds=seeds, folds=folds, **options)
+    return train_head(opened, chosen, run, log, **options)
 
 
 def _options(options: ExtractOptions | None, settings: Mapping[str, Any]) -> ExtractOptions:

@@ -103,6 +103,21 @@ def test_a_run_is_trained_and_loaded_by_its_path(work: Path, tmp_path: Path) -> 
         samcls.train(work / "features.zarr", tmp_path / "run")
 
 
+def test_several_seeds_and_folds_are_runs_of_one_folder(work: Path, tmp_path: Path) -> None:
+    """As on the command line; what is printed is short, and the folder is needed."""
+    store = work / "features.zarr"
+    result = samcls.train(store, tmp_path / "runs", seeds=2, **QUICK)
+    assert [one["name"] for one in result["runs"]] == ["seed-0", "seed-1"]
+    assert repr(result).startswith(f"2 runs in {tmp_path / 'runs'}: linear head")
+    assert len(repr(result).splitlines()) < 12
+    folded = samcls.train(store, tmp_path / "folds", folds=2, **QUICK)
+    assert [one["name"] for one in folded["runs"]] == ["seed-0-fold-0", "seed-0-fold-1"]
+    with pytest.raises(ConfigError, match="folds is 1; expected 0"):
+        samcls.train(store, tmp_path / "one", folds=1, **QUICK)
+    with pytest.raises(ConfigError, match=r"got seeds=2, folds=0, run=None; expected .* a folder"):
+        samcls.train(store, seeds=2, **QUICK)
+
+
 def test_a_config_file_gives_way_to_settings(work: Path, tmp_path: Path) -> None:
     """As on the command line, what is given by name wins over the file."""
     (tmp_path / "c.toml").write_text('head = "slca"\nepochs = 1\nintervals = 0\nseed = 3\n')

@@ -77,8 +77,6 @@ def _train(
         "allow_leak": allow_leak,
         "strict": strict,
     }
-    if folds < 0 or folds == 1:
-        raise ConfigError(f"--folds is {folds}; expected 0 (the stored splits) or at least 2")
     if seeds > 1 or folds:
         values = _repeats(store, run, settings, {"seeds": seeds, "folds": folds, **options})
     else:

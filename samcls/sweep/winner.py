@@ -67,6 +67,7 @@ def score_winner(
     if not (run / MARK).exists():
         log(f"training the best of {tried} configurations as `samcls train` would, to score test")
     options: dict[str, Any] = {"device": device, "allow_leak": allow_leak, "strict": strict}
+    found: dict[str, Any]
     if space.seeds > 1 or space.folds:
         found = train_repeats(
             store, config, run, log, seeds=space.seeds, folds=space.folds, **options

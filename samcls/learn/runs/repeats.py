@@ -21,21 +21,34 @@ from typing import Any
 import numpy as np
 
 from samcls.config import digest
-from samcls.errors import OverwriteRefused
+from samcls.errors import ConfigError, OverwriteRefused
 from samcls.files import PART, few, to_json, write_whole
 from samcls.learn.runs.folder import MARK, SUMMARY, load_run
 from samcls.learn.runs.inputs import check, settled
 from samcls.learn.runs.medmnist import check_medmnist
 from samcls.learn.runs.notes import leaks_of, refuse_leaks
 from samcls.learn.runs.train import train
+from samcls.learn.score.headline import headlines
 from samcls.learn.score.intervals import interval_notes
 from samcls.learn.score.scoring import majority_class, mean_intervals, score
 from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 
-__all__ = ["train_repeats"]
+__all__ = ["RepeatsResult", "train_repeats"]
 
 Log = Callable[[str], None]
+
+
+class RepeatsResult(dict[str, Any]):
+    """What several runs found together, as `train_repeats` says; printed in a few lines."""
+
+    def __repr__(self) -> str:
+        """Return what was trained, the mean figures, and what belongs under them."""
+        first = (
+            f"{len(self['runs'])} runs in {self['run']}: {self['head']} head, "
+            f"{self['parameters']:,} parameters, {self['seconds']:.1f} s"
+        )
+        return "\n  ".join([first, *headlines(self), *self["notes"]])
 
 
 def train_repeats(
@@ -49,7 +62,7 @@ def train_repeats(
     allow_leak: bool = False,
     strict: bool = False,
     **options: Any,
-) -> dict[str, Any]:
+) -> RepeatsResult:
     """Train a config once for each seed and fold.
 
     Args:
@@ -70,9 +83,12 @@ def train_repeats(
         the table of all folds' test images together, for each seed's run of them, with intervals.
 
     Raises:
-        ConfigError: where any of the runs could not be trained; no run begins then.
+        ConfigError: where any of the runs could not be trained, or there is one fold; no run begins
+            then.
         OverwriteRefused: where the folder holds something else.
     """
+    if folds < 0 or folds == 1:
+        raise ConfigError(f"folds is {folds}; expected 0 (the stored splits) or at least 2")
     started, folder = time.perf_counter(), Path(folder)
     plan = _plan(config, seeds, folds)
     _refuse_strangers(folder, plan)
@@ -87,7 +103,8 @@ def train_repeats(
     for number, (name, one) in enumerate(plan.items(), 1):
         log(f"run {number} of {len(plan)}: {name}")
         found[name] = _train_once(store, one, folder / name, log, options)
-    result = _summary(found, config, folder) | {"seconds": round(time.perf_counter() - started, 3)}
+    seconds = round(time.perf_counter() - started, 3)
+    result = RepeatsResult(_summary(found, config, folder), seconds=seconds)
     if folds:
         result["pooled"] = [
             _pooled(config, [folder / name for name in names]) for names in _by_seed(plan).values()
