@@ -35,7 +35,7 @@ from samcls.errors import ConfigError, ParameterError, StoreError
 from samcls.learn.features.arrays import LevelArrays, features_of
 from samcls.learn.features.rows import pick, pick_rows, row_numbers
 from samcls.learn.features.targets import hold_out
-from samcls.learn.features.tensors import Features, Standardiser, selection_problems
+from samcls.learn.features.tensors import ChannelScaler, Features, selection_problems
 from samcls.learn.fit.fit import fit
 from samcls.learn.fit.prediction import Model, shape_of
 from samcls.learn.heads.registry import head_class, known_heads, unknown_head
@@ -78,7 +78,7 @@ class SLCAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
         classes_: Labels, sorted.
         n_features_in_: Number of channels, of all levels together; with a store 1, the row number.
         fingerprint_: What made the store's features; empty for maps.
-        model_: Standardiser and head.
+        model_: ChannelScaler and head.
         n_iter_: Epochs that ran.
         best_validation_auc_: Of the epoch chosen; None where validation has one class only.
     """
@@ -156,10 +156,10 @@ class SLCAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
         if self.store is None:
             self.n_features_in_ = sum(found.channels.values())
         features = self._labelled(found, labels, config.seed)
-        standardiser = Standardiser.fit(features, features.rows("train"))
-        fitted = fit(features.standardised(standardiser), config)
+        scaler = ChannelScaler.fit(features, features.rows("train"))
+        fitted = fit(features.standardised(scaler), config)
         self.fingerprint_ = dict(features.fingerprint)
-        self.model_ = Model(config, shape_of(features), features.tasks, standardiser, fitted.head)
+        self.model_ = Model(config, shape_of(features), features.tasks, scaler, fitted.head)
         self.n_iter_ = len(fitted.history)
         self.best_validation_auc_ = fitted.best.val_auc
         return self

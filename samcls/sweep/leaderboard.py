@@ -76,17 +76,20 @@ def leaderboard(
     runs: Mapping[str, Run],
     space: Space,
     failures: Mapping[str, RunFailure] | None = None,
+    *,
+    longest_first: bool = False,
 ) -> list[Row]:
-    """One row a configuration, the best first, those that cannot be ranked last.
+    """Return one row a configuration, the best first, those that cannot be ranked last.
 
-    Ranked by mean validation AUC over seeds and folds, then by mean validation loss; under halving
-    a configuration of a later round stands before all of earlier ones, since it was trained longer.
+    Ranked by mean validation AUC over seeds and folds, then by mean validation loss.
     Runs of an earlier space in the same folder count too, where they have the same seeds and folds.
 
     Args:
         runs: Finished runs.
         space: Its largest training share is what counts.
         failures: Failed runs.
+        longest_first: Whether configurations that were trained for more epochs stand before all
+            others, as where a search goes on with the best of each round.
     """
     finished = _grouped(runs.values(), space)
     failed = _grouped((failures or {}).values(), space)
@@ -94,7 +97,9 @@ def leaderboard(
         _row(space, key, finished.get(key, []), failed.get(key, []))
         for key in sorted({*finished, *failed})
     ]
-    ranked = sorted((row for row in rows if _eligible(row)), key=lambda row: _order(row, space))
+    ranked = sorted((row for row in rows if _eligible(row)), key=_order)
+    if longest_first:  # which keeps the order of those of equal epochs
+        ranked.sort(key=lambda row: -row.configuration.epochs)
     numbered = [replace(row, rank=number) for number, row in enumerate(ranked, 1)]
     return numbered + [row for row in rows if not _eligible(row)]
 
@@ -163,9 +168,8 @@ def _eligible(row: Row) -> bool:
     return row.n == row.planned and row.auc is not None
 
 
-def _order(row: Row, space: Space) -> tuple[float, float, float, str]:
-    later = -float(row.configuration.epochs) if space.search == "halving" else 0.0
-    return later, -_or_low(row.auc), row.loss or 0.0, row.key
+def _order(row: Row) -> tuple[float, float, str]:
+    return -_or_low(row.auc), row.loss or 0.0, row.key
 
 
 def _or_low(value: float | None) -> float:

@@ -58,9 +58,11 @@ class Strategy(ABC):
 
     Attributes:
         foreseen: Whether its first runs are known before any has ended, and can be listed.
+        in_rounds: Whether the best of each round go on for more epochs, and so rank first.
     """
 
     foreseen = True
+    in_rounds = False
 
     @abstractmethod
     def __init__(self, space: Space, folder: Path) -> None:
@@ -104,6 +106,8 @@ class Halving(Strategy):
     All configurations train for a few epochs; the best 1/factor of them go on with `factor` times
     as many, and so on up to the most. Smaller training shares are run in the last round alone.
     """
+
+    in_rounds = True
 
     def __init__(self, space: Space, folder: Path) -> None:
         del folder

@@ -43,7 +43,7 @@ from samcls.learn.score.metrics import FIGURES
 from samcls.learn.score.scoring import resample
 from samcls.sweep.leaderboard import Row
 
-__all__ = ["Selection", "areas", "select"]
+__all__ = ["Selection", "aucs", "select"]
 
 MOST_PARTS = 1000  # of the validation images, left out in turn
 
@@ -135,7 +135,7 @@ def select(
     )
 
 
-def areas(run: Run, weights: Weights) -> Float[np.ndarray, " resample"]:
+def aucs(run: Run, weights: Weights) -> Float[np.ndarray, " resample"]:
     """Return the run's mean AUC, as `metrics.auc` defines it, for each row of image weights.
 
     Args:
@@ -220,7 +220,7 @@ def _mean_area(
     """Mean over a configuration's runs of their AUCs, for each row of weights of all images."""
     places = {one: i for i, one in enumerate(images)}
     columns = [[places[one] for one in run.said.ids] for run in runs]
-    return _mean([areas(run, weights[:, c]) for run, c in zip(runs, columns, strict=True)])
+    return _mean([aucs(run, weights[:, c]) for run, c in zip(runs, columns, strict=True)])
 
 
 def _draws(units: int, resamples: int, seed: int) -> Iterator[Weights]:

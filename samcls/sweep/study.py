@@ -73,7 +73,7 @@ def _score(
     folder: Path, config: TrainConfig, features: Features, device: torch.device
 ) -> float | None:
     model = load_model(run_path(folder, config))
-    test = pick(features, features.rows("test")).standardised(model.standardiser)
+    test = pick(features, features.rows("test")).standardised(model.scaler)
     logits = predict_logits(model.head.to(device), placed(test, device))
     found = to_probabilities(logits, test.tasks)
     return auc(test.labels.numpy(), found)

@@ -148,7 +148,7 @@ def _sweep(
     outcomes = dict(sorted(outcomes.items()))
     runs = {k: v for k, v in outcomes.items() if isinstance(v, Run)}
     failures = {k: v for k, v in outcomes.items() if isinstance(v, RunFailure)}
-    rows = leaderboard(runs, space, failures)
+    rows = leaderboard(runs, space, failures, longest_first=strategy.in_rounds)
     _refuse_nothing(folder, rows, failures)
     groups_by_id = dict(zip(store.ids, store.groups, strict=True))
     chosen = select(rows, runs, groups=groups_by_id)

@@ -18,7 +18,7 @@ from samcls.config import digest, values_of
 from samcls.device import choose_device
 from samcls.errors import RunError, SamclsError
 from samcls.learn.features.placement import placed
-from samcls.learn.features.tensors import Features, Standardiser
+from samcls.learn.features.tensors import ChannelScaler, Features
 from samcls.learn.fit.fit import fit_together, steady_threads
 from samcls.learn.fit.prediction import Model, predict_logits, shape_of, to_probabilities
 from samcls.learn.fit.schedule import Fitted
@@ -71,7 +71,7 @@ def run_group(site: Site, group: Group) -> list[Ended]:
         torch.set_num_threads(site.threads)
     started = time.perf_counter()
     try:
-        features, standardiser = _features(site, group[0])
+        features, scaler = _features(site, group[0])
         fitted = _fitted(site, features, group)
     except (SamclsError, ValueError, RuntimeError, MemoryError) as error:
         if len(group) == 1:
@@ -82,7 +82,7 @@ def run_group(site: Site, group: Group) -> list[Ended]:
     return [
         _failed(site, config, str(one))
         if isinstance(one, RunError)
-        else _finished(site, config, one, features, standardiser, seconds, len(group))
+        else _finished(site, config, one, features, scaler, seconds, len(group))
         for config, one in zip(group, fitted, strict=True)
     ]
 
@@ -97,19 +97,19 @@ def _finished(
     config: TrainConfig,
     fitted: Fitted,
     features: Features,
-    standardiser: Standardiser,
+    scaler: ChannelScaler,
     seconds: float,
     together: int,
 ) -> Ended:
     started = time.perf_counter()
-    model = Model(config, shape_of(features), features.tasks, standardiser, fitted.head)
+    model = Model(config, shape_of(features), features.tasks, scaler, fitted.head)
     with steady_threads(features, config):
         logits = predict_logits(fitted.head, features, features.rows("val"))
     probabilities = to_probabilities(logits, features.tasks)
     labels = features.labels.numpy()[features.rows("val").numpy()]
     metrics = {
         **common_figures(model, fitted, features),
-        "how": "single" if together == 1 else "population",
+        "how": "single" if together == 1 else "together",
         "models_tried": fitted.tried,
         "seconds": round(seconds + time.perf_counter() - started, 4),
         "validation": score(labels, probabilities, features.tasks, majority_classes(features), 0),
@@ -130,7 +130,7 @@ def _checkpoint(site: Site, config: TrainConfig) -> Path:
     return Path(site.folder) / "checkpoints" / f"{digest(config)}.pt"
 
 
-def _features(site: Site, config: TrainConfig) -> tuple[Features, Standardiser]:
+def _features(site: Site, config: TrainConfig) -> tuple[Features, ChannelScaler]:
     # Only what the features depend on, so that one mapping serves every config that agrees in it.
     own = values_of(config, "data")
     seed = config.seed if config.train_fraction < 1 else 0
@@ -140,7 +140,7 @@ def _features(site: Site, config: TrainConfig) -> tuple[Features, Standardiser]:
 
 
 @lru_cache(maxsize=8)
-def _mapped(site: Site, config: TrainConfig) -> tuple[Features, Standardiser]:
+def _mapped(site: Site, config: TrainConfig) -> tuple[Features, ChannelScaler]:
     shared = SharedFeatures(Path(site.shared), FeatureStore.open(site.store))
-    features, standardiser = shared.features(config)
-    return placed(features, choose_device(site.device, training=True)), standardiser
+    features, scaler = shared.features(config)
+    return placed(features, choose_device(site.device, training=True)), scaler

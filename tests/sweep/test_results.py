@@ -16,7 +16,7 @@ from support.sweeps import record, write_record
 
 from samcls.config import digest, to_dict
 from samcls.errors import InputError, OverwriteRefused
-from samcls.learn.features.tensors import Standardiser, load_features
+from samcls.learn.features.tensors import ChannelScaler, load_features
 from samcls.learn.fit.fit import fit
 from samcls.learn.fit.prediction import predict_logits, to_probabilities
 from samcls.learn.runs.folder import Run, load_run
@@ -69,7 +69,7 @@ def assert_equal(one: Run, other: Run) -> None:
 )
 def test_a_record_is_read_back_as_it_was(tasks: dict[str, tuple[str, ...]], tmp_path: Path) -> None:
     """Config, figures, history and predictions come back to the last bit."""
-    written = [record(replace(CONFIG, seed=s), tasks=tasks, how="population") for s in range(3)]
+    written = [record(replace(CONFIG, seed=s), tasks=tasks, how="together") for s in range(3)]
     for one in written:
         write_record(tmp_path, one)
     found = read_runs(tmp_path)
@@ -90,8 +90,8 @@ def test_a_real_run_is_a_run_folder_without_its_test_split(tmp_path: Path) -> No
     """Figures are those of the chosen epoch, the one reader reads it, and test is nowhere in it."""
     store = store_at(tmp_path / "store.zarr")
     raw = load_features(store, ("neck",))
-    standardiser = Standardiser.fit(raw, raw.rows("train"))
-    features = raw.standardised(standardiser)
+    scaler = ChannelScaler.fit(raw, raw.rows("train"))
+    features = raw.standardised(scaler)
     fitted = fit(features, CONFIG)
     logits = predict_logits(fitted.head, features, features.rows("val"))
     said = to_probabilities(logits, features.tasks)
@@ -230,10 +230,10 @@ def test_the_leaderboard_ranks_means_over_seeds_and_folds() -> None:
     assert [row.configuration.dropout for row in rows] == [0.1, 0.2, 0.0]
     for row in rows:
         found = [records[key] for key in row.runs]
-        areas = [one.auc for one in found]
+        aucs = [one.auc for one in found]
         assert (row.n, row.planned, row.failed) == (4, 4, 0)
-        assert row.auc == pytest.approx(np.mean(areas))
-        assert row.auc_std == pytest.approx(np.std(areas, ddof=1))
+        assert row.auc == pytest.approx(np.mean(aucs))
+        assert row.auc_std == pytest.approx(np.std(aucs, ddof=1))
         assert row.accuracy == pytest.approx(np.mean([r.validation["accuracy"] for r in found]))
         assert row.loss == pytest.approx(np.mean([r.loss for r in found]))
         assert row.seconds == pytest.approx(1.0)
@@ -297,7 +297,9 @@ def test_under_halving_the_last_round_stands_first() -> None:
     )
     short, long = (replace(space.configurations()[0], epochs=n) for n in (3, 9))
     records = {one.key: one for one in (record(short, 9.0), record(long, 1.0))}
-    assert [row.configuration.epochs for row in leaderboard(records, space)] == [9, 3]
+    assert [
+        row.configuration.epochs for row in leaderboard(records, space, longest_first=True)
+    ] == [9, 3]
 
 
 def test_tables_hold_every_setting_and_figure() -> None:

@@ -16,7 +16,7 @@ from samcls.learn.score.intervals import intervals
 from samcls.learn.score.scoring import auc, resample
 from samcls.learn.settings import TrainConfig
 from samcls.sweep.leaderboard import Row, leaderboard
-from samcls.sweep.select import areas, select
+from samcls.sweep.select import aucs, select
 from samcls.sweep.space import Space, parse_space
 
 
@@ -72,7 +72,7 @@ def test_areas_are_the_aucs_of_repeated_images(
         run = saying(run, replace(run.said, probabilities=said))
     weights = generator.integers(0, 3, (6, images)).astype(np.float64)
     expected = [on(run, row) for row in weights]
-    found = [None if np.isnan(value) else value for value in areas(run, weights)]
+    found = [None if np.isnan(value) else value for value in aucs(run, weights)]
     assert found == [None if e is None else pytest.approx(e, abs=1e-12) for e in expected]
 
 

@@ -264,7 +264,7 @@ def test_files_of_features_are_those_of_train_and_made_once(
     """Mapped tokens equal loaded ones, and a second process of the machine maps the same file."""
     store = make_store(levels=WIDE)
     config = TrainConfig()
-    first, standardiser = SharedFeatures(tmp_path, store).features(config)
+    first, scaler = SharedFeatures(tmp_path, store).features(config)
     files = {p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in tmp_path.rglob("*.npy")}
     second, _ = SharedFeatures(tmp_path, store).features(replace(config, learning_rate=0.1))
     assert {p: (p.stat().st_ino, p.stat().st_mtime_ns) for p in tmp_path.rglob("*.npy")} == files
@@ -276,7 +276,7 @@ def test_files_of_features_are_those_of_train_and_made_once(
         weights = first.counts[level][first.rows("train")]
         mean = (train_rows * weights[:, :, None]).sum((0, 1)) / weights.sum()
         torch.testing.assert_close(mean, torch.zeros_like(mean), rtol=0, atol=1e-5)
-        assert standardiser.std[level].min() > 0
+        assert scaler.std[level].min() > 0
 
 
 def test_shares_of_the_training_split_are_divisions_of_their_own() -> None:

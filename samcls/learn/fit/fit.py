@@ -3,7 +3,7 @@
 Equal seeds give equal heads, bit for bit, alone or with others, at the same number of threads;
 nothing global is touched. How a head is fitted it says itself (`Head.fitting`).
 
-    fitted = fit(features.standardised(standardiser), config)
+    fitted = fit(features.standardised(scaler), config)
 """
 
 from collections.abc import Callable, Iterator, Sequence

@@ -147,7 +147,7 @@ class Run:
 
     @cached_property
     def model(self) -> Model:
-        """Standardiser and head, read when they are first asked for.
+        """ChannelScaler and head, read when they are first asked for.
 
         Raises:
             InputError: as `load_model`.

@@ -9,7 +9,7 @@ import torch
 from torch.testing import assert_close
 
 from samcls.errors import RunError
-from samcls.learn.features.tensors import Features, Standardiser, load_features
+from samcls.learn.features.tensors import ChannelScaler, Features, load_features
 from samcls.learn.fit.fit import fit
 from samcls.learn.fit.losses import Criterion
 from samcls.learn.fit.prediction import predict_logits, to_probabilities
@@ -25,7 +25,7 @@ BALANCED = TrainConfig(class_weights="balanced")
 
 def standard(store: FeatureStore) -> Features:
     features = load_features(store)
-    return features.standardised(Standardiser.fit(features, features.rows("train")))
+    return features.standardised(ChannelScaler.fit(features, features.rows("train")))
 
 
 def weights(fitted: Fitted) -> dict[str, torch.Tensor]:

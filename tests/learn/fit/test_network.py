@@ -256,12 +256,12 @@ def test_gates_carry_what_only_the_features_know() -> None:
     """Labels that no pixel tells are learned through the gates, and not from shuffled features."""
     given = features(60, views=1, in_tokens=True)
     config = replace(CONFIG, epochs=12, learning_rate=3e-2, gate="multiply")
-    areas = {}
+    aucs = {}
     for control in ("none", "plain", "shuffled"):
         best = fit(given, replace(config, control=control)).best
-        areas[control] = best.val_auc or 0.0
-    assert areas["none"] > 0.95
-    assert max(areas["plain"], areas["shuffled"]) < areas["none"]
+        aucs[control] = best.val_auc or 0.0
+    assert aucs["none"] > 0.95
+    assert max(aucs["plain"], aucs["shuffled"]) < aucs["none"]
 
 
 def test_pretrained_weights_that_cannot_be_had_name_the_way_out(

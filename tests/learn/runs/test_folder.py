@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from samcls.errors import InputError, OverwriteRefused
-from samcls.learn.features.tensors import Features, Standardiser, load_features
+from samcls.learn.features.tensors import ChannelScaler, Features, load_features
 from samcls.learn.fit.prediction import Model, shape_of
 from samcls.learn.fit.schedule import Epoch
 from samcls.learn.heads.registry import build_head
@@ -31,8 +31,8 @@ def untrained(features: Features) -> Model:
     generator = torch.Generator().manual_seed(0)
     shape = shape_of(features)
     head = build_head(CONFIG, shape, generator)
-    standardiser = Standardiser.fit(features, features.rows("train"))
-    return Model(CONFIG, shape, features.tasks, standardiser, head)
+    scaler = ChannelScaler.fit(features, features.rows("train"))
+    return Model(CONFIG, shape, features.tasks, scaler, head)
 
 
 @pytest.fixture

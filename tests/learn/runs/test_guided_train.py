@@ -61,7 +61,7 @@ def test_a_saved_run_says_again_what_it_said(
     assert result.parameters == sum(value.numel() for value in net.parameters())
     assert not (tmp_path / "run" / "checkpoint.pt").exists()
     raw = with_pixels(load_features(store), store)
-    features = raw.standardised(run.model.standardiser)
+    features = raw.standardised(run.model.scaler)
     rows = features.rows("test")
     again = to_probabilities(predict_logits(net, features, rows), features.tasks)
     said = read_predictions(tmp_path / "run" / "predictions.csv", features.tasks, "test")
@@ -252,7 +252,7 @@ def test_attention_maps_are_given_by_id(make_store: MakeStore, tmp_path: Path) -
     row = store.ids.index("image-3")
     neck = torch.from_numpy(store.read("neck", [row])[0, 0].astype(np.float32))  # channel row col
     tokens = neck.flatten(1).T
-    mean, std = (getattr(run.model.standardiser, name)["neck"] for name in ("mean", "std"))
+    mean, std = (getattr(run.model.scaler, name)["neck"] for name in ("mean", "std"))
     point = net.points()[1]
     counts = torch.full((1, 16), 4.0)
     own, _ = point.resize.pooled(((tokens - mean) / std)[None], counts)

@@ -28,10 +28,10 @@ def test_seeds_give_mean_and_spread(make_store: MakeStore, tmp_path: Path) -> No
     store = make_store(100, strength=2.0)
     result = train_repeats(store, CONFIG, tmp_path / "many", seeds=3)
     single = [train(store, replace(CONFIG, seed=seed)) for seed in range(3)]
-    areas = [one.test["auc"] for one in single]
-    assert result["test"]["auc"] == pytest.approx(np.mean(areas))
-    assert result["test"]["auc_std"] == pytest.approx(np.std(areas, ddof=1))
-    assert [one["test_auc"] for one in result["runs"]] == areas
+    aucs = [one.test["auc"] for one in single]
+    assert result["test"]["auc"] == pytest.approx(np.mean(aucs))
+    assert result["test"]["auc_std"] == pytest.approx(np.std(aucs, ddof=1))
+    assert [one["test_auc"] for one in result["runs"]] == aucs
     assert {"run", "head", "epochs", "seconds", "parameters", "validation"} <= set(result)
     low, high = result["test"]["auc_interval"]
     assert low < result["test"]["auc"] < high
