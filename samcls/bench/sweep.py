@@ -42,7 +42,7 @@ __all__ = ["bench_sweep"]
 
 PLAIN = "plain torch loop"
 ALONE = "trained one by one"
-VMAPPED, PASSES = 8, 5  # heads at once, and passes of which the shortest counts
+VMAPPED, PASSES = 12, 5  # heads at once, and passes of which the shortest counts
 GROUPS = (1, 4, 8, 12, 16, 24, 48)
 SPACE = """
 search = "random"
@@ -145,12 +145,17 @@ def _group_rate(features: Features, config: TrainConfig, size: int) -> float:
 
 def _pass_seconds(features: Features, config: TrainConfig, size: int) -> tuple[float, float]:
     """Return the shortest training pass of several heads, stacked by hand and by PyTorch's own means."""
-    group = [replace(config, dropout=0.0, seed=seed) for seed in range(size)]
+    rates = [config.learning_rate * (1 + i / size) for i in range(size)]
+    group = [replace(config, dropout=0.0, learning_rate=rate) for rate in rates]
     trainer = trainer_of(features, group)
     shape, rows = shape_of(features), features.rows("train")
     heads = [build_head(one, shape, torch.Generator().manual_seed(one.seed)) for one in group]
     values, _ = stack_module_state(heads)
-    optimizer = torch.optim.AdamW(values.values(), config.learning_rate)
+    # A rate for each head means a group of parameters for each.
+    leaves = [[v.detach()[i].requires_grad_() for v in values.values()] for i in range(size)]
+    optimizer = torch.optim.AdamW(
+        [{"params": own, "lr": rate} for own, rate in zip(leaves, rates, strict=True)]
+    )
 
     def loss(own: dict[str, Tensor], tokens: Any, counts: Any, labels: Tensor) -> Tensor:
         return functional.cross_entropy(functional_call(heads[0], own, (tokens, counts)), labels)
@@ -159,9 +164,11 @@ def _pass_seconds(features: Features, config: TrainConfig, size: int) -> tuple[f
 
     def plainly() -> None:
         for part in torch.split(rows[torch.randperm(len(rows))], config.batch_size):
-            optimizer.zero_grad()
             losses = every(values, *select(features, part), features.labels[part, 0])
-            torch.autograd.backward(losses.sum())
+            slopes = torch.autograd.grad(losses.sum(), list(values.values()))
+            for i, own in enumerate(leaves):
+                for leaf, slope in zip(own, slopes, strict=True):
+                    leaf.grad = slope[i]
             optimizer.step()
 
     with steady_threads(features, config):
