@@ -32,7 +32,7 @@ def test_train_and_compare(make_store: MakeStore, tmp_path: Path) -> None:
     assert "malignancy: A and C, 12 images of 6 groups of split test" in seeds.stdout
     wrong = samcls("train", store, tmp_path / "c", "--folds", 1)
     assert wrong.returncode == 2
-    assert "--folds is 1; expected 0 (the stored splits) or at least 2" in wrong.stderr
+    assert "folds is 1; expected 0 (the stored splits) or at least 2" in wrong.stderr
 
 
 def test_the_bench_compares_four_ways_of_training() -> None:
