@@ -113,4 +113,6 @@ def test_a_hundred_thousand_images_take_seconds() -> None:
     """The draw is linear in the number of images."""
     labels = [(str(i % 7),) for i in range(100_000)]
     splits = draw_splits(labels, [""] * 100_000, SHARES, 0)
-    assert Counter(splits) == {"train": 70_000, "val": 10_000, "test": 20_000}
+    counts = Counter(splits)
+    for split, wanted in {"train": 70_000, "val": 10_000, "test": 20_000}.items():
+        assert abs(counts[split] - wanted) <= 1  # each of seven classes is divided for itself
