@@ -23,6 +23,7 @@ REGISTRY = {  # a name, or what ends in a colon and goes before one
     "vit_b": SAM,
     "vit_l": SAM,
     "vit_h": SAM,
+    "lite0": "samcls.encode.lite0",
     "timm:": "samcls.encode.timm_encoder",
 }
 

