@@ -13,7 +13,7 @@ from PIL import Image
 import samcls
 from samcls.errors import ConfigError, ManifestError, OverwriteRefused
 
-TINY = {"size": 64, "window": 2, "levels": ["early", "neck"], "batch": 8}
+TINY = {"encoder": "vit_t", "size": 64, "window": 2, "levels": ["early", "neck"], "batch": 8}
 QUICK = {"head": "linear", "epochs": 2, "intervals": 10}
 
 

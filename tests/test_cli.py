@@ -10,7 +10,18 @@ import pytest
 from PIL import Image
 from support.cli import samcls
 
-EXTRACT = ("--size", "64", "--window", "2", "--levels", "early,neck", "--batch", "8")
+EXTRACT = (
+    "--encoder",
+    "vit_t",
+    "--size",
+    "64",
+    "--window",
+    "2",
+    "--levels",
+    "early,neck",
+    "--batch",
+    "8",
+)
 
 
 @pytest.fixture(scope="module")
@@ -170,11 +181,15 @@ def test_the_demo_runs_and_goes_on(tmp_path: Path) -> None:
     first = samcls("demo", tmp_path / "demo", "--images", "24", "--json")
     assert first.returncode == 0, first.stderr
     values = json.loads(first.stdout)
-    assert values["extract"]["done"] == 24
+    assert {name: one["done"] for name, one in values["extract"].items()} == {
+        "lite0": 24,
+        "vit_t": 24,
+    }
     assert values["commands"][0].startswith("samcls extract ")
     for name in ("manifest.csv", "images", "features.zarr/zarr.json", "run/metrics.json"):
         assert (tmp_path / "demo" / name).exists()
     again = samcls("demo", tmp_path / "demo")
     assert again.returncode == 0
     assert "UNTRAINED" in again.stdout
-    assert "slca head" in again.stdout
+    assert "lite0: slca head" in again.stdout
+    assert again.stdout.count("majority class") == 1

@@ -13,7 +13,7 @@ from support.cli import Done, samcls
 from samcls.store.feature_store import FeatureStore
 
 SPLITS = ["train"] * 18 + ["val"] * 6 + ["test"] * 6
-EXTRACT = ("--size", 64, "--levels", "neck")
+EXTRACT = ("--encoder", "vit_t", "--size", 64, "--levels", "neck")
 TRAIN = ("--epochs", 1, "--head", "linear", "--config", "quick.toml")
 
 

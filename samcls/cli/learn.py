@@ -113,8 +113,8 @@ def _opened(store: str) -> Any:
     from samcls.store.feature_store import FeatureStore
 
     opened = FeatureStore.open(store)
-    if opened.fingerprint.encoder == "vit_t":
-        say("vit_t is UNTRAINED: seeded random weights, for trying things out and for controls")
+    if opened.provenance:
+        say(opened.provenance)
     return opened
 
 

@@ -9,7 +9,7 @@ import typer
 from samcls.cli.fields import Grouped, options_from
 from samcls.cli.options import ALLOW_LEAK, MISSING, STRICT, names
 from samcls.cli.shell import Outcome, progress_bar, say, show_table, verb
-from samcls.cli.tables import show_figures
+from samcls.cli.tables import show_side_by_side
 from samcls.encode.options import ExtractOptions
 
 if TYPE_CHECKING:
@@ -173,10 +173,10 @@ def _warn_untrained(encoder: str, random_weights: bool = False) -> None:
 
 def _demo(
     directory: Annotated[Path, typer.Argument(help="Folder to make.")] = Path("samcls-demo"),
-    images: Annotated[int, typer.Option(help="Number of phantoms.")] = 300,
-    seed: Annotated[int, typer.Option(help="Of the phantoms.")] = 0,
+    images: Annotated[int, typer.Option(help="Number of phantoms.")] = 600,
+    seed: Annotated[int, typer.Option(help="Of the phantoms.")] = 1,
 ) -> Outcome:
-    """Run the whole pipeline on built-in images with the built-in encoder; no download."""
+    """Run the whole pipeline on built-in images, with a trained encoder and an untrained one."""
     from samcls.demo import run_demo
 
     with progress_bar("extract") as progress:
@@ -184,18 +184,20 @@ def _demo(
     values = {
         "directory": str(directory),
         "seconds": result.seconds,
-        "extract": _as_json(result.extract),
+        "extract": {name: _as_json(one) for name, one in result.extract.items()},
         "train": result.train,
         "commands": result.commands,
     }
 
     def show() -> None:
-        show_figures(result.train)
+        show_side_by_side(
+            {"lite0": result.train["lite0"], "vit_t, UNTRAINED": result.train["vit_t"]}
+        )
         spent = ", ".join(f"{stage} {seconds:.1f} s" for stage, seconds in result.seconds.items())
         typer.echo(
-            f"{spent}; features: {result.extract.bytes / 1e6:.1f} MB\n\n"
-            "The encoder is vit_t: UNTRAINED, so this shows the pipeline, not what SAM can do.\n"
-            f"Everything is in {directory}. The same by hand:"
+            f"{spent}\n\n"
+            "lite0 is trained on ImageNet; vit_t has random weights and shows what that is worth. SAM's own\n"
+            f"vit_b, vit_l and vit_h: samcls weights list. Everything is in {directory}. The same by hand:"
         )
         for command in result.commands:
             typer.echo(f"  {command}")

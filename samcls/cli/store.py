@@ -93,6 +93,8 @@ def _info(store: _Store) -> Outcome:
             typer.echo(f"{name}: {value}")
         for name, known in opened.checkpoint.items():
             typer.echo(f"checkpoint {name}: {known or 'not an official checkpoint'}")
+        if opened.provenance:
+            typer.echo(opened.provenance)
         _list([f"failed: {ids[row]}: {errors[row]}" for row in failed], "samcls extract --json")
 
     return Outcome(values, show)

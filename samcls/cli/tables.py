@@ -9,7 +9,7 @@ import typer
 from samcls.cli.shell import number, show_table
 from samcls.learn.heads.controls import MEANINGS
 
-__all__ = ["show_comparison", "show_figures"]
+__all__ = ["show_comparison", "show_figures", "show_side_by_side"]
 
 EXTRA_P = {"p_holm": "p Holm", "seeds_p": "p seeds", "seeds_p_holm": "p seeds Holm"}
 COMPARED = ("auc", "average_precision", "accuracy", "balanced_accuracy", "f1", "kappa", "brier")
@@ -20,6 +20,29 @@ def show_figures(result: Mapping[str, Any]) -> None:
     _show_tables(result)
     for note in result.get("notes", []):
         typer.echo(note)
+
+
+def show_side_by_side(results: Mapping[str, Mapping[str, Any]]) -> None:
+    """Print runs on the same images under one header, each named, and the last one's notes.
+
+    Args:
+        results: Of runs of one task, by what each is called.
+    """
+    header = ["test split", "AUC", "95 % interval", "ACC", "95 % interval", "val. AUC"]
+    rows: list[list[str]] = []
+    for name, result in results.items():
+        entries = {**result["baselines"], f"{result['head']} head": result}
+        for entry, found in entries.items():
+            if entry == "majority" and rows:
+                continue  # it is the same whatever the features
+            title = MEANINGS.get(entry, entry)
+            row = _row(title if entry == "majority" else f"{name}: {title}", found, None)
+            rows.append([*row[:5], row[-1]])
+    show_table(header, rows)
+    last = [*results.values()][-1]
+    typer.echo("")
+    for line in [*_used(last)[:1], *last.get("notes", [])[:3]]:
+        typer.echo(line)
 
 
 def _show_tables(result: Mapping[str, Any]) -> None:

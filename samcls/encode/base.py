@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from samcls.pooling import valid_cells
 
-__all__ = ["LEVELS", "Encoder", "EncoderChoice", "MapShape", "state_sha256"]
+__all__ = ["LEVELS", "Encoder", "EncoderChoice", "MapShape", "random_source", "state_sha256"]
 
 LEVELS = ("patch", "early", "middle", "late", "neck")
 
@@ -76,7 +76,7 @@ class Encoder(nn.Module, ABC):
 
     Attributes:
         source: Of weights from a checkpoint file its name, the official checkpoint that it is (None
-            for another file) and what it holds; empty for other weights.
+            for another file) and what it holds; of drawn weights `untrained`; empty for others.
     """
 
     mean: Tensor
@@ -153,6 +153,11 @@ class Encoder(nn.Module, ABC):
             return pixels
         shows = valid_cells(valid, (self.input_size, self.input_size), patch=1)
         return pixels * shows.to(pixels.device)[:, None]
+
+
+def random_source(seed: int) -> dict[str, str | None]:
+    """Return what a store must know of weights that were drawn."""
+    return {"untrained": f"random weights of seed {seed}"}
 
 
 def state_sha256(state: Mapping[str, Tensor]) -> str:

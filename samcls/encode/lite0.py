@@ -14,7 +14,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from samcls.encode.base import EncoderChoice
+from samcls.encode.base import EncoderChoice, random_source
 from samcls.encode.checkpoints import few_of, load_state_dict
 from samcls.encode.timm_encoder import TimmEncoder, chosen_levels, create_body
 from samcls.encode.weights import file_sha256, find, need_file, official_name, place, verify
@@ -93,7 +93,7 @@ def build(choice: EncoderChoice, log: Callable[[str], None]) -> TimmEncoder:
         not choice.random_weights,
         digest,
     )
-    encoder.source = source
+    encoder.source = source or random_source(choice.seed)
     return encoder
 
 

@@ -31,12 +31,14 @@ class ExtractOptions:
     """How images become features."""
 
     encoder: str = _encoder(
-        "vit_t", "vit_b, vit_l, vit_h, timm:<model>, or vit_t: a built-in, UNTRAINED miniature."
+        "vit_b",
+        "SAM's vit_b, vit_l or vit_h; lite0 (ImageNet-trained, small, installed with samcls); "
+        "timm:<model>; or vit_t, a built-in UNTRAINED miniature: see samcls weights list.",
     )
     checkpoint: str | None = _encoder(
         None,
         "File with the encoder's weights; by default the official one that was fetched, or timm's "
-        "own. None for vit_t.",
+        "own.",
     )
     levels: str = _encoder(
         "all", "patch, early, middle, late, neck, block:<i>, comma-separated, or all for the five."

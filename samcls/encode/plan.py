@@ -1,9 +1,10 @@
 """What an extract would cost, before it is run: `samcls extract --plan`.
 
-Time comes from running single blocks with random weights on this machine, in the chosen precision, so
-that ViT-H is planned in seconds and without its checkpoint. Nothing is written.
+Time comes from running with random weights on this machine, in the chosen precision: of SAM's encoders
+single blocks, so that ViT-H is planned in seconds and without its checkpoint. Nothing is written.
 """
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -11,10 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from samcls.device import choose_device
+from samcls.encode.base import MapShape
 from samcls.encode.block import FastBlock
 from samcls.encode.cost import best_seconds, peak_memory
+from samcls.encode.encoders import default_batch
 from samcls.encode.options import ExtractOptions
 from samcls.encode.precision import choose_precision
+from samcls.encode.registry import encoder_module
 from samcls.encode.sam import empty_body
 from samcls.encode.specs import (
     ENCODERS,
@@ -24,10 +28,11 @@ from samcls.encode.specs import (
     parse_levels,
     resolve_level,
 )
-from samcls.errors import ConfigError
+from samcls.encode.weights import CHECKPOINTS, place
+from samcls.errors import WeightsError
 from samcls.views import view_names
 
-__all__ = ["PlanRow", "plan"]
+__all__ = ["PlanRow", "plan", "require_weights"]
 
 ITEM_BYTES = {"float16": 2, "float32": 4}
 SHARD_BYTES = 64 * 2**20
@@ -71,30 +76,107 @@ class _Speed:
     memory: int
 
 
-def plan(images: int, options: ExtractOptions) -> list[PlanRow]:
+def plan(images: int, options: ExtractOptions, *, cheaper: bool = True) -> list[PlanRow]:
     """Price the options, and cheaper ones that a user might prefer.
 
     Args:
         images: Number of images.
         options: As asked for; no checkpoint is needed.
+        cheaper: Whether to price other choices too.
 
     Raises:
-        ConfigError: the encoder is not one of SAM's, for which nothing can be timed block by block.
+        ConfigError: there is no such model or level.
     """
-    if options.encoder not in ENCODERS:
-        raise ConfigError(
-            f"--plan prices SAM's encoders; time {options.encoder} with a manifest of a few images"
-        )
     device = choose_device(options.device)
+    if options.encoder not in ENCODERS:
+        return list(_whole_rows(images, options, device))
     speeds: dict[tuple[int, str], _Speed] = {}
     rows = []
-    for choice, chosen in _choices(options, device):
+    for choice, chosen in itertools.islice(_choices(options, device), None if cheaper else 1):
         spec = encoder_spec(chosen.encoder)
         key = (chosen.size or spec.input_size, chosen.precision)
         if key not in speeds:
             speeds[key] = _calibrate(spec, *key, device)
         rows.append(_price(choice, images, chosen, spec, speeds[key]))
     return rows
+
+
+def require_weights(options: ExtractOptions, images: int) -> None:
+    """Refuse a published encoder whose weights are not on this machine, with what there is instead.
+
+    Args:
+        options: Of an extract.
+        images: That it would encode; what each choice takes here is estimated for them.
+
+    Raises:
+        WeightsError: naming each choice with its price.
+    """
+    record = CHECKPOINTS.get(options.encoder)
+    given = options.checkpoint or options.random_weights
+    if record is None or record.package or given or place(record).exists():
+        return
+    other = replace(options, encoder="lite0", size=None, levels="all")
+    asked, lite = (
+        _duration(images, plan(images, one, cheaper=False)[0]) for one in (options, other)
+    )
+    raise WeightsError(
+        f"{options.encoder}'s weights are not on this machine: there is none at {place(record)}. Choose:\n"
+        f"  samcls weights fetch {record.name}    {record.bytes / 1e6:.0f} MB, {record.licence}; then "
+        f"{asked} for {images} images\n"
+        f"  --checkpoint FILE          a file of yours; as long\n"
+        f"  --encoder lite0            trained on ImageNet, no SAM; installed already; {lite}"
+    )
+
+
+def _duration(images: int, row: PlanRow) -> str:
+    seconds = images * row.seconds_per_image
+    name, size = next(
+        (n, s) for n, s in (("h", 3600), ("min", 60), ("s", 1)) if seconds >= s or s == 1
+    )
+    return f"about {seconds / size:.2g} {name} on this machine ({row.seconds_per_image:.2g} s each)"
+
+
+def _whole_rows(images: int, options: ExtractOptions, device: torch.device) -> Iterator[PlanRow]:
+    """Price an encoder that is run as a whole, and wider windows and fewer views of it."""
+    precision = options.precision
+    if precision == "auto":
+        precision = choose_precision(device)
+    choice = replace(
+        options.encoder_choice, precision=precision, random_weights=True, checkpoint=None
+    )
+    encoder = encoder_module(options.encoder).build(choice, lambda _: None).to(device)
+    batch, side = default_batch(encoder), encoder.input_size
+    frames = torch.zeros(batch, side, side, 3, dtype=torch.uint8, device=device)
+    encoder(frames, [(side, side)] * batch)
+    with peak_memory(device) as peak:
+        seconds = best_seconds(lambda: encoder(frames, [(side, side)] * batch), 3, device) / batch
+    held = sum(p.numel() * p.element_size() for p in encoder.parameters()) + peak.bytes
+    for name, chosen in _plainer(options):
+        views = len(view_names(chosen.views))
+        cells = sum(_pooled_values(encoder.shape(k), chosen.window) for k in encoder.levels)
+        payload = images * views * cells * ITEM_BYTES[chosen.storage]
+        payload += images * 3 * (chosen.keep_pixels or 0) ** 2
+        yield PlanRow(
+            choice=name,
+            images=images,
+            minutes=images * views * seconds / 60,
+            bytes=payload,
+            memory=held + min(payload, SHARD_BYTES * len(encoder.levels)),
+            seconds_per_image=views * seconds,
+        )
+
+
+def _plainer(options: ExtractOptions) -> Iterator[tuple[str, ExtractOptions]]:
+    yield "as asked", options
+    yield f"--window {options.window * 2}", replace(options, window=options.window * 2)
+    if options.window > 1:
+        yield "--window 1", replace(options, window=1)
+    if options.views != "none":
+        yield "--views none", replace(options, views="none")
+
+
+def _pooled_values(shape: MapShape, window: int) -> int:
+    return shape.channels * -(-shape.rows // window) * -(-shape.cols // window)
 
 
 def _choices(options: ExtractOptions, device: torch.device) -> Iterator[tuple[str, ExtractOptions]]:

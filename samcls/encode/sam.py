@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from samcls.encode.attention import Scratch
-from samcls.encode.base import LEVELS, Encoder, EncoderChoice, MapShape, state_sha256
+from samcls.encode.base import LEVELS, Encoder, EncoderChoice, MapShape, random_source, state_sha256
 from samcls.encode.block import FastBlock
 from samcls.encode.sam_weights import HeldEncoder, WantedEncoder, read_image_encoder
 from samcls.encode.specs import (
@@ -214,7 +214,9 @@ def load_encoder(
             )
         body = _seeded(spec, seed)
         digest = state_sha256(body.state_dict())
-        return SamEncoder(body, spec, levels, digest, size, precision, trained=False)
+        encoder = SamEncoder(body, spec, levels, digest, size, precision, trained=False)
+        encoder.source = random_source(seed)
+        return encoder
     file = checkpoint_file(name, None if checkpoint is None else Path(checkpoint))
     body = empty_body(name)
     held = read_image_encoder(file.path, _wanted(name, body))

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from samcls.encode.base import LEVELS, Encoder, EncoderChoice, MapShape, state_sha256
+from samcls.encode.base import LEVELS, Encoder, EncoderChoice, MapShape, random_source, state_sha256
 from samcls.encode.timm_weights import load_file, pretrained_overlay
 from samcls.encode.weights import file_sha256, need_file
 from samcls.errors import ConfigError, WeightsError
@@ -250,6 +250,8 @@ def load_timm(
     digest = None if file is None else file_sha256(file)
     trained = not random_weights
     encoder = TimmEncoder(body, name, chosen_levels(body, levels), size, precision, trained, digest)
+    if random_weights:
+        encoder.source = random_source(seed)
     if file is not None:
         encoder.source = {"file": file.name, "official": None, "holds": held}
         log(f"{file.name} is not an official checkpoint: sha256 {digest}; it holds {held}")

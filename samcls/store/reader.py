@@ -33,6 +33,7 @@ __all__ = ["Rows", "StoreReader"]
 Rows = slice | np.ndarray | Sequence[int] | None
 
 SHOWN = 3  # rows that an error names
+UNTRAINED = "vit_t"  # of stores made before drawn weights were marked
 
 
 class StoreReader(ColumnReader):
@@ -68,7 +69,12 @@ class StoreReader(ColumnReader):
     @property
     def provenance(self) -> str:
         """A sentence for every table of figures where the weights are no official ones; or nothing."""
-        known = self.checkpoint
+        known, encoder = self.checkpoint, self.fingerprint.encoder
+        if "untrained" in known or encoder == UNTRAINED:
+            return (
+                f"the encoder {encoder} is UNTRAINED: its weights are random, so these figures say "
+                "nothing of what a trained one can do"
+            )
         if not known or known["official"]:
             return ""
         return (

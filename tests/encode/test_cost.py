@@ -15,7 +15,7 @@ from samcls.encode.extract import ExtractOptions, extract
 from samcls.encode.plan import plan
 from samcls.encode.precision import choose_precision
 from samcls.encode.specs import ENCODERS
-from samcls.errors import ConfigError
+from samcls.errors import ConfigError, WeightsError
 
 CPU = torch.device("cpu")
 
@@ -60,8 +60,40 @@ def test_a_plan_prices_cheaper_choices_and_writes_nothing(tmp_path: Path) -> Non
     assert asked.bytes == 1000 * 2 * (4 * 768 + 256) * 4 * 4 * 2
     assert asked.memory > 12 * 12 * 768**2 * 4
     assert list(tmp_path.iterdir()) == []
-    with pytest.raises(ConfigError, match="time timm:resnet18"):
-        plan(10, ExtractOptions(encoder="timm:resnet18"))
+
+
+@pytest.mark.parametrize("name", ["lite0", "timm:resnet18"])
+def test_any_encoder_can_be_planned(name: str) -> None:
+    """One that is not SAM's is timed as a whole; its disk is that of its own maps."""
+    options = ExtractOptions(encoder=name, size=64, window=2, levels="late,neck", views="flip")
+    rows = {row.choice: row for row in plan(100, options)}
+    shapes = {"lite0": (112, 320), "timm:resnet18": (256, 512)}[name]
+    cells = sum(channels * side * side for channels, side in zip(shapes, (2, 1), strict=True))
+    assert rows["as asked"].bytes == 100 * 2 * cells * 2
+    assert rows["--views none"].seconds_per_image * 2 == rows["as asked"].seconds_per_image
+    assert rows["as asked"].memory > 1e6
+
+
+def test_weights_that_are_missing_are_priced_beside_what_there_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By default SAM's ViT-B is asked for; the error comes before a store, with three ways on."""
+    monkeypatch.setenv("SAMCLS_WEIGHTS", str(tmp_path / "weights"))
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "m.csv").write_text("id,path,split,label\na,a.png,train,x\n")
+    options = ExtractOptions(size=64)
+    assert options.encoder == "vit_b"
+    with pytest.raises(WeightsError, match=r"there is none at .*sam_vit_b") as caught:
+        extract(read_manifest(tmp_path / "m.csv"), tmp_path / "s.zarr", options)
+    for way in (
+        "weights fetch vit_b",
+        "375 MB, Apache-2.0",
+        "--checkpoint FILE",
+        "--encoder lite0",
+    ):
+        assert way in str(caught.value)
+    assert str(caught.value).count("s each)") == 2
+    assert not (tmp_path / "s.zarr").exists()
 
 
 def test_the_check_measures_both_precisions(tmp_path: Path) -> None:
@@ -73,7 +105,9 @@ def test_the_check_measures_both_precisions(tmp_path: Path) -> None:
         lines.append(f"{i},{i}.png,train,{i % 2}")
     (tmp_path / "m.csv").write_text("\n".join(lines))
     manifest = read_manifest(tmp_path / "m.csv")
-    exact = ExtractOptions(size=64, window=2, levels="early,neck", precision="float32")
+    exact = ExtractOptions(
+        encoder="vit_t", size=64, window=2, levels="early,neck", precision="float32"
+    )
     found = {}
     for precision in ("float32", "bfloat16"):
         options = replace(exact, precision=precision)

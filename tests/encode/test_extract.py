@@ -302,7 +302,7 @@ def test_a_second_writer_is_refused(manifest: Manifest, tmp_path: Path) -> None:
 def test_options_are_refused_before_anything_is_touched() -> None:
     """Each option out of range names itself, its value and what was expected."""
     for options, words in (
-        ({"window": 17}, "window is 17; expected 1 to 16"),
+        ({"encoder": "vit_t", "window": 17}, "window is 17; expected 1 to 16"),
         ({"size": 100}, "multiple of 16"),
         ({"levels": "neck,nose"}, "unknown level 'nose'"),
         ({"batch": 0}, "batch is 0"),
@@ -327,7 +327,7 @@ from samcls.encode.pipeline import Pipeline
 from samcls.encode.extract import ExtractOptions, extract
 from samcls.store import writer
 writer.COST_RATIO = 1  # write often, so that there is something to find after a kill
-options = ExtractOptions(window=2, batch=2, flush_seconds=0.0, precision="float32")
+options = ExtractOptions(encoder="vit_t", window=2, batch=2, flush_seconds=0.0, precision="float32")
 extract(read_manifest(sys.argv[1]), sys.argv[2], options)
 """
 

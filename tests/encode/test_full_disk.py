@@ -62,7 +62,7 @@ def test_a_disk_that_fills_at_three_moments_is_survived(
     header, *rows = source.read_text().splitlines()
     lines = [header, *(row[:-1] + "ab"[i // 4 % 2] for i, row in enumerate(rows))]
     source.write_text("\n".join(lines) + "\n")
-    options = ["--size", "64", "--window", "1", "--precision", "float32"]
+    options = ["--encoder", "vit_t", "--size", "64", "--window", "1", "--precision", "float32"]
     assert samcls("extract", str(source), str(tmp_path / "whole.zarr"), *options)[0] == 0
     whole = FeatureStore.open(tmp_path / "whole.zarr")
     made, filled = (pages(tmp_path / "whole.zarr", also) for also in (False, True))

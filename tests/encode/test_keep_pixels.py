@@ -174,7 +174,8 @@ def test_the_verbs_keep_and_show_pixels(tmp_path: Path) -> None:
     app = typer.Typer()
     register_stages(app)
     register_store(app)
-    size = ["--size", "64", "--window", "2", "--levels", "patch", "--keep-pixels"]
+    size = ["--encoder", "vit_t", "--size", "64", "--window", "2", "--levels", "patch"]
+    size += ["--keep-pixels"]
     made = CliRunner().invoke(app, ["extract", str(manifest), path, *size, "16"])
     assert made.exit_code == 0, made.stderr
     assert FeatureStore.open(path).pixels().shape == (2, 16, 16, 3)

@@ -48,7 +48,7 @@ for line in sys.stdin:
     child = os.fork()
     if not child:
         try:
-            extract(manifest, store, ExtractOptions(precision="float32", flush_seconds=0.5))
+            extract(manifest, store, ExtractOptions(encoder="vit_t", precision="float32", flush_seconds=0.5))
             os._exit(0)
         except BaseException:
             traceback.print_exc()

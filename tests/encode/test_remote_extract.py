@@ -28,7 +28,7 @@ from samcls.encode.extract import ExtractOptions, extract
 from samcls.store import writer
 writer.COST_RATIO = 0  # write each batch by itself, so that there is something to find after the kill
 options = ExtractOptions(
-    size=64, window=2, batch=1, flush_seconds=0.0, precision="float32", keep_pixels=16
+    encoder="vit_t", size=64, window=2, batch=1, flush_seconds=0.0, precision="float32", keep_pixels=16
 )
 extract(read_manifest(sys.argv[1]), sys.argv[2], options)
 """
@@ -68,6 +68,7 @@ def test_a_killed_extract_to_a_url_is_resumed_verified_and_trained_on(
     assert 3 <= before < IMAGES
 
     command = ["--size", "64", "--window", "2", "--batch", "1", "--precision", "float32"]
+    command += ["--encoder", "vit_t"]
     summary = values_of("extract", source, url, *command)
     assert (summary["done"], summary["skipped"]) == (IMAGES, before)
     report = verify(url)
@@ -75,7 +76,9 @@ def test_a_killed_extract_to_a_url_is_resumed_verified_and_trained_on(
     extract(
         read_manifest(source),
         tmp_path / "local.zarr",
-        ExtractOptions(size=64, window=2, batch=1, precision="float32", keep_pixels=16),
+        ExtractOptions(
+            encoder="vit_t", size=64, window=2, batch=1, precision="float32", keep_pixels=16
+        ),
     )
     remote, local = FeatureStore.open(url), FeatureStore.open(tmp_path / "local.zarr")
     np.testing.assert_array_equal(remote.sha256, local.sha256)

@@ -16,7 +16,7 @@ from samcls.errors import ConfigError, FingerprintMismatch, StoreError
 from samcls.store.feature_store import FeatureStore
 from samcls.store.verify import verify
 
-OPTIONS = ExtractOptions(size=64, levels="neck", window=2, batch=2, device="cpu")
+OPTIONS = ExtractOptions(encoder="vit_t", size=64, levels="neck", window=2, batch=2, device="cpu")
 IMAGES = 9
 
 

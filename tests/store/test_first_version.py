@@ -25,7 +25,9 @@ from samcls.store.repair import repair
 from samcls.store.schema import DONE, FAILED, PENDING
 from samcls.store.verify import verify
 
-OPTIONS = ExtractOptions(size=64, window=2, batch=4, precision="float32", levels="early,neck")
+OPTIONS = ExtractOptions(
+    encoder="vit_t", size=64, window=2, batch=4, precision="float32", levels="early,neck"
+)
 
 
 @pytest.fixture

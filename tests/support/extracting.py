@@ -11,7 +11,7 @@ from samcls.store.feature_store import FeatureStore
 
 __all__ = ["SMALL", "features", "image_folder"]
 
-SMALL = ExtractOptions(size=64, window=2, batch=4, precision="float32")
+SMALL = ExtractOptions(encoder="vit_t", size=64, window=2, batch=4, precision="float32")
 
 
 def image_folder(folder: Path, sizes: Sequence[tuple[int, int]], seed: int = 0) -> Path:
