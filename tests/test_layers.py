@@ -21,7 +21,7 @@ ORDER = (
     ("sweep", "report", "deploy"),
     ("api",),
     ("",),  # the package's own face
-    ("bench", "demo"),
+    ("bench", "demo", "doctor"),
     ("cli",),
     ("__main__",),
 )
