@@ -4,8 +4,10 @@ Both run the same modules and weights, drawn at random with the relative positio
 leave them zero). The reference is the whole `ImageEncoderViT.forward`; the fast path gives every level.
 
     samcls bench encoder --encoder vit_b --repeats 3
+    samcls bench encoder --encoder vit_h --device cuda --batch 8     # beside torch.compile, on a GPU
 """
 
+import copy
 from collections.abc import Callable, Iterator
 from tempfile import TemporaryDirectory
 
@@ -31,6 +33,7 @@ def bench_encoder(
     batch: int = 1,
     repeats: int = 3,
     device: str = "auto",
+    compiled: bool | None = None,
     log: Callable[[str], None] = lambda _: None,
 ) -> Bench:
     """Measure one encoder.
@@ -41,6 +44,8 @@ def bench_encoder(
         batch: Images encoded together.
         repeats: Timings of each, of which the shortest counts.
         device: As for extract.
+        compiled: Whether to measure the reference under `torch.compile` too, which takes minutes on a
+            CPU; by default on a GPU.
         log: Called with a line before each measurement.
     """
     where = choose_device(device)
@@ -60,6 +65,7 @@ def bench_encoder(
     ]
     macs = batch * encoder_macs(spec, side, spec.depth + 1)
     rows.append(measure("multiply-accumulates", macs / batch / 1e9, "GMAC/image"))
+    rows += _narrow_rows(reference, pixels, batch, repeats, compiled, log)
     for precision in ("float32", "bfloat16"):
         log(f"fast path, {precision}")
         fast = _in_precision(exact, precision)
@@ -119,30 +125,57 @@ class _Reference:
     """segment_anything's own forward pass, which also gives every level by hooks."""
 
     def __init__(self, encoder: SamEncoder) -> None:
-        self._body = encoder.body
-        self._body.pos_embed = torch.nn.Parameter(encoder.position, requires_grad=False)
+        self.body = encoder.body
+        self.body.pos_embed = torch.nn.Parameter(encoder.position, requires_grad=False)
         self._wanted = dict(zip(LEVELS[1:4], encoder.spec.global_blocks, strict=False))
 
     def __call__(self, pixels: Tensor) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         handles = [
-            self._body.blocks[0].register_forward_pre_hook(
+            self.body.blocks[0].register_forward_pre_hook(
                 lambda _m, args: found.__setitem__("patch", args[0].permute(0, 3, 1, 2))
             )
         ]
         for level, block in self._wanted.items():
             handles.append(
-                self._body.blocks[block].register_forward_hook(
+                self.body.blocks[block].register_forward_hook(
                     lambda _m, _a, out, level=level: found.__setitem__(
                         level, out.permute(0, 3, 1, 2)
                     )
                 )
             )
         with torch.inference_mode():
-            found["neck"] = self._body(pixels)
+            found["neck"] = self.body(pixels)
         for handle in handles:
             handle.remove()
         return found
+
+
+def _narrow_rows(
+    reference: _Reference,
+    pixels: Tensor,
+    batch: int,
+    repeats: int,
+    compiled: bool | None,
+    log: Callable[[str], None],
+) -> Iterator[BenchRow]:
+    """Measure the reference in bfloat16, as it comes and compiled."""
+    log("reference: segment_anything, bfloat16")
+    body = copy.deepcopy(reference.body).to(torch.bfloat16)
+    narrow = pixels.to(torch.bfloat16)
+
+    def run(whole: Callable[[Tensor], Tensor]) -> float:
+        with torch.inference_mode():
+            whole(narrow)
+            return best_seconds(lambda: whole(narrow), repeats, pixels.device)
+
+    plain = run(body)
+    yield measure("segment_anything bfloat16", batch / plain, "images/s")
+    if compiled or (compiled is None and pixels.device.type == "cuda"):
+        log("reference: segment_anything, bfloat16, torch.compile")
+        seconds = run(torch.compile(body))
+        name, against = "segment_anything bfloat16, compiled", "segment_anything bfloat16"
+        yield measure(name, batch / seconds, "images/s", against, batch / plain)
 
 
 def _in_precision(
@@ -173,6 +206,9 @@ def _fast_rows(
     rate = matmul_rate(tokens, fast.spec.width, fast.dtype, where)
     yield measure(f"{name}, matrix products alone", rate / 1e9, "GMAC/s")
     yield measure(f"{name}, time over that of its products alone", seconds * rate / macs, "times")
+    yield measure(f"{name}, arithmetic", 2 * macs / seconds / 1e12, "TFLOP/s")
+    share = macs / seconds / rate
+    yield measure(f"{name}, share of the rate of its products alone", share, "of 1")
     for level, reference in truth.items():
         found, exact = maps[level].double(), reference.double()
         relative = float((found - exact).norm() / exact.norm())

@@ -54,16 +54,26 @@ def _encoder(
     batch: Annotated[int, typer.Option(help="Images encoded together.")] = 1,
     repeats: Annotated[int, typer.Option(help="Timings of each; the shortest counts.")] = 3,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
+    compiled: Annotated[
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile",
+            help="Measure segment_anything under torch.compile too: minutes on a CPU, by default on a "
+            "GPU.",
+        ),
+    ] = None,
 ) -> Outcome:
     """Measure the encoder against segment_anything itself: speed, distance, memory."""
     from samcls.bench.encoder import bench_encoder
 
-    return shown(bench_encoder(encoder, size, batch, repeats, device, say))
+    return shown(bench_encoder(encoder, size, batch, repeats, device, compiled, say))
 
 
 def _extract(
     manifest: Annotated[Path, typer.Argument(help="CSV with id, path, split and labels.")],
-    encoder: Annotated[str, typer.Option(help="vit_t, vit_b, vit_l or vit_h.")] = "vit_t",
+    encoder: Annotated[
+        str, typer.Option(help="vit_t, vit_b, vit_l, vit_h, lite0 or timm:<model>.")
+    ] = "vit_t",
     images: Annotated[int | None, typer.Option(help="Only the first so many.")] = None,
     precision: Annotated[str, typer.Option(help="As for extract.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, ...")] = "auto",
