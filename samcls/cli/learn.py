@@ -68,19 +68,23 @@ def _train(
     """Stage two: train one head on cached features; validation chooses, test is scored once."""
     # Folds of which none is named are all run, one after another.
     folds = 0 if "fold" in given else given.pop("folds", 0)
-    settings = _settings(config, given)
-    options: dict[str, Any] = {
-        "every_baseline": baselines,
-        "memory": None if memory is None else memory * 1_000_000,
-        "medmnist": medmnist,
-        "device": device,
-        "allow_leak": allow_leak,
-        "strict": strict,
-    }
-    if seeds > 1 or folds:
-        values = _repeats(store, run, settings, {"seeds": seeds, "folds": folds, **options})
-    else:
-        values = _one(store, run, settings, options)
+    from samcls.api import train
+
+    result = train(
+        _opened(store),
+        run,
+        _settings(config, given),
+        seeds=seeds,
+        baselines=baselines,
+        memory=memory,
+        medmnist=medmnist,
+        device=device,
+        allow_leak=allow_leak,
+        strict=strict,
+        log=say,
+        **({"folds": folds} if folds else {}),
+    )
+    values = result if isinstance(result, dict) else result.to_dict()
 
     def show() -> None:
         show_figures(values)
@@ -90,23 +94,6 @@ def _train(
         typer.echo(f"{run}: {values['parameters']:,} parameters{best}, {values['seconds']:.1f} s")
 
     return Outcome(values, show)
-
-
-def _one(store: str, run: Path, settings: TrainConfig, options: dict[str, Any]) -> dict[str, Any]:
-    from samcls.learn.runs.folder import refuse_overwrite
-
-    refuse_overwrite(run)
-    from samcls.learn.runs.train import train
-
-    return train(_opened(store), settings, run, say, **options).to_dict()
-
-
-def _repeats(
-    store: str, run: Path, settings: TrainConfig, options: dict[str, Any]
-) -> dict[str, Any]:
-    from samcls.learn.runs.repeats import train_repeats
-
-    return train_repeats(_opened(store), settings, run, say, **options)
 
 
 def _opened(store: str) -> Any:

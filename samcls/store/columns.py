@@ -246,10 +246,6 @@ class ColumnReader:
             status[rows] = np.where(removed, REMOVED, told)
         return status
 
-    def status_if_present(self) -> UInt8[np.ndarray, " image"]:
-        """Return each row's status, for a removed one the status that it would return with."""
-        return if_present(self.status, np.array(self.errors, dtype=object), self.sha256)
-
     @property
     def _kept_rows(self) -> int:
         """Rows that hold results: fewer than the arrays' own where appending was cut off."""
