@@ -68,12 +68,13 @@ def _train(
     """Stage two: train one head on cached features; validation chooses, test is scored once."""
     # Folds of which none is named are all run, one after another.
     folds = 0 if "fold" in given else given.pop("folds", 0)
+    settings = _settings(config, given)
     from samcls.api import train
 
     result = train(
         _opened(store),
         run,
-        _settings(config, given),
+        settings,
         seeds=seeds,
         baselines=baselines,
         memory=memory,
