@@ -179,6 +179,8 @@ def test_fewer_bits_are_spread_over_the_range(tmp_path: Path, bits: int) -> None
     values = np.zeros((2, 8), dtype=np.uint8)
     values[0, 0] = top // 2 or 1
     expected = round(int(values[0, 0]) * 255 / top)
+    if 1 < bits < 8 and not _packs():
+        pytest.skip("this imagecodecs packs no integers; from 2026.3 on it does")
     packed = (
         imagecodecs.packints_encode(values, bits) if bits > 1 else np.packbits(values).tobytes()
     )
@@ -194,3 +196,11 @@ def test_fewer_bits_are_spread_over_the_range(tmp_path: Path, bits: int) -> None
     )
     for name in ("a.png", "a.tif"):
         assert read_image(str(tmp_path / name))[0, :2, 0].tolist() == [expected, 0]
+
+
+def _packs() -> bool:
+    try:
+        imagecodecs.packints_encode(np.zeros((1, 8), np.uint8), 4)
+    except NotImplementedError:
+        return False
+    return True

@@ -62,6 +62,8 @@ def compressed(plain: str, path: Path, syntax: UID, values: np.ndarray) -> str:
         return str(path)
     unsigned = values.view(np.uint16) if values.dtype == np.int16 else values
     if syntax == HTJ2KLossless:
+        if not hasattr(imagecodecs, "htj2k_encode"):
+            pytest.skip("this imagecodecs writes no HTJ2K; from 2026.1 on it does")
         data = imagecodecs.htj2k_encode(values, level=0, reversible=True)
     else:
         data = imagecodecs.ljpeg_encode(unsigned, bitspersample=dataset.BitsStored)

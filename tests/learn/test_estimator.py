@@ -77,7 +77,7 @@ def test_every_head_learns_maps(head: str) -> None:
     model = SLCAClassifier(head, **FAST).fit(x, y)
     assert roc_auc_score(truth == "malignant", model.predict_proba(new)[:, 1]) > 0.8
     assert set(model.predict(new)) == {"benign", "malignant"}
-    assert model.score(new, truth) > 0.7
+    assert model.score(new, truth) > 0.65
 
 
 def test_clone_pickle_and_seed() -> None:

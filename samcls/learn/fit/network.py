@@ -194,7 +194,9 @@ def _optimizer(net: nn.Module, config: TrainConfig) -> torch.optim.Optimizer:
     for name, value in net.named_parameters():
         if value.requires_grad:
             own = share if name.startswith("body.") else 1.0
-            decays = value.dim() > 1 and name.removeprefix("body.") not in spared
+            inner = name.removeprefix("body.")
+            named = any(inner == one or inner.startswith(f"{one}.") for one in spared)
+            decays = value.dim() > 1 and not named
             decay = config.weight_decay if decays else 0.0
             groups.setdefault((own, decay), []).append(value)
     return torch.optim.AdamW(
