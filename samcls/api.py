@@ -12,12 +12,11 @@ import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from samcls.config import load_toml, parse, to_dict
 from samcls.data.manifest import Manifest, check_files, check_labels, read_manifest
-from samcls.encode.extract import ExtractOptions, ExtractSummary, Progress
-from samcls.encode.extract import extract as extract_rows
+from samcls.encode.options import ExtractOptions
 from samcls.errors import ConfigError
 from samcls.learn.runs.folder import Run, load_run, refuse_overwrite
 from samcls.learn.runs.repeats import RepeatsResult, train_repeats
@@ -25,6 +24,9 @@ from samcls.learn.runs.train import RunResult
 from samcls.learn.runs.train import train as train_head
 from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
+
+if TYPE_CHECKING:
+    from samcls.encode.extract import ExtractSummary, Progress
 
 __all__ = ["Run", "extract", "load_run", "open_store", "train"]
 
@@ -39,10 +41,10 @@ def extract(
     root: str | Path | None = None,
     missing: Sequence[str] = (),
     allow_leak: bool = False,
-    progress: Progress | None = None,
+    progress: "Progress | None" = None,
     log: Log = lambda _: None,
     **settings: Any,
-) -> ExtractSummary:
+) -> "ExtractSummary":
     """Encode every image of a manifest once; called again after a stop, it goes on.
 
     Args:
@@ -61,6 +63,8 @@ def extract(
         ConfigError: The settings cannot be.
         SamclsError: As `samcls.encode.extract.extract`.
     """
+    from samcls.encode.extract import extract as extract_rows
+
     chosen = _options(options, settings)
     rows = manifest
     if not isinstance(rows, Manifest):

@@ -25,8 +25,8 @@ from samcls.encode.distributed import client_for, encode_shards
 from samcls.encode.encoders import default_batch, open_encoder
 from samcls.encode.options import ExtractOptions
 from samcls.encode.pipeline import Pipeline
-from samcls.encode.plan import require_weights
 from samcls.encode.reuse import Donors, open_donors
+from samcls.encode.weights import is_absent
 from samcls.errors import ConfigError, StoreError
 from samcls.store.feature_store import FeatureStore, RowBatch, RowTable
 from samcls.store.lock import Claim, writer_lock
@@ -143,7 +143,10 @@ def _extract(
     finish_rewrite(path)
     there = FeatureStore.exists(path)  # a damaged store is refused before a checkpoint is loaded
     made_before = path if there or not options.reuse else options.reuse[0]
-    require_weights(options, len(manifest))
+    if not (options.checkpoint or options.random_weights) and is_absent(options.encoder):
+        from samcls.encode.plan import refuse_absent  # which loads what encoders of every kind need
+
+        refuse_absent(options, len(manifest))
     encoder = open_encoder(options, made_before, log)
     fingerprint = _fingerprint(encoder, options)
     donors = open_donors(options.reuse, path, fingerprint)

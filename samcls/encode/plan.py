@@ -7,6 +7,7 @@ single blocks, so that ViT-H is planned in seconds and without its checkpoint. N
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +33,7 @@ from samcls.encode.weights import CHECKPOINTS, place
 from samcls.errors import WeightsError
 from samcls.views import view_names
 
-__all__ = ["PlanRow", "plan", "require_weights"]
+__all__ = ["PlanRow", "plan", "refuse_absent"]
 
 ITEM_BYTES = {"float16": 2, "float32": 4}
 SHARD_BYTES = 64 * 2**20
@@ -101,7 +102,7 @@ def plan(images: int, options: ExtractOptions, *, cheaper: bool = True) -> list[
     return rows
 
 
-def require_weights(options: ExtractOptions, images: int) -> None:
+def refuse_absent(options: ExtractOptions, images: int) -> NoReturn:
     """Refuse a published encoder whose weights are not on this machine, with what there is instead.
 
     Args:
@@ -111,10 +112,7 @@ def require_weights(options: ExtractOptions, images: int) -> None:
     Raises:
         WeightsError: naming each choice with its price.
     """
-    record = CHECKPOINTS.get(options.encoder)
-    given = options.checkpoint or options.random_weights
-    if record is None or record.package or given or place(record).exists():
-        return
+    record = CHECKPOINTS[options.encoder]
     other = replace(options, encoder="lite0", size=None, levels="all")
     asked, lite = (
         _duration(images, plan(images, one, cheaper=False)[0]) for one in (options, other)

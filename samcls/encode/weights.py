@@ -25,6 +25,7 @@ __all__ = [
     "difference",
     "file_sha256",
     "find",
+    "is_absent",
     "listing",
     "need_file",
     "official_name",
@@ -155,6 +156,12 @@ def place(record: Checkpoint, directory: Path | None = None) -> Path:
             f"{record.file_name}"
         )
     return Path(next(iter(spec.submodule_search_locations))) / "models" / record.file_name
+
+
+def is_absent(name: str) -> bool:
+    """Tell whether an encoder has a published checkpoint to be fetched that is not on this machine."""
+    record = CHECKPOINTS.get(name)
+    return record is not None and not record.package and not place(record).exists()
 
 
 def file_sha256(path: Path) -> str:
