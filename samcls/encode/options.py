@@ -5,7 +5,7 @@ The command line is made from these fields, so that torch is imported where they
 
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from samcls.config import Resize, documented, option
 from samcls.errors import ConfigError, StoreError
@@ -124,7 +124,7 @@ class ExtractOptions:
         view_names(self.views)
         encoder_module(self.encoder).check(self.encoder_choice)
         choices = {
-            "resize": ("longest", "stretch"),
+            "resize": get_args(Resize),
             "storage": ("float16", "float32"),
             "precision": ("auto", *PRECISIONS),
             "removed": ("refuse", "keep"),
@@ -188,7 +188,7 @@ class ExtractOptions:
             window=made.window,
             views=views[0],
             size=made.input_size,
-            resize="stretch" if made.resize == "stretch" else "longest",
+            resize=cast("Resize", made.resize),
             storage=made.storage,
             keep_bits=made.keep_bits,
             precision=made.precision,

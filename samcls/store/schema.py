@@ -8,8 +8,9 @@ range of images writes whole shards of every level.
 
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
-from typing import Any
+from typing import Any, get_args
 
+from samcls.config import Resize
 from samcls.errors import StoreError
 
 __all__ = [
@@ -87,7 +88,7 @@ class Fingerprint:
         """
         checks = {
             "storage": (self.storage in ITEM_BYTES, "float16 or float32"),
-            "resize": (self.resize in {"longest", "stretch"}, "longest or stretch"),
+            "resize": (self.resize in get_args(Resize), " or ".join(get_args(Resize))),
             "levels": (bool(self.levels) and len(set(self.levels)) == len(self.levels), "distinct"),
             "views": (bool(self.views) and len(set(self.views)) == len(self.views), "distinct"),
             "window": (self.window >= 1, "at least 1"),
