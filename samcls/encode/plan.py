@@ -37,6 +37,7 @@ __all__ = ["PlanRow", "plan", "refuse_absent"]
 
 ITEM_BYTES = {"float16": 2, "float32": 4}
 SHARD_BYTES = 64 * 2**20
+REPEATS = 3  # timings of each part, of which the shortest counts; for one rough price a single one
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def plan(images: int, options: ExtractOptions, *, cheaper: bool = True) -> list[
         spec = encoder_spec(chosen.encoder)
         key = (chosen.size or spec.input_size, chosen.precision)
         if key not in speeds:
-            speeds[key] = _calibrate(spec, *key, device)
+            speeds[key] = _calibrate(spec, *key, device, REPEATS if cheaper else 1)
         rows.append(_price(choice, images, chosen, spec, speeds[key]))
     return rows
 
@@ -234,7 +235,9 @@ def _weight_bytes(spec: EncoderSpec, precision: str) -> int:
     return matrices * (4 if precision == "float32" else 6)
 
 
-def _calibrate(spec: EncoderSpec, size: int, precision: str, device: torch.device) -> _Speed:
+def _calibrate(
+    spec: EncoderSpec, size: int, precision: str, device: torch.device, repeats: int
+) -> _Speed:
     body = empty_body(spec.name)
     side = size // PATCH
     dtype: torch.dtype = getattr(torch, precision)
@@ -245,13 +248,13 @@ def _calibrate(spec: EncoderSpec, size: int, precision: str, device: torch.devic
         block = FastBlock(_filled(body.blocks[index], device), (side, side), dtype)
         block(tokens)
         with peak_memory(device) as peak:
-            timings[name] = best_seconds(lambda b=block: b(tokens), 3, device)  # type: ignore[misc]
+            timings[name] = best_seconds(lambda b=block: b(tokens), repeats, device)  # type: ignore[misc]
         peaks.append(peak.bytes)
     embed, neck = _filled(body.patch_embed, device), _filled(body.neck, device)
     with torch.inference_mode():
         ends = (
-            best_seconds(lambda: embed(frame), 3, device),
-            best_seconds(lambda: neck(tokens.permute(0, 3, 1, 2)), 3, device),
+            best_seconds(lambda: embed(frame), repeats, device),
+            best_seconds(lambda: neck(tokens.permute(0, 3, 1, 2)), repeats, device),
         )
     held = 3 * tokens.nbytes + frame.nbytes
     return _Speed(ends, timings["windowed"], timings["whole"], max(peaks) + held)
