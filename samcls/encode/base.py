@@ -4,6 +4,7 @@ An encoder is frozen and says of itself what a store's fingerprint must hold.
 """
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,15 @@ from torch import Tensor, nn
 
 from samcls.pooling import valid_cells
 
-__all__ = ["LEVELS", "Encoder", "EncoderChoice", "MapShape", "random_source", "state_sha256"]
+__all__ = [
+    "LEVELS",
+    "Encoder",
+    "EncoderChoice",
+    "MapShape",
+    "draw_weights",
+    "random_source",
+    "state_sha256",
+]
 
 LEVELS = ("patch", "early", "middle", "late", "neck")
 
@@ -82,6 +91,7 @@ class Encoder(nn.Module, ABC):
     mean: Tensor
     std: Tensor
     source: Mapping[str, str | None]
+    side_by_side = False
 
     def __init__(
         self,
@@ -158,6 +168,27 @@ class Encoder(nn.Module, ABC):
 def random_source(seed: int) -> dict[str, str | None]:
     """Return what a store must know of weights that were drawn."""
     return {"untrained": f"random weights of seed {seed}"}
+
+
+def draw_weights(body: nn.Module, seed: int) -> None:
+    """Draw every parameter from a generator of its own, so that no global seed is touched."""
+    generator = torch.Generator().manual_seed(seed)
+    for name, parameter in sorted(body.named_parameters()):
+        with torch.no_grad():
+            _draw(name, parameter, generator)
+
+
+def _draw(name: str, parameter: Tensor, generator: torch.Generator) -> None:
+    """Draw one parameter: positions small, matrices scaled to keep variance, norms neutral."""
+    if "pos" in name:
+        parameter.normal_(0, 0.02, generator=generator)
+    elif parameter.dim() > 1:
+        fan_in = math.prod(parameter.shape[1:])
+        parameter.normal_(0, fan_in**-0.5, generator=generator)
+    elif name.endswith("bias"):
+        parameter.zero_()
+    else:
+        parameter.fill_(1)
 
 
 def state_sha256(state: Mapping[str, Tensor]) -> str:

@@ -1,9 +1,10 @@
 """Rows in, finished batches out: decode ahead in threads, encode, pool on the device, copy back.
 
 What is not the encoder runs beside it: decoding and resizing ahead of it, the copy to and from a GPU
-around it (pinned and asynchronous), compression and writing behind it. Batches start at fixed rows and
-keep their shape, so that where a run was cut never shows. An image whose pixels equal those of a
-finished one takes its features and is not encoded again.
+around it (pinned and asynchronous), compression and writing behind it. Encoders whose work is too short
+to share between a CPU's cores encode a batch on each. Batches start at fixed rows and keep their shape,
+so that where a run was cut never shows. An image whose pixels equal those of an earlier one takes its
+features and is not encoded again.
 """
 
 from collections import deque
@@ -31,8 +32,10 @@ __all__ = ["Pipeline"]
 
 BATCHES_AHEAD = 2
 DECODERS = 4  # threads; Pillow and hashing release the interpreter
+MOST_LANES = 8  # batches side by side on a CPU: each needs memory of its own
 
 Recall = Callable[[int], dict[str, np.ndarray]]
+_Found = tuple[dict[str, Tensor], dict[str, Tensor]]  # of each level features, and their peaks
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,7 @@ class _Launched:
     rows: np.ndarray
     decoded: list[_Decoded]
     twins: list[int | None]
-    features: dict[str, Tensor]
-    peaks: dict[str, Tensor]
+    found: Future[_Found]
     ready: torch.cuda.Event | None
 
 
@@ -88,6 +90,7 @@ class Pipeline:
         self._log = log
         self._limit = largest_stored(options.storage, options.keep_bits)
         self._guard = FiniteGuard(proven, self._noise_is_finite)
+        self._refused: dict[int, str] = {}  # rows encoded here whose features cannot be stored
 
     def run(
         self, todo: Int[np.ndarray, " image"], finished: dict[bytes, int], recall: Recall
@@ -104,25 +107,23 @@ class Pipeline:
             NotFiniteError: the first images' features are not finite, nor would any be.
         """
         ahead: deque[tuple[np.ndarray, list[Future[_Decoded]]]] = deque()
-        launched: _Launched | None = None
+        launched: deque[_Launched] = deque()
         pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
+        lanes = _Lanes(self._encoder)
         try:
             for rows in [*self._batches(todo), None]:
                 if rows is not None:
                     ahead.append(
                         (rows, [pool.submit(self._decode, self._rows[int(r)]) for r in rows])
                     )
-                while ahead and (rows is None or len(ahead) > BATCHES_AHEAD):
-                    current = self._launch(*ahead.popleft(), finished)
-                    if launched is not None:
-                        yield self._collect(launched, finished, recall)
-                    launched = current
-                    if launched.ready is None:  # nothing goes on behind a CPU's back
-                        yield self._collect(launched, finished, recall)
-                        launched = None
-            if launched is not None:
-                yield self._collect(launched, finished, recall)
+                while ahead and (rows is None or len(ahead) > max(BATCHES_AHEAD, lanes.count)):
+                    launched.append(self._launch(*ahead.popleft(), finished, lanes))
+                    while len(launched) > lanes.count:
+                        yield self._collect(launched.popleft(), recall)
+            while launched:
+                yield self._collect(launched.popleft(), recall)
         finally:
+            lanes.close()
             pool.shutdown(wait=True, cancel_futures=True)
 
     def _batches(self, todo: Int[np.ndarray, " image"]) -> list[np.ndarray]:
@@ -148,8 +149,9 @@ class Pipeline:
         rows: Int[np.ndarray, " image"],
         futures: list[Future[_Decoded]],
         finished: dict[bytes, int],
+        lanes: "_Lanes",
     ) -> _Launched:
-        """Start a batch; on a GPU this returns before the work is done."""
+        """Start a batch; on a GPU and in lanes this returns before the work is done."""
         decoded = [future.result() for future in futures]
         twins = _twins(rows, decoded, finished)
         slots, frames, extents = [], [], []
@@ -158,12 +160,13 @@ class Pipeline:
                 slots.append(int(row) % self._batch)
                 frames.append([frame.pixels for frame in one.frames])
                 extents.append([frame.valid for frame in one.frames])
-        features, peaks = self._encode(slots, frames, extents) if slots else ({}, {})
+                finished[one.sha256] = int(row)
+        found = lanes.submit(self._encode, slots, frames, extents)
         ready = None
         if self._encoder.device.type == "cuda":
             ready = torch.cuda.Event()  # type: ignore[no-untyped-call]
             ready.record()
-        return _Launched(rows, decoded, twins, features, peaks, ready)
+        return _Launched(rows, decoded, twins, found, ready)
 
     def _encode(
         self,
@@ -177,6 +180,8 @@ class Pipeline:
             By slot, for each level, (image, view, channel, row, col); and its largest magnitude before
             it was stored, (image, view).
         """
+        if not slots:
+            return {}, {}
         by_view = []
         for view in range(len(self._views)):
             pixels = [image[view] for image in frames]
@@ -213,7 +218,7 @@ class Pipeline:
                 chunk = batch[start:stop].to(device, non_blocking=pinned)
                 parts.append(self._pooled(chunk, valid[start:stop]))
             except (torch.OutOfMemoryError, MemoryError) as error:
-                self._halve(error)
+                self._halve(stop - start, error)
                 continue
             start = stop
         kept = torch.tensor(slots, device=device)
@@ -236,8 +241,10 @@ class Pipeline:
             pooled[level] = means.to(self._dtype)
         return pooled, peaks
 
-    def _halve(self, error: BaseException) -> None:
+    def _halve(self, tried: int, error: BaseException) -> None:
         """Try fewer images at once after the device ran out of memory."""
+        if self._chunk < tried:  # another lane has seen to it
+            return
         if self._chunk == 1:
             raise RunError(
                 "the device has too little memory for one image; choose a smaller --size, a smaller "
@@ -248,21 +255,19 @@ class Pipeline:
             torch.cuda.empty_cache()
         self._log(f"out of memory: encoding {self._chunk} images at once from here on")
 
-    def _collect(self, launched: _Launched, finished: dict[bytes, int], recall: Recall) -> RowBatch:
+    def _collect(self, launched: _Launched, recall: Recall) -> RowBatch:
         """Wait for a batch and put its rows together."""
+        found, peaks = launched.found.result()
         if launched.ready is not None:
             launched.ready.synchronize()
         rows, decoded = launched.rows, launched.decoded
-        features = self._gather(launched, recall)
-        reasons = self._reasons(launched)
+        features = self._gather(launched, found, recall)
+        reasons = self._reasons(launched, peaks)
         failed = np.array([bool(reason) for reason in reasons])
         if self._keep:
             features[PIXELS] = self._pixels(decoded)
         for values in features.values():
             values[failed] = 0
-        for row, one, bad in zip(rows, decoded, failed, strict=True):
-            if not bad:
-                finished.setdefault(one.sha256, int(row))
         extents = [one.frames[0].valid if one.frames else (0, 0) for one in decoded]
         digests = np.frombuffer(b"".join(one.sha256 for one in decoded), dtype=np.uint8)
         return RowBatch(
@@ -275,10 +280,10 @@ class Pipeline:
             reused=sum(twin is not None and twin < 0 for twin in launched.twins),
         )
 
-    def _reasons(self, launched: _Launched) -> list[str]:
+    def _reasons(self, launched: _Launched, found: Mapping[str, Tensor]) -> list[str]:
         """Say of each image why it fails; stop the run where the fault is not the images'."""
         encoded: list[str] = []
-        peaks = {level: x.numpy().max(axis=1) for level, x in launched.peaks.items()}
+        peaks = {level: x.numpy().max(axis=1) for level, x in found.items()}
         storage = str(self._dtype).removeprefix("torch.")
         for number in range(len(next(iter(peaks.values()), ()))):
             own = {level: float(found[number]) for level, found in peaks.items()}
@@ -288,13 +293,15 @@ class Pipeline:
         bad = [reason for reason in encoded if reason]
         self._guard.saw(len(encoded) - len(bad), bad)
         reasons = [one.reason for one in launched.decoded]
-        places = {int(row): i for i, row in enumerate(launched.rows)}
         fresh = iter(encoded)
-        for i, (one, twin) in enumerate(zip(launched.decoded, launched.twins, strict=True)):
+        whose = zip(launched.rows, launched.decoded, launched.twins, strict=True)
+        for i, (row, one, twin) in enumerate(whose):
             if one.frames and twin is None:
                 reasons[i] = next(fresh)
-            elif twin in places:  # a twin of an earlier batch is finite
-                reasons[i] = reasons[places[twin]]
+                if reasons[i]:
+                    self._refused[int(row)] = reasons[i]
+            elif twin is not None:
+                reasons[i] = self._refused.get(twin, "")
         return reasons
 
     def _noise_is_finite(self) -> bool:
@@ -312,9 +319,11 @@ class Pipeline:
                 place[:] = one.kept
         return kept
 
-    def _gather(self, launched: _Launched, recall: Recall) -> dict[str, np.ndarray]:
+    def _gather(
+        self, launched: _Launched, found: Mapping[str, Tensor], recall: Recall
+    ) -> dict[str, np.ndarray]:
         """Bring encoded, recalled and failed rows into one array for each level."""
-        encoded = {level: x.numpy() for level, x in launched.features.items()}
+        encoded = {level: x.numpy() for level, x in found.items()}
         gathered = {}
         for level in self._encoder.levels:
             shape = self._encoder.shape(level)
@@ -325,6 +334,8 @@ class Pipeline:
         positions = {int(row): i for i, row in enumerate(launched.rows)}
         for i, (one, twin) in enumerate(zip(launched.decoded, launched.twins, strict=True)):
             if twin is not None:
+                if twin in self._refused:  # by an earlier batch
+                    continue
                 inside = positions.get(twin)
                 known = {} if inside is not None else recall(twin)
                 for level, values in gathered.items():
@@ -334,6 +345,41 @@ class Pipeline:
                     values[i] = encoded[level][next_encoded]
                 next_encoded += 1
         return gathered
+
+
+class _Lanes:
+    """Where batches are encoded: on a GPU behind one another, on a CPU here, or in a thread a core.
+
+    Attributes:
+        count: Batches on their way at once.
+    """
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.count = 1 if encoder.device.type == "cuda" else 0
+        self._pool: ThreadPoolExecutor | None = None
+        self._threads = torch.get_num_threads()
+        if encoder.side_by_side and not self.count and self._threads > 1:
+            self.count = min(self._threads, MOST_LANES)
+            share = self._threads // self.count
+            self._pool = ThreadPoolExecutor(
+                self.count, "encode", lambda: torch.set_num_threads(share)
+            )
+
+    def submit(self, work: Callable[..., _Found], *arguments: object) -> Future[_Found]:
+        """Start encoding; without threads it is over, or under way on the GPU, when this returns."""
+        if self._pool is not None:
+            return self._pool.submit(work, *arguments)
+        future: Future[_Found] = Future()
+        future.set_result(work(*arguments))
+        return future
+
+    def close(self) -> None:
+        """Let what runs end, and start nothing more."""
+        if self._pool is not None:
+            self._pool.shutdown(wait=True, cancel_futures=True)
+            torch.set_num_threads(
+                self._threads
+            )  # a thread's own number becomes that of later threads
 
 
 def _to_host(values: Tensor) -> Tensor:

@@ -59,8 +59,10 @@ class TimmEncoder(Encoder):
             trained,
         )
         self.body = body.eval().requires_grad_(requires_grad=False).to(self.dtype)
-        # On a CPU convolutions are nearly twice as fast with the channels side by side.
-        self._layout = torch.channels_last if _convolves(body) else torch.contiguous_format
+        # On a CPU convolutions are nearly twice as fast with the channels last, and too short to share
+        # between cores: a batch on each is faster.
+        self.side_by_side = _convolves(body)
+        self._layout = torch.channels_last if self.side_by_side else torch.contiguous_format
         self.body.to(memory_format=self._layout)
         self._depths = {level: _depth(level, name, body) for level in levels}
         self._shapes = self._measure()
