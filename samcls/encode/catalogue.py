@@ -48,6 +48,8 @@ def catalogue() -> tuple[Known, ...]:
             found.append(Known(name, entry, record.bytes, state, str(one.path), record.sha256))
         elif name.startswith("timm:") and name != "timm:":
             found.append(_of_timm(name, entry))
+        elif entry.gated:  # by file alone
+            found.append(Known(name, entry, _float_bytes(entry), "absent"))
         elif not name.endswith(":"):
             found.append(Known(name, entry, None, "built in"))
     return tuple(found)
@@ -58,7 +60,10 @@ def _of_timm(name: str, entry: Entry) -> Known:
 
     model = name.partition(":")[2]
     cached = huggingface_hub.try_to_load_from_cache(f"timm/{model}", "model.safetensors")
-    size = None if entry.parameters is None else int(FLOAT_BYTES * entry.parameters * 1e6)
     if isinstance(cached, str):
         return Known(name, entry, Path(cached).stat().st_size, "here", cached)
-    return Known(name, entry, size, "absent")
+    return Known(name, entry, _float_bytes(entry), "absent")
+
+
+def _float_bytes(entry: Entry) -> int | None:
+    return None if entry.parameters is None else int(FLOAT_BYTES * entry.parameters * 1e6)

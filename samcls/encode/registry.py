@@ -67,6 +67,17 @@ REGISTRY = {  # a name, or what ends in a colon and goes before one
     "vit_b": _sam("SAM ViT-B; also MedSAM and other fine-tunes, by --checkpoint", 89.7),
     "vit_l": _sam("SAM ViT-L", 308.3),
     "vit_h": _sam("SAM ViT-H", 637.0),
+    "sam3": Entry(
+        "samcls.encode.sam3",
+        "SAM 3's image encoder",
+        447.1,
+        1008,
+        GLOBAL,
+        "to -1..1; its own pictures are stretched: --resize stretch",
+        "SAM License",
+        "sam3.pt of huggingface.co/facebook/sam3, by --checkpoint",
+        gated=True,
+    ),
     "lite0": Entry(
         "samcls.encode.lite0",
         "EfficientNet-Lite0 trained on ImageNet, no SAM: for laptops, first looks, controls",

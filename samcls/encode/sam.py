@@ -8,7 +8,6 @@ architecture (4.4 M parameters, 256 px, 50 images/s on 2 CPU cores) with seeded,
     maps = encoder(frames, valid)            # {"early": (image, 768, 64, 64), "neck": (image, 256, ...)}
 """
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,7 +20,15 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from samcls.encode.attention import Scratch
-from samcls.encode.base import LEVELS, Encoder, EncoderChoice, MapShape, random_source, state_sha256
+from samcls.encode.base import (
+    LEVELS,
+    Encoder,
+    EncoderChoice,
+    MapShape,
+    draw_weights,
+    random_source,
+    state_sha256,
+)
 from samcls.encode.block import FastBlock
 from samcls.encode.sam_weights import HeldEncoder, WantedEncoder, read_image_encoder
 from samcls.encode.specs import (
@@ -280,13 +287,9 @@ def empty_body(name: str) -> ImageEncoderViT:
 
 
 def _seeded(spec: EncoderSpec, seed: int) -> ImageEncoderViT:
-    """Draw every weight from a generator of its own, so that no global seed is touched."""
     body = empty_body(spec.name)
     body.to_empty(device="cpu")
-    generator = torch.Generator().manual_seed(seed)
-    for name, parameter in sorted(body.named_parameters()):
-        with torch.no_grad():
-            _draw(name, parameter, generator)
+    draw_weights(body, seed)
     return body
 
 
@@ -304,16 +307,3 @@ def _miniature(spec: EncoderSpec) -> ImageEncoderViT:
             window_size=spec.window,
             global_attn_indexes=spec.global_blocks,
         )
-
-
-def _draw(name: str, parameter: Tensor, generator: torch.Generator) -> None:
-    """Draw one parameter: positions small, matrices scaled to keep variance, norms neutral."""
-    if "pos" in name:
-        parameter.normal_(0, 0.02, generator=generator)
-    elif parameter.dim() > 1:
-        fan_in = math.prod(parameter.shape[1:])
-        parameter.normal_(0, fan_in**-0.5, generator=generator)
-    elif name.endswith("bias"):
-        parameter.zero_()
-    else:
-        parameter.fill_(1)

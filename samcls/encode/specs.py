@@ -32,6 +32,7 @@ class EncoderSpec:
         neck_width: Channels of the neck.
         window: Side of the other blocks' attention windows, in map cells.
         trained: Whether official weights exist; `vit_t` has seeded ones alone.
+        patch: Side of a map's cell, in pixels.
     """
 
     name: str
@@ -42,6 +43,7 @@ class EncoderSpec:
     neck_width: int = 256
     window: int = 14
     trained: bool = True
+    patch: int = PATCH
 
 
 # segment_anything/build_sam.py for the three; vit_t keeps their proportions at a grid of 16 x 16.
@@ -105,12 +107,14 @@ def resolve_level(name: str, spec: EncoderSpec) -> int:
     )
 
 
-def check_size(size: int) -> int:
-    """Return the size if an encoder can take it.
+def check_size(size: int, patch: int = PATCH) -> int:
+    """Return the size if an encoder of this patch can take it.
 
     Raises:
         ConfigError: it is not a positive multiple of the patch.
     """
-    if size < PATCH or size % PATCH:
-        raise ConfigError(f"input size is {size}; expected a multiple of {PATCH}, such as 512")
+    if size < patch or size % patch:
+        raise ConfigError(
+            f"input size is {size}; expected a multiple of {patch}, such as {32 * patch}"
+        )
     return size

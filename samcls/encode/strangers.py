@@ -22,7 +22,10 @@ STRANGERS = (
         r"(^|\.)(image_encoder\.trunk|memory_attention|memory_encoder|vision_encoder\.backbone)\.",
         "a SAM 2 model, whose encoder (Hiera) is another architecture",
     ),
-    (r"(^|\.)detector\.(backbone|transformer)\.", "a SAM 3 model, another architecture"),
+    (
+        r"(^|\.)detector\.(backbone|transformer)\.",
+        "a SAM 3 model, another architecture: give --encoder sam3",
+    ),
     (
         r"(^|\.)patch_embed\.seq\.|\.attention_biases$|\.local_conv\.",
         "a TinyViT encoder, as MobileSAM and TinySAM have, another architecture",
