@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
+from samcls.errors import ConfigError
 from samcls.pooling import valid_cells
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "MapShape",
     "draw_weights",
     "random_source",
+    "refuse_two_sources",
     "state_sha256",
 ]
 
@@ -168,6 +170,15 @@ class Encoder(nn.Module, ABC):
 def random_source(seed: int) -> dict[str, str | None]:
     """Return what a store must know of weights that were drawn."""
     return {"untrained": f"random weights of seed {seed}"}
+
+
+def refuse_two_sources(choice: EncoderChoice) -> None:
+    """Refuse weights that are to be drawn and come from a file, with a `ConfigError`."""
+    if choice.checkpoint and choice.random_weights:
+        raise ConfigError(
+            f"--random-weights draws the weights of {choice.name}, and --checkpoint "
+            f"{choice.checkpoint} brings some; leave one of them out"
+        )
 
 
 def draw_weights(body: nn.Module, seed: int) -> None:

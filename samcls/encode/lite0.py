@@ -14,7 +14,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from samcls.encode.base import EncoderChoice, random_source
+from samcls.encode.base import EncoderChoice, random_source, refuse_two_sources
 from samcls.encode.checkpoints import few_of, load_state_dict
 from samcls.encode.timm_encoder import TimmEncoder, chosen_levels, create_body
 from samcls.encode.weights import file_sha256, find, need_file, official_name, place, verify
@@ -35,11 +35,7 @@ def check(choice: EncoderChoice) -> None:
             strides divide.
         WeightsError: the weights are not installed, or the file is another.
     """
-    if choice.checkpoint and choice.random_weights:
-        raise ConfigError(
-            f"--random-weights draws the weights of {choice.name}, and --checkpoint "
-            f"{choice.checkpoint} brings some; leave one of them out"
-        )
+    refuse_two_sources(choice)
     if choice.size is not None and (choice.size < STRIDE or choice.size % STRIDE):
         raise ConfigError(
             f"size is {choice.size}; expected a multiple of {STRIDE}, which lite0's strides divide, "

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["REGISTRY", "EncoderModule", "Entry", "encoder_module"]
 
-SAM, TIMM = "samcls.encode.sam", "samcls.encode.timm_encoder"
+SAM, TIMM, MEDICAL = (f"samcls.encode.{module}" for module in ("sam", "timm_encoder", "medical"))
 GLOBAL = "patch, after the first three blocks with global attention, neck"
 QUARTERS = "patch, after each quarter of the blocks"
 STAGES = "the outputs of the stages"
@@ -97,6 +97,27 @@ REGISTRY = {  # a name, or what ends in a colon and goes before one
         IMAGENET,
         "none",
         "seeded when used",
+    ),
+    "rad-dino": Entry(
+        MEDICAL,
+        "RAD-DINO: DINOv2 ViT-B trained on chest radiographs",
+        86.6,
+        518,
+        QUARTERS,
+        "its own mean and deviation",
+        "MSRLA",
+        "model.safetensors of huggingface.co/microsoft/rad-dino, by --checkpoint",
+    ),
+    "biomedclip": Entry(
+        MEDICAL,
+        "BiomedCLIP: ViT-B trained on figures of biomedical papers",
+        85.8,
+        224,
+        QUARTERS,
+        "CLIP's mean and deviation",
+        "MIT",
+        "open_clip_pytorch_model.bin of huggingface.co/microsoft/BiomedCLIP-PubMedBERT_256-"
+        "vit_base_patch16_224, by --checkpoint",
     ),
     "timm:sam2_hiera_tiny.fb_r896_2pt1": _timm(
         "SAM 2.1 Hiera, tiny", 26.9, 896, STAGES, "Apache-2.0"

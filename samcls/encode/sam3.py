@@ -22,6 +22,7 @@ from samcls.encode.base import (
     MapShape,
     draw_weights,
     random_source,
+    refuse_two_sources,
     state_sha256,
 )
 from samcls.encode.checkpoints import few_of, load_state_dict
@@ -211,11 +212,7 @@ def check(choice: EncoderChoice) -> None:
             f"window is {choice.window}; expected 1 to {size // SPEC.patch}, the side of the map at "
             f"{size} pixels"
         )
-    if choice.checkpoint and choice.random_weights:
-        raise ConfigError(
-            f"--random-weights draws the weights of sam3, and --checkpoint {choice.checkpoint} brings "
-            "some; leave one of them out"
-        )
+    refuse_two_sources(choice)
     if choice.checkpoint:
         need_file(Path(choice.checkpoint))
     elif not choice.random_weights:

@@ -16,7 +16,15 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from samcls.encode.base import LEVELS, Encoder, EncoderChoice, MapShape, random_source, state_sha256
+from samcls.encode.base import (
+    LEVELS,
+    Encoder,
+    EncoderChoice,
+    MapShape,
+    random_source,
+    refuse_two_sources,
+    state_sha256,
+)
 from samcls.encode.timm_weights import load_file, pretrained_overlay
 from samcls.encode.weights import file_sha256, need_file
 from samcls.errors import ConfigError, WeightsError
@@ -188,11 +196,7 @@ def check(choice: EncoderChoice) -> None:
     Raises:
         ConfigError: the weights are to be drawn, and come from a file.
     """
-    if choice.checkpoint and choice.random_weights:
-        raise ConfigError(
-            f"--random-weights draws the weights of {choice.name}, and --checkpoint "
-            f"{choice.checkpoint} brings some; leave one of them out"
-        )
+    refuse_two_sources(choice)
 
 
 def build(choice: EncoderChoice, log: Callable[[str], None]) -> TimmEncoder:

@@ -5,6 +5,7 @@ network once, for less than a second.
 """
 
 import os
+import re
 import socket
 import sys
 import threading
@@ -40,7 +41,7 @@ def load_file(body: nn.Module, name: str, path: Path) -> str:
     Raises:
         WeightsError: the file cannot be read, or its tensors are not the model's.
     """
-    table = load_state_dict(path)
+    table = _from_transformers(load_state_dict(path))
     own = body.state_dict()
     prefix, *others = _prefixes(table, own)
     for other in others:
@@ -69,6 +70,43 @@ def load_file(body: nn.Module, name: str, path: Path) -> str:
     require_finite(path, state)
     body.load_state_dict(own | state)
     return f"{name}: {held}"
+
+
+# Names that transformers gives a DINOv2; query, key and value, which it keeps apart, become one.
+TRANSFORMERS = (
+    (r"^embeddings\.cls_token$", "cls_token"),
+    (r"^embeddings\.register_tokens$", "reg_token"),
+    (r"^embeddings\.position_embeddings$", "pos_embed"),
+    (r"^embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^layernorm\.", "norm."),
+    (r"^encoder\.layer\.(\d+)\.attention\.output\.dense\.", r"blocks.\1.attn.proj."),
+    (r"^encoder\.layer\.(\d+)\.layer_scale([12])\.lambda1$", r"blocks.\1.ls\2.gamma"),
+    (r"^encoder\.layer\.(\d+)\.(norm|mlp)", r"blocks.\1.\2"),
+)
+QUERY = re.compile(r"encoder\.layer\.(\d+)\.attention\.attention\.query\.(weight|bias)")
+
+
+def _from_transformers(table: Mapping[str, Tensor]) -> Mapping[str, Tensor]:
+    """Give a DINOv2 that transformers saved timm's names; any other table is returned as it is."""
+    anchor = "embeddings.patch_embeddings.projection.weight"
+    first = next((key.removesuffix(anchor) for key in table if key.endswith(anchor)), None)
+    if first is None:
+        return table
+    found = {}
+    for key, value in table.items():
+        name = key.removeprefix(first)
+        if query := QUERY.fullmatch(name):
+            parts = [key.replace(".query.", f".{part}.") for part in ("query", "key", "value")]
+            if all(part in table for part in parts):
+                joined = torch.cat([table[part] for part in parts])
+                found[f"blocks.{query[1]}.attn.qkv.{query[2]}"] = joined
+        elif not re.search(r"mask_token$|\.attention\.attention\.(key|value)\.", name):
+            for pattern, own in TRANSFORMERS:
+                name, changed = re.subn(pattern, own, name)
+                if changed:
+                    break
+            found[name] = value
+    return found
 
 
 def _prefixes(table: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> tuple[str, ...]:
