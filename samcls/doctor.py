@@ -264,8 +264,11 @@ def _object_store(store: str, deep: bool) -> Iterator[Check]:
         return
     except Exception as error:  # noqa: BLE001 - every client has errors of its own
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        silent = isinstance(error, OSError) and not isinstance(error, PermissionError)
         remedy = (
-            "give credentials (aws configure, or AWS_ACCESS_KEY_ID), and check the bucket's name"
+            "see whether the network reaches that address, and whether AWS_ENDPOINT_URL is right"
+            if silent or "Connect" in reason
+            else "give credentials (aws configure, or AWS_ACCESS_KEY_ID), and check the bucket's name"
         )
         yield Check("object store", "problem", f"{store} does not answer: {reason}", remedy)
         return

@@ -39,6 +39,7 @@ def _doctor(
             if check.remedy:
                 typer.echo(f"{'':7}  {'':{width}}  -> {check.remedy}")
         problems = sum(not check.ok for check in found)
-        typer.echo(f"\n{problems} problems" if problems else "\nNothing stands in the way.")
+        counted = f"{problems} problem{'s' if problems > 1 else ''}"
+        typer.echo(f"\n{counted}" if problems else "\nNothing stands in the way.")
 
     return Outcome(values, show, exit_status=0 if ok else 1)

@@ -13,6 +13,7 @@ from typing import Any
 
 import timm
 import torch
+from huggingface_hub.errors import GatedRepoError
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
@@ -278,6 +279,13 @@ def create_body(model: str, size: int | None, pretrained: bool, seed: int) -> nn
         torch.manual_seed(seed)
         try:
             return _sized(model, size, options)
+        except GatedRepoError as error:
+            published: Any = timm.get_pretrained_cfg(model)
+            raise WeightsError(
+                f"the weights of {model} are given to accounts alone that accepted their licence: accept "
+                f"it at https://huggingface.co/{published.hf_hub_id}, then run hf auth login (or set "
+                "HF_TOKEN), or give --checkpoint FILE"
+            ) from error
         except (OSError, RuntimeError) as error:
             raise WeightsError(
                 f"the pretrained weights of {model} cannot be had: {error}. Connect to the network "

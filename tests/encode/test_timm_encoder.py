@@ -81,3 +81,21 @@ def test_what_cannot_be_had_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(WeightsError, match="--random-weights"):
         load_timm("timm:convnext_atto.d2_in1k")
+
+
+def test_a_gated_model_names_the_page_of_its_licence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a token the hub refuses: the answer is what to accept, and how to say who one is."""
+
+    def refuse(*_: object) -> None:
+        response = httpx.Response(
+            401, request=httpx.Request("GET", "https://huggingface.co/timm/x")
+        )
+        raise GatedRepoError("401 Client Error", response=response)
+
+    monkeypatch.setattr("samcls.encode.timm_encoder._sized", refuse)
+    monkeypatch.setattr("samcls.encode.timm_encoder.pretrained_overlay", lambda *_: {})
+    expected = (
+        r"https://huggingface.co/timm/vit_small_patch16_dinov3\.lvd1689m, then run hf auth login"
+    )
+    with pytest.raises(WeightsError, match=expected):
+        load_timm("timm:vit_small_patch16_dinov3.lvd1689m")
