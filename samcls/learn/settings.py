@@ -36,7 +36,9 @@ class TrainConfig(Config):
     """
 
     head: str = _form(
-        "slca", "slca, linear, se, attention-pool, mlp, knn, logistic, or guided:<timm model>."
+        "slca",
+        "slca, linear, se, attention-pool, mlp, knn, logistic, logistic-statistics, logistic-windows, "
+        "or guided:<timm model>.",
     )
     levels: tuple[str, ...] = _data(
         (), "Levels of the store that the head sees; empty means all of them.", distinct=True

@@ -133,6 +133,11 @@ class Head(nn.Module, ABC):
         """Return what tables call it: the config's name for it, and that of its control."""
         return config.head
 
+    @classmethod
+    def attends(cls) -> bool:
+        """Return whether it weighs windows against each other, which plain regressions on them do not."""
+        return cls.fitting == "members" and not cls.means_suffice
+
     @property
     def stacks(self) -> bool:
         """Whether several such heads can be fitted as one, by `samcls.learn.fit.stacked`."""

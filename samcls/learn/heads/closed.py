@@ -1,8 +1,9 @@
 """Heads that are solved rather than descended to: scikit-learn's regression and neighbours.
 
-Both see each image's mean over valid cells, every feature standardised on the training images, and
-choose one number, for each task, by validation AUC and then loss. What is kept are tensors, so that
-a run holds no pickle: a regression is a linear layer, neighbours are their positions.
+They see each image's mean over valid cells, or as much of its windows as SLCA does, every feature
+standardised on the training images, and choose one number, for each task, by validation AUC and then
+loss. What is kept are tensors, so that a run holds no pickle: a regression is a linear layer, neighbours
+are their positions.
 """
 
 from abc import abstractmethod
@@ -18,17 +19,32 @@ from samcls.learn.heads.base import Counts, Head, Judge, Shape, SolvedHead, Toke
 from samcls.learn.heads.layers import SMALLEST
 from samcls.learn.heads.pooled import pooled_means
 from samcls.learn.settings import TrainConfig
+from samcls.pooling import masked_mean
 
-__all__ = ["GRID", "NEIGHBOURS", "ClosedHead", "KNNHead", "LogisticHead"]
+__all__ = [
+    "GRID",
+    "NEIGHBOURS",
+    "ClosedHead",
+    "KNNHead",
+    "LogisticHead",
+    "LogisticStatisticsHead",
+    "LogisticWindowsHead",
+]
 
 GRID = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C, from strongly to hardly regularised
+COMPONENTS = (
+    256  # of all windows' values, at most: the directions in which training images vary most
+)
+COMPONENT_GRID = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # C where only the first component has deviation 1
 NEIGHBOURS = (1, 3, 5, 10, 20, 50, 100)
+DEPENDENT = 1e-10  # of the largest variance: a component under it is rounding
 ITERATIONS = 5000
 NEVER = -1e9  # logit of a class that training has not seen: its probability is exactly 0
 
 Labels = Int[np.ndarray, "image task"]
 X = Float[np.ndarray, "image feature"]
 Val = Float[np.ndarray, "view feature"]
+Reduced = Float[np.ndarray, "_image _component"]
 
 
 class ClosedHead(SolvedHead):
@@ -77,12 +93,17 @@ class ClosedHead(SolvedHead):
         std = train.std(0, correction=0)
         std = torch.where(std > 0, std, torch.ones_like(std))
         scaled, judged = (((part - mean) / std).double().numpy() for part in (train, val))
+        scaled, judged = self._reduced(scaled, judged)
         chosen = {}
         for task, judge in judges.items():
             known = labels[:, task] >= 0
             chosen[task] = self._solve_task(task, scaled[known], labels[known, task], judged, judge)
         self._rescale(mean, std)
         return chosen
+
+    def _reduced(self, train: X, val: Val) -> tuple[Reduced, Reduced]:
+        """Return the standardised features as they are solved on."""
+        return train, val
 
     @abstractmethod
     def _solve_task(
@@ -96,24 +117,29 @@ class ClosedHead(SolvedHead):
 
 
 class LogisticHead(ClosedHead):
-    """Multinomial logistic regression, its C the one of `GRID` with the best validation AUC."""
+    """Multinomial logistic regression, its C the one of the grid with the best validation AUC."""
 
     def __init__(self, config: TrainConfig, shape: Shape) -> None:
         super().__init__(config, shape)
-        self.register_buffer("weight", torch.zeros(shape.logits, shape.width))
+        self.register_buffer("weight", torch.zeros(shape.logits, self.width(shape)))
         self.register_buffer("bias", torch.zeros(shape.logits))
         self.weight: Tensor
         self.bias: Tensor
 
+    @classmethod
+    def width(cls, shape: Shape) -> int:
+        """Return how many features of an image it sees."""
+        return shape.width
+
     @property
-    def grid(self) -> tuple[float | int, ...]:
+    def grid(self) -> tuple[float, ...]:
         """Values of C."""
         return GRID
 
     def forward(
         self, tokens: Tokens, counts: Counts, generator: torch.Generator | None = None
     ) -> Float[Tensor, "image logit"]:
-        """Logits from the means."""
+        """Logits from what `means` gives."""
         del generator
         return nn.functional.linear(self.means(tokens, counts), self.weight, self.bias)
 
@@ -122,8 +148,8 @@ class LogisticHead(ClosedHead):
     ) -> float:
         weights = "balanced" if self.balanced else None
         model = LogisticRegression(max_iter=ITERATIONS, warm_start=True, class_weight=weights)
-        best, chosen = (-np.inf, -np.inf), GRID[0]
-        for C in GRID:
+        best, chosen = (-np.inf, -np.inf), self.grid[0]
+        for C in self.grid:
             model.set_params(C=C).fit(x, y)
             probabilities = np.zeros((len(val), self.classes[task]))
             probabilities[:, model.classes_] = model.predict_proba(val)
@@ -141,12 +167,88 @@ class LogisticHead(ClosedHead):
         self.weight[start : start + self.classes[task]] = 0
         self.bias[start : start + self.classes[task]] = NEVER
         self.bias[start + torch.from_numpy(np.asarray(model.classes_, dtype=np.int64))] = 0
-        self.weight[rows] = torch.from_numpy(model.coef_).float()
+        self.weight[rows] = torch.from_numpy(self._unreduced(model.coef_)).float()
         self.bias[rows] = torch.from_numpy(model.intercept_).float()
+
+    def _unreduced(self, coefficients: Reduced) -> Float[np.ndarray, "_logit _feature"]:
+        """Return a solution's weights on the standardised features."""
+        return coefficients
 
     def _rescale(self, mean: Tensor, std: Tensor) -> None:
         self.weight.copy_(self.weight / std)
         self.bias.sub_(self.weight @ mean)
+
+
+class LogisticStatisticsHead(LogisticHead):
+    """Logistic regression on each channel's mean, maximum and deviation over the windows.
+
+    A control that sees where SLCA's gates could look, without gates: the mean over valid cells, the
+    largest window and the standard deviation between windows, each weighing as many cells as it stands for.
+    """
+
+    means_suffice = False
+
+    @classmethod
+    def width(cls, shape: Shape) -> int:
+        """Three features a channel."""
+        return 3 * shape.width
+
+    def means(self, tokens: Tokens, counts: Counts) -> Float[Tensor, "image feature"]:
+        """All levels' means side by side, then their maxima, then their deviations."""
+        found: tuple[list[Tensor], ...] = ([], [], [])
+        for level in self.levels:
+            values, cells = tokens[level], counts[level]
+            mean = masked_mean(values, cells)
+            spread = masked_mean((values - mean[:, None]).square(), cells).sqrt()
+            empty = (cells == 0)[:, :, None]
+            largest = values.masked_fill(empty, -torch.inf).amax(1).nan_to_num(neginf=0.0)
+            for part, one in zip(found, (mean, largest, spread), strict=True):
+                part.append(one)
+        return torch.cat([one for part in found for one in part], 1)
+
+
+class LogisticWindowsHead(LogisticHead):
+    """Logistic regression on all windows of all levels, by their principal components.
+
+    A control that sees everything that SLCA does, place by place. A window's values are weighed by the
+    share of its cells that show picture; the components are those of the training images.
+    """
+
+    means_suffice = False
+
+    @classmethod
+    def width(cls, shape: Shape) -> int:
+        """Every channel of every window."""
+        return sum(shape.channels[k] * rows * cols for k, (rows, cols) in shape.grids.items())
+
+    @property
+    def grid(self) -> tuple[float, ...]:
+        """Values of C."""
+        return COMPONENT_GRID
+
+    def means(self, tokens: Tokens, counts: Counts) -> Float[Tensor, "image feature"]:
+        """All levels' windows side by side; what shows no picture is 0."""
+        parts = []
+        for level in self.levels:
+            cells = counts[level]
+            shown = cells / cells.amax(1, keepdim=True).clamp(min=1)
+            parts.append((tokens[level] * shown[:, :, None]).flatten(1))
+        return torch.cat(parts, 1)
+
+    def _reduced(self, train: X, val: Val) -> tuple[Reduced, Reduced]:
+        # Of few images with many values: the components lie in the span of the images, and the products
+        # of images with each other are far fewer than those of values.
+        values, vectors = np.linalg.eigh(train @ train.T)
+        values, vectors = values[::-1][:COMPONENTS], vectors[:, ::-1][:, :COMPONENTS]
+        there = values > values[0] * DEPENDENT
+        lengths = np.sqrt(values[there])
+        first = lengths[0] / np.sqrt(len(train))  # deviation along the first component
+        self._basis = train.T @ (vectors[:, there] / lengths) / first
+        return train @ self._basis, val @ self._basis
+
+    def _unreduced(self, coefficients: Reduced) -> Float[np.ndarray, "_logit _feature"]:
+        found: Float[np.ndarray, "_logit _feature"] = coefficients @ self._basis.T
+        return found
 
 
 class KNNHead(ClosedHead):

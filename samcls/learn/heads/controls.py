@@ -9,23 +9,34 @@ from dataclasses import replace
 from samcls.learn.heads.registry import reads
 from samcls.learn.settings import TrainConfig
 
-__all__ = ["MEANINGS", "SHUFFLED", "plain_controls", "reference", "slca_control"]
+__all__ = [
+    "MEANINGS",
+    "SAME_WINDOWS",
+    "SHUFFLED",
+    "plain_controls",
+    "references",
+    "slca_control",
+]
 
 SHUFFLED = "slca, shuffled"  # SLCA on features that were shuffled between images
+SAME_WINDOWS = ("logistic-statistics", "logistic-windows")  # see what SLCA sees, and gate nothing
 
 # What tables call what stands beside a run.
 MEANINGS = {
     "majority": "majority class",
     "logistic": "logistic regression",
+    "logistic-statistics": "logistic, windows' statistics",
+    "logistic-windows": "logistic, all windows",
     "linear": "linear head",
     "se": "one global window (se)",
     SHUFFLED: "slca, shuffled images",
 }
 
 
-def reference(config: TrainConfig) -> tuple[str, TrainConfig]:
-    """Logistic regression, which stands beside every run."""
-    return "logistic", _plain(config, "logistic")
+def references(config: TrainConfig) -> Iterator[tuple[str, TrainConfig]]:
+    """Return what stands beside every run: regressions on means, on windows' statistics and on all windows."""
+    for name in ("logistic", *SAME_WINDOWS):
+        yield name, _plain(config, name)
 
 
 def plain_controls(config: TrainConfig) -> Iterator[tuple[str, TrainConfig]]:

@@ -41,6 +41,8 @@ HEADS = {
     "mlp": "samcls.learn.heads.pooled.MLPHead",
     "knn": "samcls.learn.heads.closed.KNNHead",
     "logistic": "samcls.learn.heads.closed.LogisticHead",
+    "logistic-statistics": "samcls.learn.heads.closed.LogisticStatisticsHead",
+    "logistic-windows": "samcls.learn.heads.closed.LogisticWindowsHead",
     "guided:": "samcls.learn.heads.guided.net.GuidedNet",
 }
 FOLLOWED = {"guided:": "<timm model>"}  # what help calls the name behind a colon

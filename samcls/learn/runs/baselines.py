@@ -1,8 +1,8 @@
 """What a head must beat: controls on the same features, scored by the same tables.
 
-The majority class and logistic regression stand beside every run. On request come the plainest
-heads with the run's own settings, and SLCA on features that were shuffled between images, which
-must find nothing: where it does, something leaks.
+The majority class and three logistic regressions stand beside every run: on means, on statistics of the
+windows, and on all windows. On request come the plainest heads with the run's own settings, and SLCA on
+features that were shuffled between images, which must find nothing: where it does, something leaks.
 
     for name, answer in baselines(features, config, every=True):
         answer.probabilities, answer.chosen
@@ -18,7 +18,7 @@ from jaxtyping import Float
 from samcls.learn.features.tensors import Features
 from samcls.learn.fit.fit import fit
 from samcls.learn.fit.prediction import predict_logits, to_probabilities
-from samcls.learn.heads.controls import plain_controls, reference, slca_control
+from samcls.learn.heads.controls import plain_controls, references, slca_control
 from samcls.learn.score.scoring import majority_class
 from samcls.learn.settings import TrainConfig
 
@@ -45,7 +45,7 @@ class Answer:
 def baselines(
     features: Features, config: TrainConfig, every: bool = False
 ) -> Iterator[tuple[str, Answer]]:
-    """Return the majority class and logistic regression; with `every`, all other controls too.
+    """Return the majority class and the regressions; with `every`, all other controls too.
 
     Args:
         features: Standardised features.
@@ -56,8 +56,8 @@ def baselines(
         The baseline's name and what it says.
     """
     yield "majority", Answer(majority_answer(features, majority_classes(features)))
-    name, beside = reference(config)
-    yield name, _fitted(features, features, beside)
+    for name, beside in references(config):
+        yield name, _fitted(features, features, beside)
     if every:
         for name, beside in plain_controls(config):
             yield name, _fitted(features, features, beside)

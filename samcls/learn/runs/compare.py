@@ -18,7 +18,7 @@ import numpy as np
 from samcls.config import digest
 from samcls.errors import InputError
 from samcls.learn.runs.folder import Run
-from samcls.learn.runs.predictions import Predictions
+from samcls.learn.runs.predictions import Predictions, together
 from samcls.learn.score.delong import places_of
 from samcls.learn.score.paired import against_first
 
@@ -135,21 +135,9 @@ def _arm(runs: Sequence[Run], split: str) -> _Arm:
                 if folds
                 else f"{path} holds seed {number} {len(own)} times; expected each seed once"
             )
-        said[number] = _together([one.predictions(split) for one in own])
+        said[number] = together([one.predictions(split) for one in own])
     notes = dict.fromkeys(note for one in runs for note in one.metrics.get("notes", ()))
     return _Arm(path, first.tasks, folds, said, tuple(notes))
-
-
-def _together(parts: Sequence[Predictions]) -> Predictions:
-    return Predictions(
-        tuple(one for part in parts for one in part.ids),
-        np.concatenate([part.labels for part in parts]),
-        {
-            task: np.concatenate([part.probabilities[task] for part in parts])
-            for task in parts[0].probabilities
-        },
-        tuple(one for part in parts for one in part.groups),
-    )
 
 
 def _refuse_other_tasks(first: _Arm, second: _Arm) -> None:

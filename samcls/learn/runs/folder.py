@@ -4,6 +4,7 @@
     fingerprint.json               what made the features
     metrics.json                   every figure
     predictions.csv, history.csv   a row an image and task; a row an epoch
+    controls.csv                   what the baselines said, likewise, of images that were not trained on
     head.json, head.safetensors    the model
     environment.json               versions and machine
     *_[AUC]*_[ACC]*@*.csv          on request, predictions in MedMNIST's format
@@ -43,6 +44,7 @@ from samcls.learn.runs.environment import environment
 from samcls.learn.runs.history import history_csv, parse_history
 from samcls.learn.runs.predictions import (
     Predictions,
+    parse_controls,
     parse_predictions,
     prediction_table,
 )
@@ -50,6 +52,7 @@ from samcls.learn.score.headline import headlines
 from samcls.learn.settings import TrainConfig
 
 __all__ = [
+    "CONTROLS",
     "Run",
     "begin_run",
     "load_run",
@@ -62,6 +65,7 @@ __all__ = [
 
 MARK = "COMPLETE"
 SUMMARY = "summary.json"  # of a folder of several runs, written after the last of them
+CONTROLS = "controls.csv"  # not in runs of a sweep, nor of earlier versions
 CHECKPOINT = "checkpoint.pt"  # of a long training that is not finished; gone with the mark
 FILES = (
     "config.toml",
@@ -74,7 +78,7 @@ FILES = (
     "environment.json",
 )
 CHECKED = tuple(name for name in FILES if name != "environment.json")
-TABLES = ("predictions.csv", "history.csv")
+TABLES = ("predictions.csv", "history.csv", CONTROLS)
 MEDMNIST = re.compile(r"\w+_\[AUC\].*@.*\.csv")
 
 Log = Callable[[str], None]
@@ -90,7 +94,7 @@ class Run:
         fingerprint: What made its features; other features must not be given to its model.
         metrics: The figures, as in `metrics.json`.
         tasks: Class names of each task.
-        tables: Contents of `predictions.csv` and `history.csv`, by file name.
+        tables: Contents of `predictions.csv`, `history.csv` and `controls.csv`, by file name.
     """
 
     path: Path
@@ -173,6 +177,14 @@ class Run:
                 "winner"
             )
         return said
+
+    def controls(self, split: str) -> dict[str, Predictions]:
+        """Return what its baselines said of the images of one split, by name; none of an earlier version's.
+
+        Args:
+            split: `val` or `test`.
+        """
+        return parse_controls(self.tables[CONTROLS], self.tasks, split, f"{self.path / CONTROLS}")
 
 
 def refuse_overwrite(path: str | Path) -> None:
@@ -348,7 +360,8 @@ def load_run(path: str | Path) -> Run:
         raise InputError(f"{path} is not a run folder; make one with: samcls train STORE {path}")
     try:
         checksums = json.loads((path / MARK).read_bytes())["sha256"]
-        contents = {name: (path / name).read_bytes() for name in CHECKED}
+        kept = [name for name in (*CHECKED, CONTROLS) if name in CHECKED or name in checksums]
+        contents = {name: (path / name).read_bytes() for name in kept}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"the run {path} is damaged: {error}; train it again") from error
     for name, content in contents.items():
@@ -363,7 +376,7 @@ def load_run(path: str | Path) -> Run:
         fingerprint=json.loads(contents["fingerprint.json"]),
         metrics=json.loads(contents["metrics.json"]),
         tasks=load_tasks(path),
-        tables={name: contents[name] for name in TABLES},
+        tables={name: contents.get(name, b"") for name in TABLES},
     )
 
 
@@ -379,7 +392,7 @@ def _own(file: Path) -> bool:
     """Whether a run wrote the file, or was writing it when it was cut off."""
     name = file.name.removesuffix(PART)
     return file.is_file() and (
-        name in {*FILES, MARK, CHECKPOINT} or MEDMNIST.fullmatch(name) is not None
+        name in {*FILES, CONTROLS, MARK, CHECKPOINT} or MEDMNIST.fullmatch(name) is not None
     )
 
 

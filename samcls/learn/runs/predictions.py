@@ -17,11 +17,14 @@ from samcls.learn.features.tensors import Features
 
 __all__ = [
     "Predictions",
+    "controls_csv",
     "csv_bytes",
+    "parse_controls",
     "parse_predictions",
     "prediction_table",
     "predictions_csv",
     "read_predictions",
+    "together",
 ]
 
 Probabilities = Mapping[str, Float[np.ndarray, "image _class"]]
@@ -60,20 +63,61 @@ def prediction_table(
         split: The only one that was scored; None means all.
     """
     rows = np.arange(len(features.ids)) if split is None else features.rows(split).numpy()
-    said = Predictions(
+    said = _said(features, probabilities, rows)
+    return predictions_csv(said, [features.splits[row] for row in rows], features.tasks)
+
+
+def _said(
+    features: Features, probabilities: Probabilities, rows: Int[np.ndarray, " row"]
+) -> Predictions:
+    return Predictions(
         ids=tuple(features.ids[row] for row in rows),
         labels=features.labels.cpu().numpy()[rows],
         probabilities=probabilities,
         groups=tuple(features.groups[row] for row in rows),
     )
-    return predictions_csv(said, [features.splits[row] for row in rows], features.tasks)
 
 
 def predictions_csv(
     said: Predictions, splits: Sequence[str], tasks: Mapping[str, tuple[str, ...]]
 ) -> bytes:
     """Return a row for each image and task; a column for each class name, empty where not of the task."""
-    names = list(dict.fromkeys(name for classes in tasks.values() for name in classes))
+    return csv_bytes(_header(tasks), _rows(said, splits, tasks))
+
+
+def controls_csv(
+    features: Features, controls: Mapping[str, Probabilities], splits: Sequence[str]
+) -> bytes:
+    """Return what controls said of the images of some splits: as predictions, their name in front.
+
+    Args:
+        features: Of all images.
+        controls: Of each control what it says of all images.
+        splits: Which to write.
+    """
+    rows: list[list[str]] = []
+    for name, probabilities in controls.items():
+        for split in splits:
+            own = features.rows(split).numpy()
+            part = {task: values[own] for task, values in probabilities.items()}
+            said = _said(features, part, own)
+            found = _rows(said, [split] * len(own), features.tasks)
+            rows += [[name, *row] for row in found]
+    return csv_bytes(["control", *_header(features.tasks)], rows)
+
+
+def _header(tasks: Mapping[str, tuple[str, ...]]) -> list[str]:
+    return ["id", "split", "group", "task", "label", *(f"p_{name}" for name in _names(tasks))]
+
+
+def _names(tasks: Mapping[str, tuple[str, ...]]) -> list[str]:
+    return list(dict.fromkeys(name for classes in tasks.values() for name in classes))
+
+
+def _rows(
+    said: Predictions, splits: Sequence[str], tasks: Mapping[str, tuple[str, ...]]
+) -> list[list[str]]:
+    names = _names(tasks)
     rows: list[list[str]] = []
     for i, (image, split, group) in enumerate(zip(said.ids, splits, said.groups, strict=True)):
         for column, (task, classes) in enumerate(tasks.items()):
@@ -84,8 +128,7 @@ def predictions_csv(
                 # Nine digits tell every float32 from its neighbours.
                 + [f"{values[name]:.9g}" if name in values else "" for name in names]
             )
-    header = ["id", "split", "group", "task", "label", *(f"p_{name}" for name in names)]
-    return csv_bytes(header, rows)
+    return rows
 
 
 def read_predictions(
@@ -115,8 +158,45 @@ def parse_predictions(
     Raises:
         InputError: where the table cannot be parsed or lacks a column.
     """
+    return _parsed(_lines(content, source), tasks, split, source)
+
+
+def parse_controls(
+    content: bytes, tasks: Mapping[str, tuple[str, ...]], split: str, source: str
+) -> dict[str, Predictions]:
+    """Parse what `controls_csv` made, for one split: by name, what each control said.
+
+    Args:
+        content: The table; empty where a run of an earlier version kept none.
+        tasks: Class names of each task.
+        split: `val` or `test`.
+        source: Where the table was read, for messages.
+
+    Raises:
+        InputError: as `parse_predictions`.
+    """
+    lines = _lines(content, source)
+    names = dict.fromkeys(row.get("control", "") for row in lines)
+    return {
+        name: _parsed([row for row in lines if row.get("control") == name], tasks, split, source)
+        for name in names
+    }
+
+
+def _lines(content: bytes, source: str) -> list[dict[str, str]]:
     try:
-        lines = csv.DictReader(io.StringIO(content.decode()))
+        return list(csv.DictReader(io.StringIO(content.decode())))
+    except (ValueError, csv.Error) as error:
+        raise InputError(f"cannot read the predictions in {source}: {error}") from error
+
+
+def _parsed(
+    lines: Sequence[Mapping[str, str]],
+    tasks: Mapping[str, tuple[str, ...]],
+    split: str,
+    source: str,
+) -> Predictions:
+    try:
         rows = [row for row in lines if row["split"] == split]
         labels, probabilities = [], {}
         for task, classes in tasks.items():
@@ -125,12 +205,25 @@ def parse_predictions(
             labels.append([places[row["label"]] for row in own])
             values = [[float(row[f"p_{name}"]) for name in classes] for row in own]
             probabilities[task] = np.array(values, np.float32).reshape(len(own), len(classes))
-    except (KeyError, ValueError, csv.Error) as error:
+    except (KeyError, ValueError) as error:
         raise InputError(f"cannot read the predictions in {source}: {error}") from error
     groups = {row["id"]: row.get("group", "") for row in rows}
     ids = tuple(groups)
     columns = np.array(labels, dtype=np.int64).T.reshape(len(ids), len(tasks))
     return Predictions(ids, columns, probabilities, tuple(groups.values()))
+
+
+def together(parts: Sequence[Predictions]) -> Predictions:
+    """Return predictions of several parts, such as folds, one behind another."""
+    return Predictions(
+        tuple(one for part in parts for one in part.ids),
+        np.concatenate([part.labels for part in parts]),
+        {
+            task: np.concatenate([part.probabilities[task] for part in parts])
+            for task in parts[0].probabilities
+        },
+        tuple(one for part in parts for one in part.groups),
+    )
 
 
 def csv_bytes(header: Sequence[str], rows: Sequence[Sequence[str]]) -> bytes:

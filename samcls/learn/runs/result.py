@@ -13,6 +13,7 @@ from samcls.device import training_dtype
 from samcls.learn.features.tensors import Features
 from samcls.learn.fit.prediction import Model
 from samcls.learn.fit.schedule import Fitted
+from samcls.learn.runs.gain import gain_sentences
 from samcls.learn.runs.inputs import SPLITS
 from samcls.learn.score.headline import headlines
 
@@ -43,6 +44,8 @@ class RunResult:
         precision: Of training's matrix products.
         notes: Sentences that belong under every table of these figures.
         leaks: Groups and pictures in several splits, with counts and ids, as `data.leaks` finds them.
+        gain: Of a head that weighs windows, for each task its test AUC minus that of the best control
+            that sees the same windows, as `gain.gain_over_controls` gives it.
         labelled: Of each task, how many images of `train`, `val` and `test` have a label.
     """
 
@@ -64,6 +67,7 @@ class RunResult:
     notes: tuple[str, ...] = ()
     leaks: dict[str, Any] = field(default_factory=dict)
     labelled: dict[str, dict[str, int]] = field(default_factory=dict)
+    gain: dict[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Return what was trained, its figures and its baselines', and what belongs under them."""
@@ -72,7 +76,8 @@ class RunResult:
             f"{self.epochs} epochs is {self.best_epoch}, {self.parameters:,} parameters, "
             f"{self.seconds:.1f} s on {self.device}"
         )
-        return "\n  ".join([first, *headlines(vars(self)), *self.notes])
+        gain = gain_sentences(self.head, self.gain)
+        return "\n  ".join([first, *headlines(vars(self)), *gain, *self.notes])
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as JSON knows them."""

@@ -24,11 +24,14 @@ from samcls.learn.features.tensors import ChannelScaler, Features
 from samcls.learn.fit.fit import fit, steady_threads
 from samcls.learn.fit.prediction import Model, predict_logits, shape_of, to_probabilities
 from samcls.learn.fit.schedule import Fitted
-from samcls.learn.runs.baselines import baselines, majority_classes
-from samcls.learn.runs.folder import CHECKPOINT, begin_run, run_files, write_run
+from samcls.learn.heads.registry import head_class
+from samcls.learn.runs.baselines import Answer, baselines, majority_classes
+from samcls.learn.runs.folder import CHECKPOINT, CONTROLS, begin_run, run_files, write_run
+from samcls.learn.runs.gain import best_controls, gain_over_controls
 from samcls.learn.runs.inputs import SPLITS, check, features_for, settled
 from samcls.learn.runs.medmnist import check_medmnist, medmnist_files
 from samcls.learn.runs.notes import Facts, facts_of
+from samcls.learn.runs.predictions import controls_csv
 from samcls.learn.runs.result import RunResult, common_figures, image_counts
 from samcls.learn.score.calibration import fit_temperature
 from samcls.learn.score.intervals import interval_notes
@@ -129,15 +132,18 @@ def train(
         | ({"chosen": dict(answer.chosen)} if answer.chosen else {})
         for name, answer in answers
     }
+    gain = _gain(features, config, probabilities, dict(answers), scored)
     clock.lap("score")
     tried = fitted.tried + sum(answer.tried for _, answer in answers)
-    result = _result(run_dir, model, fitted, features, clock, tried, tables, scored, facts)
+    result = _result(run_dir, model, fitted, features, clock, tried, tables, scored, facts, gain)
     if store.provenance:
         result = replace(result, notes=(*result.notes, store.provenance))
     if run_dir is not None:
         # The folder is not told its own name: it may be moved.
         metrics = {k: v for k, v in result.to_dict().items() if k != "run"}
         files = run_files(model, features, probabilities, fitted.history, metrics)
+        beside = {name: answer.probabilities for name, answer in answers}
+        files[CONTROLS] = controls_csv(features, beside, ("val", "test"))
         if medmnist is not None:
             both = {"val": tables["validation"], "test": tables["test"]}
             run = str(config.seed)
@@ -156,6 +162,7 @@ def _result(
     tables: Mapping[str, Any],
     scored: dict[str, Any],
     facts: Facts,
+    gain: dict[str, Any],
 ) -> RunResult:
     return RunResult(
         run=None if run_dir is None else str(run_dir),
@@ -168,7 +175,30 @@ def _result(
         baselines=scored,
         notes=(*facts.notes, *interval_notes(tables["test"])),
         leaks=facts.leaks,
+        gain=gain,
     )
+
+
+def _gain(
+    features: Features,
+    config: TrainConfig,
+    probabilities: Probabilities,
+    answers: Mapping[str, Answer],
+    scored: Mapping[str, Any],
+) -> dict[str, Any]:
+    """Return what the head gains over the best control of the same windows, where it weighs windows at all."""
+    if not (config.intervals and head_class(config.head).attends()):
+        return {}
+    chosen = best_controls([*features.tasks], {k: [v["validation"]] for k, v in scored.items()})
+    rows = features.rows("test").numpy()
+    said = {name: answers[name].probabilities for name in set(chosen.values())}
+    parts = {
+        name: [{task: one[rows] for task, one in given.items()}]
+        for name, given in ({"": probabilities} | said).items()
+    }
+    labels = features.labels.cpu().numpy()[rows]
+    groups = [features.groups[row] for row in rows.tolist()]
+    return gain_over_controls(features.tasks, labels, groups, parts.pop(""), parts, chosen)
 
 
 def _tables(

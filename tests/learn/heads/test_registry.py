@@ -79,7 +79,7 @@ def test_an_unknown_head_is_told_what_there_is() -> None:
     """And it is read for as most heads are, so that all else that is wrong is said with it."""
     said = f"unknown head slco; known heads: {known_heads()}; did you mean slca?"
     assert unknown_head("slco") == [said]
-    assert known_heads().endswith("logistic, guided:<timm model>")
+    assert known_heads().endswith("logistic-windows, guided:<timm model>")
     with pytest.raises(ConfigError, match="unknown head slco"):
         head_class("slco")
     assert reads(TrainConfig(head="slco", window=4)) == Reads(4)

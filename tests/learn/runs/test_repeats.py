@@ -12,7 +12,7 @@ import torch
 
 from samcls.errors import ConfigError, OverwriteRefused
 from samcls.learn.features.tensors import load_features
-from samcls.learn.heads.registry import HEADS
+from samcls.learn.heads.registry import HEADS, head_class
 from samcls.learn.runs.folder import load_run
 from samcls.learn.runs.repeats import train_repeats
 from samcls.learn.runs.train import train
@@ -66,11 +66,12 @@ def test_one_switch_adds_every_control(make_store: MakeStore) -> None:
     """All controls have tables, and SLCA on shuffled features finds nothing."""
     store = make_store(300, strength=8.0)
     result = train(store, CONFIG, every_baseline=True)
-    names = ["majority", "logistic", "linear", "se", "slca, shuffled"]
+    regressions = ["logistic", "logistic-statistics", "logistic-windows"]
+    names = ["majority", *regressions, "linear", "se", "slca, shuffled"]
     assert list(result.baselines) == names
     assert result.baselines["linear"]["test"]["auc"] > 0.8
     assert abs(result.baselines["slca, shuffled"]["test"]["auc"] - 0.5) < 0.25
-    assert result.models_tried == 1 + 5 + 3
+    assert result.models_tried == 1 + 3 * 5 + 3
 
 
 @pytest.mark.parametrize("head", sorted(name for name in HEADS if name != "guided:"))
@@ -79,7 +80,7 @@ def test_every_head_makes_a_run_that_can_be_read_back(
 ) -> None:
     """Two views, two tasks, one of them ordinal where the head can: figures, and the same again."""
     tasks = {"melanoma": ("no", "yes"), "grade": ("low", "mid", "high")}
-    ordinal = () if head in {"knn", "logistic"} else ("grade",)
+    ordinal = ("grade",) if head_class(head).learns_order else ()
     config = replace(CONFIG, head=head, ordinal=ordinal)
     store = make_store(100, tasks=tasks, views=("identity", "hflip"), strength=6.0)
     result = train(store, config, tmp_path / "run")
