@@ -8,7 +8,6 @@ import typer
 
 from samcls.cli.shell import number, show_table
 from samcls.learn.heads.controls import MEANINGS
-from samcls.learn.runs.gain import gain_sentences
 
 __all__ = ["show_comparison", "show_figures", "show_side_by_side"]
 
@@ -18,6 +17,8 @@ COMPARED = ("auc", "average_precision", "accuracy", "balanced_accuracy", "f1", "
 
 def show_figures(result: Mapping[str, Any]) -> None:
     """Print the figures of a run, or of several, in MedMNIST's sense of AUC and ACC, and its notes."""
+    from samcls.learn.runs.gain import gain_sentences  # which loads numpy: help must be light
+
     _show_tables(result)
     for note in (*gain_sentences(result["head"], result.get("gain", {})), *result.get("notes", [])):
         typer.echo(note)

@@ -34,14 +34,17 @@ MEANINGS = {
 
 
 def references(config: TrainConfig) -> Iterator[tuple[str, TrainConfig]]:
-    """Return what stands beside every run: regressions on means, on windows' statistics and on all windows."""
-    for name in ("logistic", *SAME_WINDOWS):
+    """Return what stands beside every run: regressions on means and on windows' statistics."""
+    for name in ("logistic", "logistic-statistics"):
         yield name, _plain(config, name)
 
 
 def plain_controls(config: TrainConfig) -> Iterator[tuple[str, TrainConfig]]:
-    """Return the plainest heads: without attention, and with a gate for the whole map."""
-    for name in ("linear", "se"):
+    """Return a regression on all windows, and the plainest heads: without attention, and with one gate.
+
+    The regression holds all windows of all images at once, which a store of whole maps may have too many of.
+    """
+    for name in ("logistic-windows", "linear", "se"):
         yield name, _plain(config, name)
 
 

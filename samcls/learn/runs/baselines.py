@@ -1,8 +1,8 @@
 """What a head must beat: controls on the same features, scored by the same tables.
 
-The majority class and three logistic regressions stand beside every run: on means, on statistics of the
-windows, and on all windows. On request come the plainest heads with the run's own settings, and SLCA on
-features that were shuffled between images, which must find nothing: where it does, something leaks.
+The majority class and two logistic regressions stand beside every run: on means, and on statistics of the
+windows. On request come a regression on all windows, the plainest heads with the run's own settings, and
+SLCA on features that were shuffled between images, which must find nothing: where it does, something leaks.
 
     for name, answer in baselines(features, config, every=True):
         answer.probabilities, answer.chosen

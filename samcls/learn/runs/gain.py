@@ -1,6 +1,6 @@
 """What a head gains over the best control that sees the same windows: whether attention pays, in a sentence.
 
-The control is the one of the two that validation prefers, for each task; the difference is paired, on the test
+The control is the one that validation prefers of those that were trained, for each task; the difference is paired, on the test
 images, whole groups at a time.
 
     gain = gain_over_controls(tasks, labels, groups, [head], {"logistic-windows": [other]}, chosen)
@@ -86,8 +86,8 @@ def gain_sentences(head: str, gain: Mapping[str, Mapping[str, Any]]) -> list[str
             continue
         of = f" of task {task}" if len(gain) > 1 else ""
         start = (
-            f"test AUC{of}, {head} minus {MEANINGS[one['control']]} (of the controls that see the same "
-            f"windows the better on validation): {one['difference']:+.3f}"
+            f"test AUC{of}, {head} minus {MEANINGS[one['control']]} (which sees the same windows): "
+            f"{one['difference']:+.3f}"
         )
         if one["p"] is None:
             lines.append(f"{start}; too few groups to say whether that is noise")

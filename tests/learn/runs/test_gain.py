@@ -43,7 +43,7 @@ def test_a_runs_gain_is_the_paired_difference(make_store: MakeStore, tmp_path: P
     gain = result.gain["malignancy"]
     run = load_run(tmp_path / "run")
     controls = run.controls("test")
-    assert list(controls) == ["majority", "logistic", "logistic-statistics", "logistic-windows"]
+    assert list(controls) == ["majority", "logistic", "logistic-statistics"]
     said, beside = run.predictions("test"), controls[gain["control"]]
     assert beside.ids == said.ids
     assert run.controls("val")["logistic"].ids == run.predictions("val").ids
