@@ -21,6 +21,7 @@ from samcls.data.images import Frame, make_frame, pixel_digest, read_image
 from samcls.data.manifest import Row
 from samcls.encode.base import Encoder
 from samcls.encode.finite import FiniteGuard, largest_stored, not_finite
+from samcls.encode.lanes import Found, Lanes
 from samcls.encode.options import ExtractOptions
 from samcls.errors import ImageError, RunError
 from samcls.pooling import pool_valid, valid_cells
@@ -32,10 +33,8 @@ __all__ = ["Pipeline"]
 
 BATCHES_AHEAD = 2
 DECODERS = 4  # threads; Pillow and hashing release the interpreter
-MOST_LANES = 8  # batches side by side on a CPU: each needs memory of its own
 
 Recall = Callable[[int], dict[str, np.ndarray]]
-_Found = tuple[dict[str, Tensor], dict[str, Tensor]]  # of each level features, and their peaks
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class _Launched:
     rows: np.ndarray
     decoded: list[_Decoded]
     twins: list[int | None]
-    found: Future[_Found]
+    found: Future[Found]
     ready: torch.cuda.Event | None
 
 
@@ -109,7 +108,7 @@ class Pipeline:
         ahead: deque[tuple[np.ndarray, list[Future[_Decoded]]]] = deque()
         launched: deque[_Launched] = deque()
         pool = ThreadPoolExecutor(DECODERS, thread_name_prefix="decode")
-        lanes = _Lanes(self._encoder)
+        lanes = Lanes(self._encoder)
         try:
             for rows in [*self._batches(todo), None]:
                 if rows is not None:
@@ -149,7 +148,7 @@ class Pipeline:
         rows: Int[np.ndarray, " image"],
         futures: list[Future[_Decoded]],
         finished: dict[bytes, int],
-        lanes: "_Lanes",
+        lanes: Lanes,
     ) -> _Launched:
         """Start a batch; on a GPU and in lanes this returns before the work is done."""
         decoded = [future.result() for future in futures]
@@ -345,41 +344,6 @@ class Pipeline:
                     values[i] = encoded[level][next_encoded]
                 next_encoded += 1
         return gathered
-
-
-class _Lanes:
-    """Where batches are encoded: on a GPU behind one another, on a CPU here, or in a thread a core.
-
-    Attributes:
-        count: Batches on their way at once.
-    """
-
-    def __init__(self, encoder: Encoder) -> None:
-        self.count = 1 if encoder.device.type == "cuda" else 0
-        self._pool: ThreadPoolExecutor | None = None
-        self._threads = torch.get_num_threads()
-        if encoder.side_by_side and not self.count and self._threads > 1:
-            self.count = min(self._threads, MOST_LANES)
-            share = self._threads // self.count
-            self._pool = ThreadPoolExecutor(
-                self.count, "encode", lambda: torch.set_num_threads(share)
-            )
-
-    def submit(self, work: Callable[..., _Found], *arguments: object) -> Future[_Found]:
-        """Start encoding; without threads it is over, or under way on the GPU, when this returns."""
-        if self._pool is not None:
-            return self._pool.submit(work, *arguments)
-        future: Future[_Found] = Future()
-        future.set_result(work(*arguments))
-        return future
-
-    def close(self) -> None:
-        """Let what runs end, and start nothing more."""
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
-            torch.set_num_threads(
-                self._threads
-            )  # a thread's own number becomes that of later threads
 
 
 def _to_host(values: Tensor) -> Tensor:
