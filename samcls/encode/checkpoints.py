@@ -22,7 +22,7 @@ from torch import Tensor
 from samcls.encode.weights import need_file
 from samcls.errors import WeightsError
 
-__all__ = ["few_of", "load_state_dict"]
+__all__ = ["faults_of", "few_of", "load_state_dict"]
 
 DEPTH = 8  # of tables in tables; what lies deeper is no checkpoint that anybody writes
 
@@ -244,3 +244,23 @@ def few_of(kind: str, names: list[str], count: int = 3) -> str:
         return ""
     more = ", ..." if len(names) > count else ""
     return f"{len(names)} {kind} ({', '.join(names[:count])}{more})"
+
+
+def faults_of(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> list[str]:
+    """Return what a table of tensors lacks, has too much, or has in another shape; empty where it fits.
+
+    Args:
+        state: What a file holds.
+        wanted: What a model takes, by the same names.
+    """
+    shapes = [
+        f"{key} {tuple(state[key].shape)} instead of {tuple(value.shape)}"
+        for key, value in wanted.items()
+        if key in state and state[key].shape != value.shape
+    ]
+    found = [
+        few_of("missing", [key for key in wanted if key not in state]),
+        few_of("unknown", [key for key in state if key not in wanted]),
+        few_of("wrongly shaped", shapes),
+    ]
+    return [one for one in found if one]

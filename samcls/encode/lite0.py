@@ -15,7 +15,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from samcls.encode.base import EncoderChoice, random_source, refuse_two_sources
-from samcls.encode.checkpoints import few_of, load_state_dict
+from samcls.encode.checkpoints import faults_of, load_state_dict
 from samcls.encode.timm_encoder import TimmEncoder, chosen_levels, create_body
 from samcls.encode.weights import file_sha256, find, need_file, official_name, place, verify
 from samcls.errors import ConfigError, WeightsError
@@ -95,21 +95,11 @@ def build(choice: EncoderChoice, log: Callable[[str], None]) -> TimmEncoder:
 
 def _loaded(body: nn.Module, path: Path) -> tuple[str, dict[str, str | None]]:
     """Give the model a file's weights; return the file's digest and what is known of it."""
-    own = body.state_dict()
     state = _named(load_state_dict(path))
-    shapes = [
-        f"{key} {tuple(state[key].shape)} instead of {tuple(value.shape)}"
-        for key, value in own.items()
-        if key in state and state[key].shape != value.shape
-    ]
-    faults = [
-        few_of("missing", [key for key in own if key not in state]),
-        few_of("unknown", [key for key in state if key not in own]),
-        few_of("wrongly shaped", shapes),
-    ]
-    if any(faults):
+    faults = faults_of(state, body.state_dict())
+    if faults:
         raise WeightsError(
-            f"{path} does not hold EfficientNet-Lite0: {'; '.join(filter(None, faults))}. Name the "
+            f"{path} does not hold EfficientNet-Lite0: {'; '.join(faults)}. Name the "
             f"file {find('lite0').file_name}, or leave --checkpoint out"
         )
     body.load_state_dict(state)

@@ -25,7 +25,7 @@ from samcls.encode.base import (
     refuse_two_sources,
     state_sha256,
 )
-from samcls.encode.checkpoints import few_of, load_state_dict
+from samcls.encode.checkpoints import faults_of, load_state_dict
 from samcls.encode.sam_weights import precision_of, require_finite
 from samcls.encode.specs import EncoderSpec, check_size, parse_levels, resolve_level
 from samcls.encode.strangers import described_stranger
@@ -272,21 +272,11 @@ def _read(path: Path, body: Sam3Body) -> tuple[dict[str, Tensor], str]:
         for key, value in table.items()
         if (name := _own_name(key.removeprefix(prefixes[0]))) and key.startswith(prefixes[0])
     }
-    wanted = body.state_dict()
-    shapes = [
-        f"{key} {tuple(held[key].shape)} instead of {tuple(value.shape)}"
-        for key, value in wanted.items()
-        if key in held and held[key].shape != value.shape
-    ]
-    faults = [
-        few_of("missing", [key for key in wanted if key not in held]),
-        few_of("unknown", [key for key in held if key not in wanted]),
-        few_of("wrongly shaped", shapes),
-    ]
-    if any(faults):
+    faults = faults_of(held, body.state_dict())
+    if faults:
         raise WeightsError(
             f"{path} does not hold SAM 3's image encoder as it was published: "
-            f"{'; '.join(filter(None, faults))}. Name {SOURCE.partition(' ')[0]}'s sam3.pt"
+            f"{'; '.join(faults)}. Name {SOURCE.partition(' ')[0]}'s sam3.pt"
         )
     said = f"SAM 3's image encoder, {precision_of(held)}, {len(held)} tensors"
     state = {key: value.float() for key, value in held.items()}

@@ -19,7 +19,7 @@ import huggingface_hub
 import torch
 from torch import Tensor, nn
 
-from samcls.encode.checkpoints import few_of, load_state_dict
+from samcls.encode.checkpoints import faults_of, load_state_dict
 from samcls.encode.sam_weights import precision_of, require_finite
 from samcls.errors import WeightsError
 
@@ -58,10 +58,10 @@ def load_file(body: nn.Module, name: str, path: Path) -> str:
     tries = [bare] if remap is None else [bare, _remapped(remap, bare, body)]
     tries += [] if remap is None or not prefix else [_remapped(remap, table, body)]
     found = [_without_head(state, own, body) for state in tries]
-    fitting = next((state for state in found if not any(_faults(state, own))), None)
+    fitting = next((state for state in found if not _faults(state, own)), None)
     held = f"{len(bare)} tensors, {precision_of(bare)}" + (f", under {prefix!r}" if prefix else "")
     if fitting is None:
-        faults = "; ".join(filter(None, _faults(found[0], own)))
+        faults = "; ".join(_faults(found[0], own))
         raise WeightsError(
             f"{path} does not hold {name}: {faults}. It holds {held}; expected {len(own)} tensors. Name "
             "the file of that model, or the model of that file"
@@ -142,17 +142,9 @@ def _without_head(
 
 
 def _faults(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> list[str]:
-    shapes = [
-        f"{key} {tuple(state[key].shape)} instead of {tuple(value.shape)}"
-        for key, value in own.items()
-        if key in state and state[key].shape != value.shape
-    ]
-    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
-    return [
-        few_of("missing", missing),
-        few_of("unknown", [key for key in state if key not in own]),
-        few_of("wrongly shaped", shapes),
-    ]
+    """Say what stands against a file; counters of batches may be missing, since they answer nothing."""
+    counted = {k: v for k, v in own.items() if k in state or not k.endswith("num_batches_tracked")}
+    return faults_of(state, counted)
 
 
 def pretrained_overlay(name: str, config: Any) -> dict[str, Any]:
