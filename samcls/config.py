@@ -129,12 +129,14 @@ class Config:
     Attributes:
         defaults_version: Number that changes with any field's default, for digests name only what
             differs from the defaults.
+        former_defaults: Defaults of earlier versions, by name, that digests go on to be counted from.
 
     Raises:
         ConfigError: naming every field that is wrong, what was got and what was expected.
     """
 
     defaults_version: ClassVar[int] = 1
+    former_defaults: ClassVar[Mapping[str, Any]] = {}
 
     def __post_init__(self) -> None:
         values, problems = _examine(
@@ -211,9 +213,9 @@ def digest(config: Config) -> str:
     """Hexadecimal sha256 over what differs from the defaults: equal configs, equal digests.
 
     A new field changes no digest of configs that leave it alone; a new default of an old field goes
-    with another `defaults_version`.
+    with its old one among `former_defaults`, or with another `defaults_version`.
     """
-    usual = defaults_of(type(config))
+    usual = {**defaults_of(type(config)), **config.former_defaults}
     own = {name: value for name, value in values_of(config).items() if value != usual[name]}
     said = [config.defaults_version, own]
     text = json.dumps(said, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -107,7 +107,7 @@ def _encode(
 
 
 def _train_once(folder: Path, ending: str, log: Callable[[str], None]) -> dict[str, Any]:
-    log("stage two: training an SLCA head on the cached features, with its baselines")
+    log("stage two: training the default heads on the cached features, with their baselines")
     run = folder / f"run{ending}"
     if not (run / MARK).exists():
         train(FeatureStore.open(folder / f"features{ending}.zarr"), TrainConfig(), run)

@@ -191,5 +191,5 @@ def test_the_demo_runs_and_goes_on(tmp_path: Path) -> None:
     again = samcls("demo", tmp_path / "demo")
     assert again.returncode == 0
     assert "UNTRAINED" in again.stdout
-    assert "lite0: slca head" in again.stdout
+    assert "lite0: ensemble:slca head" in again.stdout
     assert again.stdout.count("majority class") == 1

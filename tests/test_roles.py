@@ -30,7 +30,7 @@ PACKAGE = Path(__file__).parent.parent / "samcls"
 FORMATS = {"learn/fit/prediction.py", "learn/runs/result.py"}
 # The defaults that `defaults_version` counts: a digest names only what differs from them.
 DEFAULTS = {
-    "head": "slca", "levels": (), "tasks": (), "labels": None, "missing": (), "ordinal": (),
+    "head": "slca", "members": 2, "levels": (), "tasks": (), "labels": None, "missing": (), "ordinal": (),
     "positive": (), "folds": 0, "fold": 0, "train_fraction": 1.0, "window": None, "reduction": 16,
     "gate": None, "upsampling": "nearest", "gate_bias": True, "gate_channels": 0, "hidden": 0,
     "dropout": 0.2, "epochs": 60, "patience": 20, "batch_size": 64, "learning_rate": 5e-3,
@@ -99,7 +99,9 @@ def test_a_new_option_changes_no_digest() -> None:
 def test_a_new_default_goes_with_a_new_number() -> None:
     """Where this fails on an old field, raise `defaults_version`: its old digests mean another config."""
     assert TrainConfig.defaults_version == 1
-    assert {f.name: f.default for f in fields(TrainConfig)} == DEFAULTS
+    assert {
+        f.name: f.default for f in fields(TrainConfig)
+    } | TrainConfig.former_defaults == DEFAULTS
 
     @dataclass(frozen=True)
     class Later(TrainConfig):

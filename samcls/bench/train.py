@@ -54,7 +54,7 @@ def bench_train(
         Seconds an epoch of each form, each with its ratio to the full maps', and the greatest
         relative difference between the logits of the full and the pooled form.
     """
-    config = TrainConfig(window=window, dropout=0.0)
+    config = TrainConfig(head="slca", window=window, dropout=0.0)
     generator = torch.Generator().manual_seed(0)
     log(f"making {images} maps of {channels} x {side} x {side}")
     maps = _maps(images, channels, side, generator)

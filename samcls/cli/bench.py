@@ -22,6 +22,7 @@ def register(app: typer.Typer) -> None:
     bench.command("train")(verb(_train))
     bench.command("sweep")(verb(_sweep))
     bench.command("guided")(verb(_guided))
+    bench.command("recipe")(verb(_recipe))
     app.add_typer(bench, name="bench")
 
 
@@ -156,3 +157,19 @@ def _guided(
     named = [name.strip() for name in networks.split(",") if name.strip()]
     options = (network, size, batch, steps, device, precision, compile_network, say)
     return shown(bench_guided(named, encoder, window, reduction, *options))
+
+
+def _recipe(
+    store: Annotated[str, typer.Argument(help="Feature store; its test split is not looked at.")],
+    heads: Annotated[
+        str, typer.Option(help="Compared with the regressions, comma-separated.")
+    ] = "slca,ensemble:slca",
+    resplits: Annotated[int, typer.Option(min=2, help="Divisions of the training split.")] = 24,
+    seed: Annotated[int, typer.Option(min=0, help="Of the heads.")] = 0,
+) -> Outcome:
+    """Measure heads on divisions of a store's training split: which pays, without a look at the test."""
+    from samcls.bench.recipe import bench_recipe
+    from samcls.learn.settings import TrainConfig
+
+    named = [name.strip() for name in heads.split(",") if name.strip()]
+    return shown(bench_recipe(store, named, resplits, TrainConfig(seed=seed), say))

@@ -90,7 +90,7 @@ def _train(
     def show() -> None:
         show_figures(values)
         best = ""
-        if "best_epoch" in values:
+        if values["epochs"] > 1 and "best_epoch" in values:
             best = f", best of {values['epochs']} epochs is {values['best_epoch']}"
         typer.echo(f"{run}: {values['parameters']:,} parameters{best}, {values['seconds']:.1f} s")
 

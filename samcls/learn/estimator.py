@@ -86,7 +86,7 @@ class SLCAClassifier(ClassifierMixin, BaseEstimator):  # type: ignore[misc] # sc
     # Any value is taken until `fit`, which names all that are wrong at once, as scikit-learn asks.
     def __init__(
         self,
-        head: Any = TrainConfig.head,
+        head: Any = "slca",
         *,
         store: Any = None,
         levels: Any = (),

@@ -35,10 +35,19 @@ class TrainConfig(Config):
     miniature encoder, among rates of 0.001 to 0.03, dropout of 0 to 0.5, decay of 0.01 to 1.
     """
 
+    former_defaults = {"head": "slca"}  # noqa: RUF012 - read, and never written to
+
     head: str = _form(
-        "slca",
+        "ensemble:slca",
         "slca, linear, se, attention-pool, mlp, knn, logistic, logistic-statistics, logistic-windows, "
-        "or guided:<timm model>.",
+        "regressions (the mean of these three), ensemble:<head> (it and them), or guided:<timm model>.",
+    )
+    members: int = _form(
+        2,
+        "Heads of an ensemble, each with a seed of its own.",
+        unit="heads",
+        heads=("ensemble",),
+        at_least=1,
     )
     levels: tuple[str, ...] = _data(
         (), "Levels of the store that the head sees; empty means all of them.", distinct=True

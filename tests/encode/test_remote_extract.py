@@ -87,4 +87,4 @@ def test_a_killed_extract_to_a_url_is_resumed_verified_and_trained_on(
     np.testing.assert_array_equal(remote.pixels(), local.pixels())
     trained = values_of("train", url, tmp_path / "run")
     assert (tmp_path / "run").is_dir()
-    assert trained["head"] == "slca"
+    assert trained["head"] == "ensemble:slca"

@@ -28,6 +28,7 @@ from samcls.store.schema import DONE
 __all__ = [
     "UNUSED",
     "Targets",
+    "divisions",
     "fold_numbers",
     "fold_splits",
     "hold_out",
@@ -282,6 +283,29 @@ def train_share(
     for row in rows[places > fraction].tolist():
         splits[row] = UNUSED
     return splits
+
+
+def divisions(
+    labels: Int[np.ndarray, "image task"], groups: Sequence[str], parts: int, seed: int
+) -> list[tuple[Int[np.ndarray, " rest"], Int[np.ndarray, " held"]]]:
+    """Divide images into parts, stratified, groups whole: for each part the others' places and its own.
+
+    Args:
+        labels: Class indices; -1 where a label is missing.
+        groups: Patient or lesion of each image; empty where there is none.
+        parts: Number of parts, of which there are no more than groups.
+        seed: Of the division.
+
+    Raises:
+        ConfigError: where there are fewer groups than parts.
+    """
+    names = _names(groups, np.arange(len(labels)))
+    if len(np.unique(names)) < parts:
+        raise ConfigError(
+            f"{len(labels)} images of {len(np.unique(names))} groups cannot be divided into {parts} "
+            "parts; take fewer"
+        )
+    return _divide(parts, seed, _strata(labels, parts), names)
 
 
 def hold_out(

@@ -14,6 +14,7 @@ import torch
 
 from samcls.errors import RunError
 from samcls.learn.features.tensors import Features
+from samcls.learn.fit.ensemble import Known, fit_ensembles
 from samcls.learn.fit.loop import Log, Loop, Trainer
 from samcls.learn.fit.members import MemberTrainer
 from samcls.learn.fit.schedule import Fitted
@@ -32,6 +33,7 @@ def fit(
     log: Log = lambda _: None,
     checkpoint: Path | None = None,
     seconds: float | None = None,
+    known: Known | None = None,
 ) -> Fitted:
     """Fit a head on the training split and choose its epoch on the validation split.
 
@@ -42,13 +44,16 @@ def fit(
         log: Called with a line of progress now and then.
         checkpoint: File that a long training is put away in and goes on from: a network's.
         seconds: Least time between two checkpoints; None means `loop.CHECKPOINT_SECONDS`.
+        known: What was fitted on these features before: neither it nor a part of it is fitted again.
 
     Raises:
         ConfigError: where the head cannot be built for the features.
         WeightsError: where pretrained weights cannot be had.
         RunError: where the loss stops being a finite number.
     """
-    (fitted,) = fit_together(features, [config], log, lambda _: checkpoint, seconds)
+    if known and config in known:
+        return known[config]
+    (fitted,) = fit_together(features, [config], log, lambda _: checkpoint, seconds, known)
     if isinstance(fitted, RunError):
         raise fitted
     return fitted
@@ -60,6 +65,7 @@ def fit_together(
     log: Log = lambda _: None,
     checkpoint: Callable[[TrainConfig], Path | None] = lambda _: None,
     seconds: float | None = None,
+    known: Known | None = None,
 ) -> list[Fitted | RunError]:
     """Fit one head for each config, in one pass over the data where the head can.
 
@@ -69,13 +75,16 @@ def fit_together(
         log: As for `fit`.
         checkpoint: File for each config's training, where it is long.
         seconds: As for `fit`.
+        known: As for `fit`.
 
     Returns:
         For each config what its training left, or why it failed; one that diverges does not stop
         the others.
     """
-    with steady_threads(features, configs[0]):
+    with steady_threads(features, configs[0]) as lanes:
         fitting = head_class(configs[0].head).fitting
+        if fitting == "ensemble":
+            return fit_ensembles(features, configs, fit_together, log, lanes, known)
         if fitting == "solution":
             return [solve(features, config) for config in configs]
         groups = [configs] if fitting == "members" else [[config] for config in configs]
@@ -98,7 +107,10 @@ def trainer_of(
         configs: Of one `architecture`; one alone of a network.
         log: Told what there is to say before the first epoch.
     """
-    if head_class(configs[0].head).fitting == "members":
+    kind = head_class(configs[0].head)
+    if kind.fitting == "ensemble":
+        configs = [part for config in configs for part in head_class(config.head).heads(config)]
+    if kind.fitting in {"members", "ensemble"}:
         return MemberTrainer(features, configs)
     from samcls.learn.fit.network import NetworkTrainer
 
@@ -107,20 +119,24 @@ def trainer_of(
 
 
 @contextmanager
-def steady_threads(features: Features, config: TrainConfig) -> Iterator[None]:
+def steady_threads(features: Features, config: TrainConfig) -> Iterator[int]:
     """Run small steps on one thread, and put the number of threads back afterwards.
 
     Beside another process on the same 2 cores, a step on 64 images of 16 tokens x 256 channels took
     4 ms on one thread and 10 ms on two, which wait for each other at every operation. The choice
     depends on sizes alone, so that equal runs stay equal. A network's steps are never small.
+
+    Yields:
+        How many such trainings the threads serve side by side.
     """
+    before = torch.get_num_threads()
     if head_class(config.head).fitting == "network":
-        yield
+        yield 1
         return
     values = sum(rows * cols * features.channels[k] for k, (rows, cols) in features.grids.items())
-    before = torch.get_num_threads()
+    alone = config.batch_size * values > LARGE_STEP or features.device.type != "cpu"
     torch.set_num_threads(before if config.batch_size * values > LARGE_STEP else 1)
     try:
-        yield
+        yield 1 if alone else before
     finally:
         torch.set_num_threads(before)

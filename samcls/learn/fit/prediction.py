@@ -64,9 +64,7 @@ class Model:
     @property
     def parameters(self) -> int:
         """Number of values that were trained or solved for."""
-        trained = [value for value in self.head.parameters() if value.requires_grad]
-        solved = self.head.state_dict().values()  # of a head that is solved and not trained
-        return sum(value.numel() for value in trained or solved)
+        return self.head.fitted_values
 
     def probabilities(
         self,

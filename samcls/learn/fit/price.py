@@ -41,6 +41,9 @@ def members_at_once(config: TrainConfig, shape: Shape, device: torch.device) -> 
         return 1
     if kind.fitting == "solution":
         return MOST if device.type == "cpu" else 1
+    if kind.fitting == "ensemble":
+        heads = kind.heads(config)
+        return max(1, members_at_once(heads[0], shape, device) // len(heads)) if heads else MOST
     mixed = training_dtype(config.precision, device) != torch.float32
     if mixed or not build_head(config, shape, torch.Generator()).stacks:
         return 1
@@ -57,7 +60,9 @@ def members_at_once(config: TrainConfig, shape: Shape, device: torch.device) -> 
 
 def solution_seconds(config: TrainConfig) -> float | None:
     """About how long a head takes that is solved; None for one that is trained by the epoch."""
-    return SOLVED_IN if head_class(config.head).fitting == "solution" else None
+    kind = head_class(config.head)
+    solved = kind.fitting == "solution" or (kind.fitting == "ensemble" and not kind.heads(config))
+    return SOLVED_IN if solved else None
 
 
 def epoch_seconds(features: Features, configs: Sequence[TrainConfig]) -> float:

@@ -8,7 +8,7 @@ Nothing here costs anything worth a number.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -55,7 +55,8 @@ class Fitted:
         best: The epoch chosen.
         history: Every epoch that ran; one entry, at rate 0, for a head that is solved.
         tried: Models between which validation chose, epochs of one training counting as one.
-        chosen: For a head that is solved, the number chosen for each task.
+        chosen: For a head that is solved, the number chosen for each task; of an ensemble, each part's.
+        parts: Of an ensemble, what each part's fitting left.
     """
 
     head: Head
@@ -63,6 +64,7 @@ class Fitted:
     history: tuple[Epoch, ...]
     tried: int
     chosen: Mapping[str, float]
+    parts: "Mapping[TrainConfig, Fitted]" = field(default_factory=dict)
 
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:

@@ -16,13 +16,13 @@ from samcls.learn.features.tensors import Features
 from samcls.learn.fit.losses import Criterion
 from samcls.learn.fit.prediction import predict_logits, shape_of, to_probabilities
 from samcls.learn.fit.schedule import Epoch, Fitted, streams
-from samcls.learn.heads.base import SolvedHead
+from samcls.learn.heads.base import Head, SolvedHead
 from samcls.learn.heads.layers import SMALLEST
 from samcls.learn.heads.registry import build_head
 from samcls.learn.score.scoring import auc
 from samcls.learn.settings import TrainConfig
 
-__all__ = ["solve"]
+__all__ = ["outcome", "solve"]
 
 
 def solve(features: Features, config: TrainConfig) -> Fitted:
@@ -37,29 +37,41 @@ def solve(features: Features, config: TrainConfig) -> Fitted:
     train, val = features.rows("train"), features.rows("val")
     labels = features.labels[train].repeat_interleave(features.views, 0).numpy()
     judges = {i: _judge(features, val, i) for i in range(len(features.tasks))}
-    means = [_means(head, features, rows) for rows in (train, val)]
     # One thread: these products are small, and beside another process on 2 cores the two threads
     # of OpenBLAS took 4.6 s where one took 0.1 s.
     with threadpool_limits(1, user_api="blas"):
-        chosen = head.solve(means[0], labels, means[1], judges)
+        head.prepare(lambda rows: select(features, rows), features.flat(train))
+        reduced = [_reduced(head, features, rows) for rows in (train, val)]
+        chosen = head.solve(reduced[0], labels, reduced[1], judges)
     head.to(features.device)
-    classes = [len(names) for names in features.tasks.values()]
-    criterion = Criterion.of(features.labels[train], classes, config)
-    logits = {
-        name: predict_logits(head, features, rows) for name, rows in (("t", train), ("v", val))
-    }
-    found = auc(features.labels[val].numpy(), to_probabilities(logits["v"], features.tasks))
-    losses = [
-        criterion(logits[k], features.labels[r]).item() for k, r in (("t", train), ("v", val))
-    ]
-    epoch = Epoch(1, 0.0, losses[0], losses[1], found)
+    epoch = outcome(head, features, config)
     named = {task: chosen[i] for i, task in enumerate(features.tasks)}
     return Fitted(head, epoch, (epoch,), len(head.grid) * len(features.tasks), named)
 
 
-def _means(head: SolvedHead, features: Features, rows: Tensor) -> Float[Tensor, "view feature"]:
+def outcome(head: Head, features: Features, config: TrainConfig) -> Epoch:
+    """Return losses and validation AUC of a head that is fitted, as its only epoch.
+
+    Args:
+        head: On the features' device.
+        features: Standardised features with rows in `train` and `val`.
+        config: Its loss and class weights.
+    """
+    train, val = features.rows("train"), features.rows("val")
+    criterion = Criterion.of(
+        features.labels[train], [len(names) for names in features.tasks.values()], config
+    )
+    losses = []
+    for rows in (train, val):
+        logits = predict_logits(head, features, rows)
+        losses.append(criterion(logits, features.labels[rows]).item())
+    found = auc(features.labels[val].numpy(), to_probabilities(logits, features.tasks))
+    return Epoch(1, 0.0, losses[0], losses[1], found)
+
+
+def _reduced(head: SolvedHead, features: Features, rows: Tensor) -> Float[Tensor, "view value"]:
     size = batch_size(features.tokens)
-    return batched(lambda part: head.means(*select(features, part)), features.flat(rows), size)
+    return batched(lambda part: head.reduced(*select(features, part)), features.flat(rows), size)
 
 
 def _judge(

@@ -19,16 +19,19 @@ from torch import Tensor, nn
 from samcls.learn.features.batches import batch_size, batched, select_rows
 from samcls.learn.features.pixels import Images, Pixels
 from samcls.learn.features.tensors import Features
+from samcls.learn.heads.controls import SAME_WINDOWS
 from samcls.learn.heads.layers import CumulativeLink, dropout, linear
 from samcls.learn.settings import TrainConfig
 
 __all__ = [
     "Classifier",
+    "ComposedHead",
     "Counts",
     "Fitting",
     "Head",
     "Judge",
     "NetworkHead",
+    "Reader",
     "Reads",
     "Shape",
     "SolvedHead",
@@ -38,9 +41,10 @@ __all__ = [
 
 # From one task's probabilities of validation images to their rank: AUC, then loss.
 Judge = Callable[[np.ndarray], tuple[float, float]]
-Fitting = Literal["solution", "members", "network"]
+Fitting = Literal["solution", "members", "network", "ensemble"]
 Tokens = Mapping[str, Float[Tensor, "image _token _channel"]]
 Counts = Mapping[str, Float[Tensor, "image _token"]]
+Reader = Callable[[Int64[Tensor, " row"]], tuple[Tokens, Counts]]  # of some rows
 
 
 @dataclass(frozen=True)
@@ -93,7 +97,8 @@ class Head(nn.Module, ABC):
 
     Attributes:
         fitting: How it is fitted: `solution` in one go, `members` by descent, alone or with others,
-            `network` by descent through a network over pixels; see `samcls.learn.fit.fit`.
+            `network` by descent through a network over pixels, `ensemble` part by part; see
+            `samcls.learn.fit.fit`.
         means_suffice: Whether it needs no more of a level than the mean over its valid cells.
         maps_gates: Whether its gates lie on maps, which `gate_maps` gives.
         learns_order: Whether it can learn classes as steps of one scale.
@@ -129,14 +134,26 @@ class Head(nn.Module, ABC):
         return Reads(config.window)
 
     @classmethod
+    def heads(cls, config: TrainConfig) -> list[TrainConfig]:
+        """Return what is trained by descent for it: of an ensemble the heads, else it itself."""
+        return [config]
+
+    @classmethod
     def title(cls, config: TrainConfig) -> str:
         """Return what tables call it: the config's name for it, and that of its control."""
         return config.head
 
     @classmethod
-    def attends(cls) -> bool:
-        """Return whether it weighs windows against each other, which plain regressions on them do not."""
-        return cls.fitting == "members" and not cls.means_suffice
+    def judged_by(cls, config: TrainConfig) -> tuple[str, ...]:
+        """Return the controls that see the same windows, where it weighs windows against each other."""
+        del config
+        return SAME_WINDOWS if cls.fitting == "members" and not cls.means_suffice else ()
+
+    @property
+    def fitted_values(self) -> int:
+        """Number of values that were trained or, where none are, solved for."""
+        trained = [value for value in self.parameters() if value.requires_grad]
+        return sum(value.numel() for value in trained or self.state_dict().values())
 
     @property
     def stacks(self) -> bool:
@@ -215,12 +232,30 @@ class SolvedHead(Head):
 
     @abstractmethod
     def means(self, tokens: Tokens, counts: Counts) -> Float[Tensor, "image feature"]:
-        """Return what it is solved on.
+        """Return what it answers from.
 
         Args:
             tokens: For each level, standardised window means.
             counts: For each level, number of valid map cells under each token.
         """
+
+    def prepare(self, read: Reader, rows: Int64[Tensor, " row"]) -> None:
+        """Learn what `reduced` needs; most heads need nothing.
+
+        Args:
+            read: Gives tokens and counts of some rows.
+            rows: The training images, under all their views.
+        """
+        del read, rows
+
+    def reduced(self, tokens: Tokens, counts: Counts) -> Float[Tensor, "image value"]:
+        """Return `means`, or as much of them as it is solved on.
+
+        Args:
+            tokens: For each level, standardised window means.
+            counts: For each level, number of valid map cells under each token.
+        """
+        return self.means(tokens, counts)
 
     @abstractmethod
     def solve(
@@ -233,13 +268,36 @@ class SolvedHead(Head):
         """Solve each task for every number of the grid, and keep the best on validation.
 
         Args:
-            train: Means of the training images.
+            train: What `reduced` gives of the training images.
             labels: Their class indices; -1 where a label is missing.
-            val: Means of the validation images.
+            val: Likewise of the validation images.
             judges: For each task's column, what ranks validation probabilities: AUC, then loss.
 
         Returns:
             The number chosen for each task: the first of equals.
+        """
+
+
+class ComposedHead(Head):
+    """A head of several, each fitted as if it were alone."""
+
+    fitting = "ensemble"
+
+    @classmethod
+    @abstractmethod
+    def parts(cls, config: TrainConfig) -> list[TrainConfig]:
+        """Return a config for each part.
+
+        Args:
+            config: Of the whole.
+        """
+
+    @abstractmethod
+    def take(self, heads: Sequence[Head]) -> None:
+        """Put fitted heads in the places of its parts.
+
+        Args:
+            heads: In the order of `parts`.
         """
 
 

@@ -6,20 +6,24 @@ beside = dict(plain_controls(config))
 from collections.abc import Iterator
 from dataclasses import replace
 
-from samcls.learn.heads.registry import reads
+from samcls.config import defaults_of
 from samcls.learn.settings import TrainConfig
 
 __all__ = [
     "MEANINGS",
+    "REGRESSIONS",
     "SAME_WINDOWS",
     "SHUFFLED",
     "plain_controls",
     "references",
+    "regressions",
     "slca_control",
 ]
 
 SHUFFLED = "slca, shuffled"  # SLCA on features that were shuffled between images
-SAME_WINDOWS = ("logistic-statistics", "logistic-windows")  # see what SLCA sees, and gate nothing
+REGRESSIONS = ("logistic", "logistic-statistics", "logistic-windows")
+# What sees all that SLCA sees, and gates nothing.
+SAME_WINDOWS = ("logistic-statistics", "logistic-windows", "regressions")
 
 # What tables call what stands beside a run.
 MEANINGS = {
@@ -27,6 +31,7 @@ MEANINGS = {
     "logistic": "logistic regression",
     "logistic-statistics": "logistic, windows' statistics",
     "logistic-windows": "logistic, all windows",
+    "regressions": "mean of the three",
     "linear": "linear head",
     "se": "one global window (se)",
     SHUFFLED: "slca, shuffled images",
@@ -34,17 +39,23 @@ MEANINGS = {
 
 
 def references(config: TrainConfig) -> Iterator[tuple[str, TrainConfig]]:
-    """Return what stands beside every run: regressions on means and on windows' statistics."""
-    for name in ("logistic", "logistic-statistics"):
-        yield name, _plain(config, name)
+    """Return what stands beside every run: regressions on means and windows, and the mean of what they say."""
+    yield from regressions(config)
+    yield "regressions", _solved(config, "regressions")
+
+
+def regressions(config: TrainConfig) -> Iterator[tuple[str, TrainConfig]]:
+    """Return the regressions on the features that a config names.
+
+    Equal features and class weights give equal configs, so that none need be solved twice.
+    """
+    for name in REGRESSIONS:
+        yield name, _solved(config, name)
 
 
 def plain_controls(config: TrainConfig) -> Iterator[tuple[str, TrainConfig]]:
-    """Return a regression on all windows, and the plainest heads: without attention, and with one gate.
-
-    The regression holds all windows of all images at once, which a store of whole maps may have too many of.
-    """
-    for name in ("logistic-windows", "linear", "se"):
+    """Return the plainest heads: without attention, and with one gate."""
+    for name in ("linear", "se"):
         yield name, _plain(config, name)
 
 
@@ -54,10 +65,17 @@ def slca_control(config: TrainConfig) -> tuple[str, TrainConfig]:
     A network's upsampling is from windows to stages; SLCA's own needs whole maps, which a network does
     not read.
     """
-    upsampling = "nearest" if reads(config).pixels else config.upsampling
+    upsampling = "nearest" if config.head.startswith("guided:") else config.upsampling
     return SHUFFLED, replace(config, head="slca", upsampling=upsampling)
 
 
 def _plain(config: TrainConfig, head: str) -> TrainConfig:
     """Return the run's settings for a head that knows neither a hidden layer nor a cumulative link."""
     return replace(config, head=head, hidden=0, ordinal=())
+
+
+def _solved(config: TrainConfig, head: str) -> TrainConfig:
+    """Return the settings that a solution depends on, of features that are there already."""
+    usual = defaults_of(TrainConfig, "form", "member", "step")
+    del usual["class_weights"]
+    return replace(config, **usual | {"head": head})

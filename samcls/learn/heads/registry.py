@@ -43,9 +43,12 @@ HEADS = {
     "logistic": "samcls.learn.heads.closed.LogisticHead",
     "logistic-statistics": "samcls.learn.heads.closed.LogisticStatisticsHead",
     "logistic-windows": "samcls.learn.heads.closed.LogisticWindowsHead",
+    "regressions": "samcls.learn.heads.ensemble.RegressionsHead",
+    "ensemble:": "samcls.learn.heads.ensemble.EnsembleHead",
     "guided:": "samcls.learn.heads.guided.net.GuidedNet",
 }
-FOLLOWED = {"guided:": "<timm model>"}  # what help calls the name behind a colon
+# What help calls the name behind a colon.
+FOLLOWED = {"ensemble:": "<head>", "guided:": "<timm model>"}
 
 
 def known_heads() -> str:

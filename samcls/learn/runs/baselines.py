@@ -1,8 +1,9 @@
 """What a head must beat: controls on the same features, scored by the same tables.
 
-The majority class and two logistic regressions stand beside every run: on means, and on statistics of the
-windows. On request come a regression on all windows, the plainest heads with the run's own settings, and
-SLCA on features that were shuffled between images, which must find nothing: where it does, something leaks.
+The majority class and three logistic regressions stand beside every run, on means, on statistics of the
+windows and on all windows, and the mean of the three; beside an ensemble, one of its heads alone. On request come the plainest heads with the run's own
+settings, and SLCA on features that were shuffled between images, which must find nothing: where it does,
+something leaks.
 
     for name, answer in baselines(features, config, every=True):
         answer.probabilities, answer.chosen
@@ -16,9 +17,11 @@ import torch
 from jaxtyping import Float
 
 from samcls.learn.features.tensors import Features
-from samcls.learn.fit.fit import fit
+from samcls.learn.fit.fit import fit, steady_threads
 from samcls.learn.fit.prediction import predict_logits, to_probabilities
+from samcls.learn.fit.schedule import Fitted
 from samcls.learn.heads.controls import plain_controls, references, slca_control
+from samcls.learn.heads.registry import head_class
 from samcls.learn.score.scoring import majority_class
 from samcls.learn.settings import TrainConfig
 
@@ -43,26 +46,35 @@ class Answer:
 
 
 def baselines(
-    features: Features, config: TrainConfig, every: bool = False
+    features: Features,
+    config: TrainConfig,
+    every: bool = False,
+    known: Mapping[TrainConfig, Fitted] | None = None,
 ) -> Iterator[tuple[str, Answer]]:
-    """Return the majority class and the regressions; with `every`, all other controls too.
+    """Return the majority class, the regressions and their mean; with `every`, all other controls too.
 
     Args:
         features: Standardised features.
         config: The run that they stand beside, whose settings they share.
         every: Whether to train the plainest heads and SLCA on shuffled features too.
+        known: What was fitted on these features before, and is not again.
 
     Yields:
         The baseline's name and what it says.
     """
     yield "majority", Answer(majority_answer(features, majority_classes(features)))
-    for name, beside in references(config):
-        yield name, _fitted(features, features, beside)
+    there = dict(known or {})
+    alone = [part for part in head_class(config.head).heads(config) if part != config][:1]
+    for name, beside in [*references(config), *((part.head, part) for part in alone)]:
+        tried = beside not in there
+        there[beside] = fit(features, beside, known=there)
+        answer = _answer(there[beside], features, beside)
+        yield name, answer if tried else replace(answer, tried=0)
     if every:
         for name, beside in plain_controls(config):
-            yield name, _fitted(features, features, beside)
+            yield name, _answer(fit(features, beside, known=there), features, beside)
         name, beside = slca_control(config)
-        yield name, _fitted(shuffled(features, config.seed), features, beside)
+        yield name, _answer(fit(shuffled(features, config.seed), beside), features, beside)
 
 
 def majority_classes(features: Features) -> dict[str, int]:
@@ -92,7 +104,7 @@ def shuffled(features: Features, seed: int) -> Features:
     return replace(features, labels=labels)
 
 
-def _fitted(given: Features, features: Features, config: TrainConfig) -> Answer:
-    fitted = fit(given, config)
-    logits = predict_logits(fitted.head, features)
+def _answer(fitted: Fitted, features: Features, config: TrainConfig) -> Answer:
+    with steady_threads(features, config):
+        logits = predict_logits(fitted.head, features)
     return Answer(to_probabilities(logits, features.tasks), fitted.tried, fitted.chosen)

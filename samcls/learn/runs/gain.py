@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 
-from samcls.learn.heads.controls import MEANINGS, SAME_WINDOWS
+from samcls.learn.heads.controls import MEANINGS
 from samcls.learn.score.paired import against_first
 
 __all__ = ["best_controls", "gain_over_controls", "gain_sentences"]
@@ -23,12 +23,15 @@ SHOWN = ("first", "second", "difference", "difference_interval", "p")
 
 
 def best_controls(
-    tasks: Sequence[str], validations: Mapping[str, Sequence[Mapping[str, Any]]]
+    tasks: Sequence[str],
+    controls: Sequence[str],
+    validations: Mapping[str, Sequence[Mapping[str, Any]]],
 ) -> dict[str, str]:
     """For each task the control of the same windows with the best validation AUC, the first of equals.
 
     Args:
         tasks: Names.
+        controls: Names, as `Head.judged_by` gives them.
         validations: Of each baseline the validation tables, one a run.
     """
 
@@ -37,7 +40,7 @@ def best_controls(
         found = [one["auc"] for one in tables if one["auc"] is not None]
         return float(np.mean(found)) if found else -1.0
 
-    known = [name for name in SAME_WINDOWS if name in validations]
+    known = [name for name in controls if name in validations]
     return {task: max(known, key=lambda name: mean_auc(name, task)) for task in tasks if known}
 
 

@@ -243,7 +243,8 @@ def _gain(
     config: TrainConfig, found: Mapping[str, Mapping[str, Any]], folders: Sequence[Path]
 ) -> dict[str, Any]:
     """Return what the runs' mean gains over that of the controls of the same windows; folds are put together."""
-    if not (config.intervals and head_class(config.head).attends()):
+    beside = head_class(config.head).judged_by(config) if config.intervals else ()
+    if not beside:
         return {}
     runs = [load_run(folder) for folder in folders]
     tasks = runs[0].tasks
@@ -251,7 +252,7 @@ def _gain(
         name: [one["baselines"][name]["validation"] for one in found.values()]
         for name in next(iter(found.values()))["baselines"]
     }
-    chosen = best_controls([*tasks], validations)
+    chosen = best_controls([*tasks], beside, validations)
     by_seed: dict[int, list[Run]] = {}
     for run in runs:
         by_seed.setdefault(run.config.seed, []).append(run)

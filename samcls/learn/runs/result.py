@@ -27,7 +27,7 @@ class RunResult:
     Attributes:
         run: Its folder; None where none was asked for.
         head: Name of the head.
-        epochs: Epochs that ran.
+        epochs: Epochs that ran; 1 of a head that is solved, or fitted in parts.
         best_epoch: The epoch chosen, from 1.
         seconds: From the first look at the store to the last figure.
         seconds_by_stage: `load`, `train`, `baselines` and `score`.
@@ -35,7 +35,8 @@ class RunResult:
         images: Number of images in `train`, `val` and `test`, and how many `failed` and were left
             out.
         models_tried: Models between which validation chose: the head's, and each baseline's.
-        chosen: For a head that is solved (`logistic`, `knn`), the number chosen for each task.
+        chosen: For a head that is solved (`logistic`, `knn`), the number chosen for each task; of an
+            ensemble, its heads' epochs and its regressions' numbers.
         validation: Table of figures, as `metrics.score` gives it.
         test: The same on the test split, scored once, after everything was chosen.
         baselines: `majority`, `logistic` and, on request, more; each with tables `validation` and
@@ -71,10 +72,10 @@ class RunResult:
 
     def __repr__(self) -> str:
         """Return what was trained, its figures and its baselines', and what belongs under them."""
+        epochs = f", best of {self.epochs} epochs is {self.best_epoch}" if self.epochs > 1 else ""
         first = (
-            f"RunResult of {self.run or 'a run that was not kept'}: {self.head} head, best of "
-            f"{self.epochs} epochs is {self.best_epoch}, {self.parameters:,} parameters, "
-            f"{self.seconds:.1f} s on {self.device}"
+            f"RunResult of {self.run or 'a run that was not kept'}: {self.head} head{epochs}, "
+            f"{self.parameters:,} parameters, {self.seconds:.1f} s on {self.device}"
         )
         gain = gain_sentences(self.head, self.gain)
         return "\n  ".join([first, *headlines(vars(self)), *gain, *self.notes])

@@ -117,12 +117,12 @@ def train(
     clock.lap("load")
     if run_dir is not None:
         begin_run(run_dir, config, log)
+    kept = None if run_dir is None else Path(run_dir) / CHECKPOINT
+    fitted = fit(features, config, log, kept)
+    clock.lap("train")
+    answers = list(baselines(features, config, every_baseline, fitted.parts))
+    clock.lap("baselines")
     with steady_threads(features, config):
-        kept = None if run_dir is None else Path(run_dir) / CHECKPOINT
-        fitted = fit(features, config, log, kept)
-        clock.lap("train")
-        answers = list(baselines(features, config, every_baseline))
-        clock.lap("baselines")
         logits = predict_logits(fitted.head, features)
     model = Model(config, shape_of(features), features.tasks, scaler, fitted.head.cpu())
     probabilities = to_probabilities(logits, features.tasks)
@@ -187,9 +187,11 @@ def _gain(
     scored: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return what the head gains over the best control of the same windows, where it weighs windows at all."""
-    if not (config.intervals and head_class(config.head).attends()):
+    beside = head_class(config.head).judged_by(config) if config.intervals else ()
+    if not beside:
         return {}
-    chosen = best_controls([*features.tasks], {k: [v["validation"]] for k, v in scored.items()})
+    validations = {name: [one["validation"]] for name, one in scored.items()}
+    chosen = best_controls([*features.tasks], beside, validations)
     rows = features.rows("test").numpy()
     said = {name: answers[name].probabilities for name in set(chosen.values())}
     parts = {

@@ -23,7 +23,9 @@ from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 
 MakeStore = Callable[..., FeatureStore]
-CONFIG = TrainConfig(epochs=6, batch_size=16, learning_rate=1e-2, reduction=2, intervals=0)
+CONFIG = TrainConfig(
+    head="slca", epochs=6, batch_size=16, learning_rate=1e-2, reduction=2, intervals=0
+)
 CPU = torch.device("cpu")
 DESCENDED = sorted(name for name in HEADS if head_class(name).fitting == "members")
 

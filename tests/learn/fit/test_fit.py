@@ -19,7 +19,9 @@ from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 
 MakeStore = Callable[..., FeatureStore]
-CONFIG = TrainConfig(epochs=8, batch_size=16, learning_rate=1e-2, reduction=2, intervals=0)
+CONFIG = TrainConfig(
+    head="slca", epochs=8, batch_size=16, learning_rate=1e-2, reduction=2, intervals=0
+)
 BALANCED = TrainConfig(class_weights="balanced")
 
 

@@ -19,7 +19,7 @@ from samcls.learn.heads.base import Shape
 from samcls.learn.heads.registry import build_head
 from samcls.learn.settings import TrainConfig
 
-BASE = TrainConfig(epochs=3, patience=0, batch_size=16, reduction=4, intervals=0)
+BASE = TrainConfig(head="slca", epochs=3, patience=0, batch_size=16, reduction=4, intervals=0)
 
 
 def drawn(images: int = 60, views: int = 1, cells: int = 4, seed: int = 0) -> Features:

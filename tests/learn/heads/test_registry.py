@@ -33,7 +33,10 @@ PACKAGE = Path(__file__).parents[3] / "samcls"
 # Where a kind of head may be named outside learn/heads, and why.
 NAMED = {
     "learn/settings.py": "the default, and the documentation of its options",
+    "learn/estimator.py": "the default",
     "cli/learn.py": "help",
+    "cli/bench.py": "a default",
+    "bench/recipe.py": "a default",
     "bench/guided.py": "the bench of that head",
     "bench/train.py": "the bench of that head",
 }
@@ -79,7 +82,7 @@ def test_an_unknown_head_is_told_what_there_is() -> None:
     """And it is read for as most heads are, so that all else that is wrong is said with it."""
     said = f"unknown head slco; known heads: {known_heads()}; did you mean slca?"
     assert unknown_head("slco") == [said]
-    assert known_heads().endswith("logistic-windows, guided:<timm model>")
+    assert known_heads().endswith("regressions, ensemble:<head>, guided:<timm model>")
     with pytest.raises(ConfigError, match="unknown head slco"):
         head_class("slco")
     assert reads(TrainConfig(head="slco", window=4)) == Reads(4)

@@ -1,6 +1,7 @@
 """Regressions on what SLCA sees: scikit-learn's own, on features written out by hand."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,8 +11,10 @@ from sklearn.linear_model import LogisticRegression
 from samcls.learn.features.tensors import Features, load_features
 from samcls.learn.fit.prediction import predict_logits, to_probabilities
 from samcls.learn.fit.solve import solve
+from samcls.learn.heads import closed
 from samcls.learn.heads.closed import COMPONENT_GRID, GRID
 from samcls.learn.settings import TrainConfig
+from samcls.pooling import pool, to_map, to_tokens
 from samcls.store.feature_store import FeatureStore
 
 MakeStore = Callable[..., FeatureStore]
@@ -90,3 +93,31 @@ def test_padding_may_hold_anything(features: Features) -> None:
         tokens[features.counts[level] == 0] = 1e3
     for head, said in before.items():
         np.testing.assert_array_equal(solved(features, head)[0], said)
+
+
+def test_windows_are_read_some_at_a_time(
+    features: Features, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Blocks of a few images, the last one smaller, give what one block gives."""
+    whole, chosen = solved(features, "logistic-windows")
+    monkeypatch.setattr(closed, "BLOCK_VALUES", 7 * 18 * 12)
+    parts, again = solved(features, "logistic-windows")
+    assert chosen == again
+    np.testing.assert_allclose(parts, whole, atol=1e-5)
+
+
+def test_large_maps_are_averaged_first(features: Features, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over windows of windows, each weighing as many cells as it shows."""
+    grids = features.grids
+    values = sum(features.channels[k] * rows * cols for k, (rows, cols) in grids.items())
+    monkeypatch.setattr(closed, "MOST_VALUES", values - 1)
+    found, _ = solved(features, "logistic-windows")
+    tokens, counts, coarse = {}, {}, {}
+    for level, (rows, _) in grids.items():
+        cells = to_map(features.counts[level][:, :, None], rows)[:, 0]
+        pooled, count = pool(to_map(features.tokens[level], rows), cells, 2)
+        tokens[level], counts[level] = to_tokens(pooled), count.flatten(1)
+        coarse[level] = (pooled.shape[2], pooled.shape[3])
+    pooled_features = replace(features, tokens=tokens, counts=counts, grids=coarse)
+    expected, _ = solved(pooled_features, "logistic-windows")
+    np.testing.assert_allclose(found, expected, atol=1e-6)

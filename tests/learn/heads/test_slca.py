@@ -69,7 +69,7 @@ def test_pooled_logits_equal_full_map_logits(
     case: Case, gate: Gate, reduction: int, hidden: int
 ) -> None:
     """A head on the pooled cache gives the logits of the same head on whole maps, to 1e-6."""
-    config = TrainConfig(reduction=reduction, gate=gate, hidden=hidden)
+    config = TrainConfig(head="slca", reduction=reduction, gate=gate, hidden=hidden)
     channels = {level: maps.shape[1] for level, maps in case.maps.items()}
     grids = {level: maps.shape[2:] for level, maps in case.maps.items()}
     shape = Shape(channels, {"task": 3}, grids, case.window)

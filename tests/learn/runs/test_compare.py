@@ -19,7 +19,9 @@ from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 
 MakeStore = Callable[..., FeatureStore]
-CONFIG = TrainConfig(epochs=2, batch_size=32, learning_rate=1e-2, reduction=2, intervals=20)
+CONFIG = TrainConfig(
+    head="slca", epochs=2, batch_size=32, learning_rate=1e-2, reduction=2, intervals=20
+)
 
 
 def test_runs_are_compared_on_the_same_images(make_store: MakeStore, tmp_path: Path) -> None:

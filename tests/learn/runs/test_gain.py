@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from samcls.learn.heads.controls import REGRESSIONS, SAME_WINDOWS
 from samcls.learn.runs.compare import compare_runs
 from samcls.learn.runs.folder import load_run, load_runs
 from samcls.learn.runs.gain import best_controls, gain_sentences
@@ -15,7 +16,7 @@ from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 
 MakeStore = Callable[..., FeatureStore]
-CONFIG = TrainConfig(epochs=3, reduction=2, intervals=100)
+CONFIG = TrainConfig(head="slca", epochs=3, reduction=2, intervals=100)
 
 
 def test_the_control_is_validations_choice() -> None:
@@ -28,7 +29,7 @@ def test_the_control_is_validations_choice() -> None:
             {"tasks": {"a": {"auc": 0.6}, "b": {"auc": None}}},
         ],
     }
-    assert best_controls(["a", "b"], tables) == {
+    assert best_controls(["a", "b"], SAME_WINDOWS, tables) == {
         "a": "logistic-windows",
         "b": "logistic-statistics",
     }
@@ -43,7 +44,7 @@ def test_a_runs_gain_is_the_paired_difference(make_store: MakeStore, tmp_path: P
     gain = result.gain["malignancy"]
     run = load_run(tmp_path / "run")
     controls = run.controls("test")
-    assert list(controls) == ["majority", "logistic", "logistic-statistics"]
+    assert list(controls) == ["majority", *REGRESSIONS, "regressions"]
     said, beside = run.predictions("test"), controls[gain["control"]]
     assert beside.ids == said.ids
     assert run.controls("val")["logistic"].ids == run.predictions("val").ids
@@ -57,7 +58,7 @@ def test_a_runs_gain_is_the_paired_difference(make_store: MakeStore, tmp_path: P
     assert gain["difference"] == pytest.approx(
         result.test["auc"] - result.baselines[gain["control"]]["test"]["auc"], abs=1e-6
     )
-    assert "slca minus logistic" in repr(result)
+    assert "slca minus " in repr(result)
     assert train(store, TrainConfig(head="linear", epochs=2)).gain == {}
 
 

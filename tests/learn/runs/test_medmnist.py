@@ -21,7 +21,9 @@ from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, FAILED
 
 MakeStore = Callable[..., FeatureStore]
-CONFIG = TrainConfig(epochs=2, batch_size=16, learning_rate=1e-2, reduction=2, intervals=20)
+CONFIG = TrainConfig(
+    head="slca", epochs=2, batch_size=16, learning_rate=1e-2, reduction=2, intervals=20
+)
 DATA = REAL / "medmnist"
 
 

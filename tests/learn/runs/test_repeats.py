@@ -20,7 +20,9 @@ from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 
 MakeStore = Callable[..., FeatureStore]
-CONFIG = TrainConfig(epochs=6, batch_size=16, learning_rate=1e-2, reduction=2, intervals=20)
+CONFIG = TrainConfig(
+    head="slca", epochs=6, batch_size=16, learning_rate=1e-2, reduction=2, intervals=20
+)
 
 
 def test_seeds_give_mean_and_spread(make_store: MakeStore, tmp_path: Path) -> None:
@@ -66,7 +68,7 @@ def test_one_switch_adds_every_control(make_store: MakeStore) -> None:
     """All controls have tables, and SLCA on shuffled features finds nothing."""
     store = make_store(300, strength=8.0)
     result = train(store, CONFIG, every_baseline=True)
-    regressions = ["logistic", "logistic-statistics", "logistic-windows"]
+    regressions = ["logistic", "logistic-statistics", "logistic-windows", "regressions"]
     names = ["majority", *regressions, "linear", "se", "slca, shuffled"]
     assert list(result.baselines) == names
     assert result.baselines["linear"]["test"]["auc"] > 0.8
@@ -74,7 +76,9 @@ def test_one_switch_adds_every_control(make_store: MakeStore) -> None:
     assert result.models_tried == 1 + 3 * 5 + 3
 
 
-@pytest.mark.parametrize("head", sorted(name for name in HEADS if name != "guided:"))
+@pytest.mark.parametrize(
+    "head", [*sorted(name for name in HEADS if name[-1] != ":"), "ensemble:slca"]
+)
 def test_every_head_makes_a_run_that_can_be_read_back(
     head: str, make_store: MakeStore, tmp_path: Path
 ) -> None:

@@ -18,7 +18,9 @@ from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, FAILED, PENDING
 
 MakeStore = Callable[..., FeatureStore]
-CONFIG = TrainConfig(epochs=12, batch_size=16, learning_rate=1e-2, reduction=2, intervals=50)
+CONFIG = TrainConfig(
+    head="slca", epochs=12, batch_size=16, learning_rate=1e-2, reduction=2, intervals=50
+)
 TWO_TASKS = {"melanoma": ("no", "yes"), "grade": ("low", "mid", "high")}
 
 
@@ -33,7 +35,7 @@ def test_a_run_has_every_promised_figure(make_store: MakeStore, tmp_path: Path) 
     assert list(result["seconds_by_stage"]) == ["load", "train", "baselines", "score"]
     # Levels of 6 and 4 channels: bottlenecks of 3 and 2, then a linear layer from 10 to 2.
     assert result["parameters"] == (6 * 3 + 3 + 3 * 6 + 6) + (4 * 2 + 2 + 2 * 4 + 4) + 22
-    assert result["models_tried"] == 1 + 2 * 5
+    assert result["models_tried"] == 1 + 3 * 5
     tables = [result["validation"], result["test"]]
     for name in ("majority", "logistic"):
         tables += [result["baselines"][name]["validation"], result["baselines"][name]["test"]]
@@ -113,7 +115,7 @@ def test_several_tasks_have_a_table_each(make_store: MakeStore, tmp_path: Path) 
     assert result.test["auc"] == pytest.approx(np.mean([t["auc"] for t in tables.values()]))
     assert all(table["auc"] > 0.8 for table in tables.values())
     assert set(result.baselines["logistic"]["chosen"]) == set(TWO_TASKS)
-    assert result.models_tried == 1 + 2 * 2 * 5
+    assert result.models_tried == 1 + 3 * 2 * 5
     assert load_run(tmp_path / "run").model.tasks == TWO_TASKS
 
 
