@@ -14,6 +14,7 @@ import difflib
 import hashlib
 import json
 import math
+import re
 import textwrap
 import tomllib
 from collections.abc import Mapping
@@ -75,6 +76,8 @@ class Option:
         limits: Range of its values.
         distinct: For a list: no entry may stand in it twice.
         former: Its name in files of earlier versions, which are still read.
+        pattern: Of a text: the regular expression that it must match; empty where it may be anything.
+        expected: What an error calls such a text.
     """
 
     text: str = ""
@@ -88,6 +91,8 @@ class Option:
     limits: Mapping[str, Limit] = field(default_factory=dict)
     distinct: bool = False
     former: str | None = None
+    pattern: str = ""
+    expected: str = ""
 
 
 PLAIN = Option()
@@ -315,6 +320,8 @@ def _outside(value: Any, rules: Option) -> list[str]:
     wrong = []
     if isinstance(value, float) and not math.isfinite(value):
         return [f"got {value}, expected a finite number"]
+    if isinstance(value, str) and rules.pattern and not re.fullmatch(rules.pattern, value):
+        wrong.append(f"got {json.dumps(value)}, expected {rules.expected}")
     if isinstance(value, tuple) and rules.distinct:
         twice = sorted({str(entry) for entry in value if value.count(entry) > 1})
         wrong += [f"{entry} is named twice" for entry in twice]

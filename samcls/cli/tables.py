@@ -85,8 +85,10 @@ def _used(result: Mapping[str, Any]) -> list[str]:
             f"mean of {runs} runs; {tried}",
             f"each of {images} images was tested {times}, by a run that had not seen it",
         ]
+    inner = str(result.get("select", "holdout")).removeprefix("inner:")
+    chosen = "chosen on {val}" if inner == "holdout" else f"chosen by inner folds of them ({inner})"
     counts = {
-        task: f"trained on {of['train']} labelled images, chosen on {of['val']}, tested on {of['test']}"
+        task: f"trained on {of['train']} labelled images, {chosen.format(**of)}, tested on {of['test']}"
         for task, of in (result.get("labelled") or {"": result["images"]}).items()
     }
     alike = len(set(counts.values())) == 1

@@ -107,6 +107,15 @@ class TrainConfig(Config):
         repeats=True,
         unswept="the file's own key fractions is the axis of training shares",
     )
+    select: str = _data(
+        "holdout",
+        "What chooses epochs and strengths: holdout (the validation split), or inner:5 or inner:5x3, so many "
+        "stratified folds of train and validation together, repeated so often, groups whole; the head "
+        "is then fitted on all of them.",
+        pattern=r"holdout|inner:([2-9]|[1-9]\d+)(x[1-9]\d*)?",
+        expected="holdout, inner:FOLDS or inner:FOLDSxREPEATS, such as inner:5x3",
+        unswept="figures of another selection cannot be ranked together; set it under [fixed]",
+    )
     window: int | None = _data(
         None,
         "Side of SLCA's pooling window in cells of the encoder's map, a multiple of the store's; "
@@ -267,6 +276,14 @@ class TrainConfig(Config):
         repeats=True,
         unswept="the file's own key seeds runs every configuration with several",
     )
+
+    @property
+    def inner(self) -> tuple[int, int] | None:
+        """Inner folds and repeats that choose; None where the validation split does."""
+        if self.select == "holdout":
+            return None
+        folds, _, repeats = self.select.removeprefix("inner:").partition("x")
+        return int(folds), int(repeats or 1)
 
     @classmethod
     def renewed(cls, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from samcls.device import choose_device
 from samcls.errors import RunError, SamclsError
 from samcls.learn.features.placement import placed
 from samcls.learn.features.tensors import ChannelScaler, Features
+from samcls.learn.fit.answers import judged
 from samcls.learn.fit.fit import fit_together, steady_threads
 from samcls.learn.fit.prediction import Model, predict_logits, shape_of, to_probabilities
 from samcls.learn.fit.schedule import Fitted
@@ -103,10 +104,15 @@ def _finished(
 ) -> Ended:
     started = time.perf_counter()
     model = Model(config, shape_of(features), features.tasks, scaler, fitted.head)
-    with steady_threads(features, config):
-        logits = predict_logits(fitted.head, features, features.rows("val"))
-    probabilities = to_probabilities(logits, features.tasks)
-    labels = features.labels.numpy()[features.rows("val").numpy()]
+    chose = judged(features, config)
+    rows = chose.rows("val")
+    if fitted.held is None:
+        with steady_threads(features, config):
+            logits = predict_logits(fitted.head, features, rows)
+        probabilities = to_probabilities(logits, features.tasks)
+    else:
+        probabilities = dict(fitted.held)
+    labels = features.labels.numpy()[rows.numpy()]
     metrics = {
         **common_figures(model, fitted, features),
         "how": "single" if together == 1 else "together",
@@ -114,7 +120,7 @@ def _finished(
         "seconds": round(seconds + time.perf_counter() - started, 4),
         "validation": score(labels, probabilities, features.tasks, majority_classes(features), 0),
     }
-    files = run_files(model, features, probabilities, fitted.history, metrics, split="val")
+    files = run_files(model, chose, probabilities, fitted.history, metrics, split="val")
     place_run(run_path(site.folder, config), files)
     _checkpoint(site, config).unlink(missing_ok=True)
     return config, None

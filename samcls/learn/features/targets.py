@@ -48,7 +48,8 @@ class Targets:
     Attributes:
         tasks: Class names of each task, in the order of the label columns.
         labels: Class indices; -1 where a label is missing.
-        splits: `train`, `val` or `test`; `unused` for an image that takes no part.
+        splits: `train`, `val` or `test`; `unused` for an image that takes no part. Where inner folds
+            choose, `val` is part of `train`.
         ordinal: Tasks that the manifest, or the CSV of labels, declares as ordered.
         remarks: Sentences on labels that a user should look at.
     """
@@ -100,6 +101,9 @@ def targets_of(store: FeatureStore, config: TrainConfig) -> Targets:
     if config.train_fraction < 1:
         shared = train_share(targets, store.groups, done, config.train_fraction, config.seed)
         targets = replace(targets, splits=shared)
+    if config.inner:
+        splits = ["train" if split == "val" else split for split in targets.splits]
+        targets = replace(targets, splits=splits)
     # At the end: neither folds nor shares depend on which class is called positive.
     return with_positive(targets, config.positive)
 

@@ -6,19 +6,22 @@ the same bits as alone.
     fitted = fit_ensembles(features, configs, fit_together, lanes=2)
 """
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
 from typing import cast
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 
 from samcls.errors import RunError
 from samcls.learn.features.tensors import Features
+from samcls.learn.fit.inner import held_epoch
 from samcls.learn.fit.loop import Log
 from samcls.learn.fit.prediction import shape_of
-from samcls.learn.fit.schedule import Fitted, streams
-from samcls.learn.fit.solve import outcome
+from samcls.learn.fit.schedule import Epoch, Fitted, streams
+from samcls.learn.fit.solve import outcome, training_loss
 from samcls.learn.heads.base import ComposedHead
 from samcls.learn.heads.registry import build_head, head_class
 from samcls.learn.settings import TrainConfig
@@ -122,7 +125,12 @@ def _together(
     initial, *_ = streams(config.seed)
     head = cast("ComposedHead", build_head(config, shape_of(features), initial))
     head.take([one.head for one in fitted.values()])
-    best = outcome(head, features, config)
+    held = _held(head.shares, [one.held for one in fitted.values()])
+    if held is None:
+        best = outcome(head, features, config)
+    else:
+        best = Epoch(1, 0.0, training_loss(head, features, config), math.nan, None)
+        best = held_epoch(best, features, held)
     tried = sum(one.tried for part, one in fitted.items() if part not in given)
     chosen: dict[str, float] = {}
     for part, name in _names(config).items():
@@ -130,7 +138,20 @@ def _together(
         chosen |= {f"{name}, {task}": number for task, number in one.chosen.items()}
         if not one.chosen:
             chosen[f"{name}, epoch"] = float(one.best.epoch)
-    return Fitted(head, best, (best,), tried, chosen, fitted)
+    return Fitted(head, best, (best,), tried, chosen, fitted, held)
+
+
+def _held(
+    shares: Sequence[float], parts: Sequence[Mapping[str, np.ndarray] | None]
+) -> dict[str, np.ndarray] | None:
+    """Return the parts' mean of what was said out of fold, where they have any."""
+    there = [part for part in parts if part is not None]
+    if not there:
+        return None
+    return {
+        task: np.average([part[task] for part in there], axis=0, weights=shares)
+        for task in there[0]
+    }
 
 
 def _kind(config: TrainConfig) -> type[ComposedHead]:

@@ -15,6 +15,7 @@ import torch
 from samcls.errors import RunError
 from samcls.learn.features.tensors import Features
 from samcls.learn.fit.ensemble import Known, fit_ensembles
+from samcls.learn.fit.inner import fit_inner
 from samcls.learn.fit.loop import Log, Loop, Trainer
 from samcls.learn.fit.members import MemberTrainer
 from samcls.learn.fit.schedule import Fitted
@@ -85,6 +86,8 @@ def fit_together(
         fitting = head_class(configs[0].head).fitting
         if fitting == "ensemble":
             return fit_ensembles(features, configs, fit_together, log, lanes, known)
+        if configs[0].inner and fitting != "network":
+            return fit_inner(features, configs, log)
         if fitting == "solution":
             return [solve(features, config) for config in configs]
         groups = [configs] if fitting == "members" else [[config] for config in configs]

@@ -19,6 +19,7 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from jaxtyping import Float, Int64
 from torch import Tensor
 
@@ -32,11 +33,12 @@ from samcls.learn.heads.base import Head
 from samcls.learn.score.scoring import auc
 from samcls.learn.settings import TrainConfig
 
-__all__ = ["CHECKPOINT_SECONDS", "Log", "Loop", "Trainer"]
+__all__ = ["CHECKPOINT_SECONDS", "EPOCH", "Log", "Loop", "Trainer", "diverged"]
 
 Log = Callable[[str], None]
 
 CHECKPOINT_SECONDS = 30.0  # a killed run loses at most this and one epoch
+EPOCH = "epoch"  # what a training chooses
 LOG_EVERY = 10  # epochs between two lines of the log, where epochs are short
 
 
@@ -109,6 +111,7 @@ class _Progress:
     best: Epoch | None = None
     chosen: Any = None
     error: RunError | None = None
+    trail: dict[float, dict[str, np.ndarray]] = field(default_factory=dict)
 
     def note(self, epoch: Epoch, weights: Callable[[], Any]) -> None:
         """Take an epoch's outcome."""
@@ -147,6 +150,7 @@ class Loop:
         log: Called with a line of progress now and then.
         checkpoint: File to put a slow training away in, and to go on from; None keeps none.
         seconds: Least time between two checkpoints; None means `CHECKPOINT_SECONDS`.
+        trail: Whether what each epoch said of the validation images is kept.
 
     Attributes:
         running: Places of the configs whose training has not ended.
@@ -159,8 +163,11 @@ class Loop:
         log: Log = lambda _: None,
         checkpoint: Path | None = None,
         seconds: float | None = None,
+        *,
+        trail: bool = False,
     ) -> None:
         self.trainer = trainer
+        self._trail = trail
         self._log = log
         self._pause = CHECKPOINT_SECONDS if seconds is None else seconds
         self._all = [_Progress(config) for config in trainer.configs]
@@ -186,10 +193,13 @@ class Loop:
         val_losses = trainer.validation_losses(logits)
         for i, member in enumerate(members):
             if not math.isfinite(losses[i] + val_losses[i]):
-                member.error = self._diverged(member.config, number, losses[i], val_losses[i])
+                found = losses[i], val_losses[i]
+                member.error = diverged(member.config, trainer.rates, number, *found)
                 continue
             probabilities = to_probabilities(logits[i], trainer.features.tasks)
             val_auc = auc(self._labels.numpy(), probabilities)
+            if self._trail:
+                member.trail[float(number)] = probabilities
             epoch = Epoch(number, rates[i], losses[i], val_losses[i], val_auc)
             member.note(epoch, lambda i=i: trainer.weights(i))  # type: ignore[misc]
         self.done = number
@@ -209,7 +219,8 @@ class Loop:
         if member.error is not None or member.best is None:
             return member.error or RunError("no epoch was trained")
         head = self.trainer.head(place, member.chosen)
-        return Fitted(head, member.best, tuple(member.history), 1, {})
+        trail = {EPOCH: member.trail} if member.trail else {}
+        return Fitted(head, member.best, tuple(member.history), 1, {}, trail=trail)
 
     def _stop(self, left: list[int]) -> None:
         """Go on with these alone, by their places among the running."""
@@ -242,13 +253,26 @@ class Loop:
         self._stop([] if member.ended else [0])
         self._log(f"going on after epoch {self.done} of {member.config.epochs}")
 
-    def _diverged(self, config: TrainConfig, number: int, train: float, val: float) -> RunError:
-        first, *others = self.trainer.rates
-        lower = " or ".join([f"{first} ({getattr(config, first):g})", *others])
-        return RunError(
-            f"training diverged: the loss is {train:g} in training and {val:g} in validation after "
-            f"epoch {number}; lower {lower}"
-        )
+
+def diverged(
+    config: TrainConfig, rates: Sequence[str], number: int, train: float, val: float | None
+) -> RunError:
+    """Return what is said of a loss that is no finite number, with its remedy.
+
+    Args:
+        config: How it was trained.
+        rates: Settings to lower.
+        number: Of the epoch.
+        train: Loss in training.
+        val: Loss in validation, where there is any.
+    """
+    first, *others = rates
+    lower = " or ".join([f"{first} ({getattr(config, first):g})", *others])
+    beside = "" if val is None else f" and {val:g} in validation"
+    return RunError(
+        f"training diverged: the loss is {train:g} in training{beside} after epoch {number}; lower "
+        f"{lower}"
+    )
 
 
 def _identity(trainer: Trainer) -> str:

@@ -9,12 +9,14 @@ stay in the processor's cache, on a GPU in half of its free memory. An epoch is 
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 
 from samcls.device import training_dtype
 from samcls.learn.features.tensors import Features
 from samcls.learn.fit.fit import steady_threads, trainer_of
+from samcls.learn.fit.inner import inner_features
 from samcls.learn.fit.loop import Loop
 from samcls.learn.heads.base import Shape
 from samcls.learn.heads.registry import build_head, head_class
@@ -72,6 +74,11 @@ def epoch_seconds(features: Features, configs: Sequence[TrainConfig]) -> float:
         features: Standardised, where they will be trained.
         configs: Of one architecture, of as many as are trained at once.
     """
+    if configs[0].inner:
+        folds, repeats = configs[0].inner
+        inside = next(inner_features(features, folds, repeats))
+        plain = [replace(config, select="holdout") for config in configs]
+        return epoch_seconds(inside, plain) * (folds * repeats + 1)
     with steady_threads(features, configs[0]):
         trainer = trainer_of(features, configs)
         if trainer.slow:

@@ -57,6 +57,10 @@ class Fitted:
         tried: Models between which validation chose, epochs of one training counting as one.
         chosen: For a head that is solved, the number chosen for each task; of an ensemble, each part's.
         parts: Of an ensemble, what each part's fitting left.
+        held: Under inner folds, what was said of each training image by heads that had not seen it,
+            "image class" by task; None where a validation split chose.
+        trail: Where it was asked for, what was said of the validation images by every number that was
+            to be chosen: the epoch, or for a head that is solved each task's own.
     """
 
     head: Head
@@ -65,6 +69,8 @@ class Fitted:
     tried: int
     chosen: Mapping[str, float]
     parts: "Mapping[TrainConfig, Fitted]" = field(default_factory=dict)
+    held: Mapping[str, np.ndarray] | None = None
+    trail: Mapping[str, Mapping[float, Mapping[str, np.ndarray]]] = field(default_factory=dict)
 
 
 def learning_rate(config: TrainConfig, step: int, steps: int) -> float:

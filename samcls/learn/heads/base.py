@@ -279,9 +279,14 @@ class SolvedHead(Head):
 
 
 class ComposedHead(Head):
-    """A head of several, each fitted as if it were alone."""
+    """A head of several, each fitted as if it were alone.
+
+    Attributes:
+        shares: What each part weighs; 1 together.
+    """
 
     fitting = "ensemble"
+    shares: Sequence[float]
 
     @classmethod
     @abstractmethod

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 
 from samcls.learn.features.tensors import DEAD
 from samcls.learn.heads.base import Counts, Head, Judge, Reader, Shape, SolvedHead, Tokens
-from samcls.learn.heads.layers import SMALLEST
 from samcls.learn.heads.pooled import pooled_means
+from samcls.learn.score.metrics import SMALLEST
 from samcls.learn.settings import TrainConfig
 from samcls.pooling import masked_mean, pool, to_map, to_tokens
 

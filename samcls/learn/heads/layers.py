@@ -9,9 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["SMALLEST", "CumulativeLink", "dropout", "linear"]
-
-SMALLEST = 1e-12  # probability under which a class's logarithm is cut off
+__all__ = ["CumulativeLink", "dropout", "linear"]
 
 
 def linear(

@@ -17,8 +17,8 @@ import torch
 from jaxtyping import Float
 
 from samcls.learn.features.tensors import Features
-from samcls.learn.fit.fit import fit, steady_threads
-from samcls.learn.fit.prediction import predict_logits, to_probabilities
+from samcls.learn.fit.answers import answers
+from samcls.learn.fit.fit import fit
 from samcls.learn.fit.schedule import Fitted
 from samcls.learn.heads.controls import plain_controls, references, slca_control
 from samcls.learn.heads.registry import head_class
@@ -105,6 +105,4 @@ def shuffled(features: Features, seed: int) -> Features:
 
 
 def _answer(fitted: Fitted, features: Features, config: TrainConfig) -> Answer:
-    with steady_threads(features, config):
-        logits = predict_logits(fitted.head, features)
-    return Answer(to_probabilities(logits, features.tasks), fitted.tried, fitted.chosen)
+    return Answer(answers(fitted, features, config), fitted.tried, fitted.chosen)

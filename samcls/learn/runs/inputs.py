@@ -4,6 +4,7 @@ targets = check(store, config)
 features = features_for(store, config, targets)
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from samcls.learn.features.tensors import (
     with_pixels,
 )
 from samcls.learn.heads.base import Shape
-from samcls.learn.heads.registry import head_problems, learns_order, reads, unknown_head
+from samcls.learn.heads.registry import head_class, head_problems, learns_order, reads, unknown_head
 from samcls.learn.runs.folder import refuse_overwrite
 from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
@@ -60,7 +61,9 @@ def check(store: FeatureStore, config: TrainConfig, run_dir: str | Path | None =
         problems += unknown_head(config.head)
     else:
         problems += head_problems(settled(config, targets), shape_for(store, config, targets))
-    problems += _row_problems(store, targets)
+    needed = [split for split in SPLITS if split != "val" or not config.inner]
+    problems += _row_problems(store, targets, needed)
+    problems += _inner_problems(store, targets, config)
     problems += [line for task in targets.tasks for line in _label_problems(store, targets, task)]
     if problems:
         raise ConfigError(f"cannot train on {store.path}:\n  " + "\n  ".join(problems))
@@ -119,7 +122,23 @@ def shape_for(store: FeatureStore, config: TrainConfig, targets: Targets) -> Sha
     )
 
 
-def _row_problems(store: FeatureStore, targets: Targets) -> list[str]:
+def _inner_problems(store: FeatureStore, targets: Targets, config: TrainConfig) -> list[str]:
+    """Return what stands against choosing by inner folds."""
+    if not config.inner:
+        return []
+    if not unknown_head(config.head) and head_class(config.head).fitting == "network":
+        return [f"select is {config.select}: networks over pixels are chosen by holdout alone"]
+    rows = np.flatnonzero((store.status == DONE) & (np.array(targets.splits) == "train"))
+    folds = config.inner[0]
+    groups = {store.groups[row] or row for row in rows.tolist()}
+    if len(groups) < folds:
+        return [f"select is {config.select}, and train and validation have {len(groups)} groups"]
+    return []
+
+
+def _row_problems(
+    store: FeatureStore, targets: Targets, needed: Sequence[str] = SPLITS
+) -> list[str]:
     status = store.status
     waiting = int((status == PENDING).sum())
     problems = []
@@ -131,7 +150,7 @@ def _row_problems(store: FeatureStore, targets: Targets) -> list[str]:
     done = np.array(targets.splits)[status == DONE]
     problems += [
         f"no image in split {split}; give the manifest rows of split {split} and extract again"
-        for split in SPLITS
+        for split in needed
         if split not in done and not waiting
     ]
     return problems

@@ -176,6 +176,7 @@ def _summary(
     return {
         "run": str(folder),
         "head": config.head,
+        "select": config.select,
         "epochs": max(one["epochs"] for one in results),
         "parameters": results[0]["parameters"],
         "images": results[0]["images"],

@@ -47,6 +47,8 @@ class RunResult:
         leaks: Groups and pictures in several splits, with counts and ids, as `data.leaks` finds them.
         gain: Of a head that weighs windows, for each task its test AUC minus that of the best control
             that sees the same windows, as `gain.gain_over_controls` gives it.
+        select: What chose: `holdout`, or inner folds of all that was learned from; `validation` is then
+            of those images out of fold.
         labelled: Of each task, how many images of `train`, `val` and `test` have a label.
     """
 
@@ -69,6 +71,7 @@ class RunResult:
     leaks: dict[str, Any] = field(default_factory=dict)
     labelled: dict[str, dict[str, int]] = field(default_factory=dict)
     gain: dict[str, Any] = field(default_factory=dict)
+    select: str = "holdout"
 
     def __repr__(self) -> str:
         """Return what was trained, its figures and its baselines', and what belongs under them."""
@@ -95,6 +98,7 @@ def common_figures(model: Model, fitted: Fitted, features: Features) -> dict[str
     """
     return {
         "head": model.config.head,
+        "select": model.config.select,
         "epochs": len(fitted.history),
         "best_epoch": fitted.best.epoch,
         "parameters": model.parameters,

@@ -21,8 +21,9 @@ from samcls.device import choose_device
 from samcls.errors import RunError
 from samcls.learn.features.placement import placed
 from samcls.learn.features.tensors import ChannelScaler, Features
-from samcls.learn.fit.fit import fit, steady_threads
-from samcls.learn.fit.prediction import Model, predict_logits, shape_of, to_probabilities
+from samcls.learn.fit.answers import answers, judged
+from samcls.learn.fit.fit import fit
+from samcls.learn.fit.prediction import Model, shape_of
 from samcls.learn.fit.schedule import Fitted
 from samcls.learn.heads.registry import head_class
 from samcls.learn.runs.baselines import Answer, baselines, majority_classes
@@ -120,34 +121,33 @@ def train(
     kept = None if run_dir is None else Path(run_dir) / CHECKPOINT
     fitted = fit(features, config, log, kept)
     clock.lap("train")
-    answers = list(baselines(features, config, every_baseline, fitted.parts))
+    beside = list(baselines(features, config, every_baseline, fitted.parts))
     clock.lap("baselines")
-    with steady_threads(features, config):
-        logits = predict_logits(fitted.head, features)
+    probabilities = answers(fitted, features, config)
     model = Model(config, shape_of(features), features.tasks, scaler, fitted.head.cpu())
-    probabilities = to_probabilities(logits, features.tasks)
-    tables = _tables(features, probabilities, config)
+    majority, chose = majority_classes(features), judged(features, config)
+    tables = _tables(chose, probabilities, config, majority)
     scored = {
-        name: _tables(features, answer.probabilities, config)
+        name: _tables(chose, answer.probabilities, config, majority)
         | ({"chosen": dict(answer.chosen)} if answer.chosen else {})
-        for name, answer in answers
+        for name, answer in beside
     }
-    gain = _gain(features, config, probabilities, dict(answers), scored)
+    gain = _gain(features, config, probabilities, dict(beside), scored)
     clock.lap("score")
-    tried = fitted.tried + sum(answer.tried for _, answer in answers)
+    tried = fitted.tried + sum(answer.tried for _, answer in beside)
     result = _result(run_dir, model, fitted, features, clock, tried, tables, scored, facts, gain)
     if store.provenance:
         result = replace(result, notes=(*result.notes, store.provenance))
     if run_dir is not None:
         # The folder is not told its own name: it may be moved.
         metrics = {k: v for k, v in result.to_dict().items() if k != "run"}
-        files = run_files(model, features, probabilities, fitted.history, metrics)
-        beside = {name: answer.probabilities for name, answer in answers}
-        files[CONTROLS] = controls_csv(features, beside, ("val", "test"))
+        files = run_files(model, chose, probabilities, fitted.history, metrics)
+        said = {name: answer.probabilities for name, answer in beside}
+        files[CONTROLS] = controls_csv(chose, said, ("val", "test"))
         if medmnist is not None:
             both = {"val": tables["validation"], "test": tables["test"]}
             run = str(config.seed)
-            files |= medmnist_files(medmnist, run, features, probabilities, both)
+            files |= medmnist_files(medmnist, run, chose, probabilities, both)
         write_run(run_dir, files)
     return result
 
@@ -204,7 +204,10 @@ def _gain(
 
 
 def _tables(
-    features: Features, probabilities: Probabilities, config: TrainConfig
+    features: Features,
+    probabilities: Probabilities,
+    config: TrainConfig,
+    majority: Mapping[str, int],
 ) -> dict[str, Any]:
     """Return the tables of the splits that were not trained on, the test split's once and last."""
     labels, val = features.labels.numpy(), features.rows("val").numpy()
@@ -212,7 +215,6 @@ def _tables(
         task: fit_temperature(labels[val, i], probabilities[task][val])
         for i, task in enumerate(features.tasks)
     }
-    majority = majority_classes(features)
     tables = {}
     for name, split in (("validation", "val"), ("test", "test")):
         rows = features.rows(split).numpy()

@@ -10,8 +10,18 @@ tables), everything of the ranking from one sort a class.
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-__all__ = ["FIGURES", "SPECIFICITY", "bounds", "figures", "mean_defined", "predicted", "roc_auc"]
+__all__ = [
+    "FIGURES",
+    "SMALLEST",
+    "SPECIFICITY",
+    "bounds",
+    "figures",
+    "mean_defined",
+    "predicted",
+    "roc_auc",
+]
 
+SMALLEST = 1e-12  # probability under which a class's logarithm is cut off
 FIGURES = (
     "auc",
     "accuracy",

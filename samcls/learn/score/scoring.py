@@ -16,9 +16,9 @@ from jaxtyping import Bool, Float, Int
 
 from samcls.learn.score.calibration import temperature_scaled
 from samcls.learn.score.intervals import intervals, left_out, support, unit_numbers
-from samcls.learn.score.metrics import FIGURES, bounds, figures, mean_defined, roc_auc
+from samcls.learn.score.metrics import FIGURES, SMALLEST, bounds, figures, mean_defined, roc_auc
 
-__all__ = ["auc", "labelled", "majority_class", "mean_intervals", "resample", "score"]
+__all__ = ["auc", "labelled", "log_loss", "majority_class", "mean_intervals", "resample", "score"]
 
 BLOCK_VALUES = 250_000  # weights held at once: 2 MB, and as much again for each of some figures
 
@@ -139,6 +139,24 @@ def auc(
         positives = [1] if p.shape[1] == 2 else range(p.shape[1])
         values.append(mean_defined(np.stack([roc_auc(ones, y == c, p[:, c]) for c in positives])))
     return _plain(mean_defined(np.stack(values))[0])
+
+
+def log_loss(
+    labels: Int[np.ndarray, "image task"],
+    probabilities: Mapping[str, Float[np.ndarray, "image _class"]],
+) -> float:
+    """Return the mean over tasks of the mean negative logarithm of each label's probability.
+
+    Args:
+        labels: Class indices; images with -1 are left out of a task.
+        probabilities: By task, in the order of the label columns.
+    """
+    values = []
+    for i, of_task in enumerate(probabilities.values()):
+        known = labels[:, i] >= 0
+        likely = np.clip(of_task[known, labels[known, i]], SMALLEST, 1)
+        values.append(float(-np.log(likely).mean()) if known.any() else 0.0)
+    return float(np.mean(values))
 
 
 def majority_class(labels: Labels, classes: int) -> int:
