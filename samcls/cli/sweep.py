@@ -178,6 +178,8 @@ def _show_winner(values: Mapping[str, Any]) -> None:
         f"{around}\n"
     )
     show_figures(best["figures"])
+    if isinstance(best["config"], list):
+        _show_nested(best, chosen)
     opened = best["test_opened"]
     times = (
         "for the winner" if opened == 1 else f"for {opened} winners, which a reader should be told"
@@ -190,6 +192,20 @@ def _show_winner(values: Mapping[str, Any]) -> None:
         f"{values['finished']} runs, {values['failed']} failed, {values['made']} made now"
         + ("" if speed is None else f" in {_duration(values['seconds'])}, {speed:.0f} a minute")
     )
+
+
+def _show_nested(best: Mapping[str, Any], chosen: Mapping[str, Any]) -> None:
+    """Show what nesting found beside what the folds that chose would have said."""
+    pooled = best["figures"]["pooled"][0]["auc"]
+    mean = best["figures"]["test"]["auc"]
+    typer.echo(
+        f"nested: each fold's configuration was chosen without its images; mean test AUC {number(mean)}, "
+        f"all folds' images together {number(pooled)}. The folds that chose would have said "
+        f"{number(chosen['auc'])}"
+    )
+    for fold, configuration in enumerate(best["config"]):
+        settings = ", ".join(f"{name} {_setting(value)}" for name, value in configuration.items())
+        typer.echo(f"fold {fold}: {settings}")
 
 
 def _settings(configuration: Mapping[str, Any], space: "Space") -> list[str]:

@@ -142,6 +142,13 @@ def _show_differences(figures: Mapping[str, Any], letter: str) -> None:
             f"DeLong's test of the AUCs: z {test['z']:.3f}, p {_chance(test['p'])}{corrected}, "
             f"95 % interval {_pair(test['difference_interval'])}"
         )
+    over = figures.get("over_folds", {})
+    if over.get("p") is not None:
+        typer.echo(
+            f"AUC over {over['divisions']} folds, A - {letter}: {over['mean']:+.3f}, 95 % interval "
+            f"{_pair(over['interval'])}, p {_chance(over['p'])} (t test corrected for shared training "
+            "images, Nadeau and Bengio 2003)"
+        )
     if figures["withheld"]:
         typer.echo(figures["withheld"])
 

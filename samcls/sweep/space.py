@@ -61,6 +61,7 @@ class _Options(Config):
     seed: int = option(0, at_least=0, at_most=2**32 - 1)
     seeds: int = option(1, at_least=1)
     folds: int = option(0, at_least=0)
+    nested: bool = option(False)
     fractions: tuple[float, ...] = option((), distinct=True)
 
 
@@ -216,11 +217,27 @@ def _option_problems(options: _Options, given: Mapping[str, Any]) -> list[str]:
         problems.append(f"runs: expected a number of configurations for search {options.search}")
     if options.folds == 1:
         problems.append("folds: got 1, expected 0 (the stored splits) or at least 2")
+    if options.nested:
+        problems += _nested_problems(options)
     problems += [
         f"fractions: got {fraction:g}, expected above 0 and at most 1"
         for fraction in options.fractions
         if not 0 < fraction <= 1
     ]
+    return problems
+
+
+def _nested_problems(options: _Options) -> list[str]:
+    problems = []
+    if options.folds < 2:
+        problems.append("nested: each fold chooses for itself, and there are none; give folds = 5")
+    if options.search not in {"grid", "random"}:
+        problems.append(
+            f"nested: search {options.search} lets the images of all folds decide what is tried; take "
+            "grid or random"
+        )
+    if len(options.fractions) > 1:
+        problems.append("nested: not with several fractions; take out one of the two")
     return problems
 
 

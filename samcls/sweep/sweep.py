@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from samcls.errors import ConfigError, RunError
 from samcls.learn.features.targets import targets_of
@@ -31,6 +32,7 @@ from samcls.sweep.estimate import SweepPlan, estimate
 from samcls.sweep.executors import Executor, executor_for
 from samcls.sweep.folder import open_sweep, owned
 from samcls.sweep.leaderboard import Row, leaderboard
+from samcls.sweep.nested import score_nested
 from samcls.sweep.outcomes import (
     Outcome,
     RunFailure,
@@ -152,17 +154,12 @@ def _sweep(
     _refuse_nothing(folder, rows, failures)
     groups_by_id = dict(zip(store.ids, store.groups, strict=True))
     chosen = select(rows, runs, groups=groups_by_id)
-    best = score_winner(
-        store,
-        folder,
-        space,
-        rows[0],
-        chosen.tried,
-        options.device,
-        log,
-        allow_leak=options.allow_leak,
-        strict=options.strict,
-    )
+    refuse: dict[str, Any] = {"allow_leak": options.allow_leak, "strict": options.strict}
+    if space.nested:
+        best = score_nested(store, folder, space, rows, runs, options.device, log, **refuse)
+    else:
+        given = rows[0], chosen.tried, options.device, log
+        best = score_winner(store, folder, space, *given, **refuse)
     curves = _curves(store, folder, space, rows, runs, options.device)
     shown = {name: [point.to_dict() for point in points] for name, points in curves.items()}
     more = {"selection": chosen.to_dict(), "best": best, "efficiency": shown}

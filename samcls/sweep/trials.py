@@ -57,6 +57,7 @@ class Space:
         seed: Of the draw.
         seeds: Seeds of every configuration.
         folds: Folds of every configuration; 0 keeps the stored splits.
+        nested: Whether each fold's configuration is chosen without a look at that fold.
         fractions: Shares of the training split, rising; (1.0,) where the file names none.
         fixed: Values that all configurations share.
         parts: A table of axes for each [space] or [[space]].
@@ -73,6 +74,7 @@ class Space:
     seed: int
     seeds: int
     folds: int
+    nested: bool
     fractions: tuple[float, ...]
     fixed: Mapping[str, Any]
     parts: tuple[Mapping[str, Axis], ...]

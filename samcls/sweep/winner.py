@@ -16,7 +16,7 @@ from samcls.store.feature_store import FeatureStore
 from samcls.sweep.leaderboard import Row
 from samcls.sweep.space import Space
 
-__all__ = ["score_winner"]
+__all__ = ["place_for", "score_winner"]
 
 WINNER = "winner"
 
@@ -53,17 +53,7 @@ def score_winner(
         this folder the test split has been opened for.
     """
     config = replace(winner.configuration, train_fraction=space.fractions[-1])
-    place = folder / WINNER
-    _set_aside(place, winner.key)
-    opened = 1 + len(list(folder.glob(f"{WINNER}-*")))
-    if opened > 1:
-        log(
-            f"the test split is scored for the {opened}th winner of this folder: its space has "
-            "changed. Report that number with the figures"
-        )
-    place.mkdir(exist_ok=True)
-    (place / "configuration").write_text(winner.key, encoding="utf-8")
-    run = place / "run"
+    run, opened = place_for(folder, winner.key, log)
     if not (run / MARK).exists():
         log(f"training the best of {tried} configurations as `samcls train` would, to score test")
     options: dict[str, Any] = {"device": device, "allow_leak": allow_leak, "strict": strict}
@@ -87,6 +77,27 @@ def score_winner(
         "run": str(run),
         "test_opened": opened,
     }
+
+
+def place_for(folder: Path, key: str, log: Log) -> tuple[Path, int]:
+    """Make room for a winner's run; return its folder, and for how many winners the test split was opened.
+
+    Args:
+        folder: The sweep's.
+        key: Of what has won; a former winner of another one is kept beside it.
+        log: Told where there was one.
+    """
+    place = folder / WINNER
+    _set_aside(place, key)
+    opened = 1 + len(list(folder.glob(f"{WINNER}-*")))
+    if opened > 1:
+        log(
+            f"the test split is scored for the {opened}th winner of this folder: its space has "
+            "changed. Report that number with the figures"
+        )
+    place.mkdir(exist_ok=True)
+    (place / "configuration").write_text(key, encoding="utf-8")
+    return place / "run", opened
 
 
 def _set_aside(place: Path, key: str) -> None:

@@ -38,7 +38,8 @@ def solve(features: Features, config: TrainConfig) -> Fitted:
     epoch = outcome(head, features, config)
     trail = {
         task: {
-            float(number): {task: said} for number, said in zip(head.grid, judges[i].said, strict=False)
+            float(number): {task: said}
+            for number, said in zip(head.grid, judges[i].said, strict=False)
         }
         for i, task in enumerate(features.tasks)
     }

@@ -21,6 +21,8 @@ from samcls.learn.runs.folder import Run
 from samcls.learn.runs.predictions import Predictions, together
 from samcls.learn.score.delong import places_of
 from samcls.learn.score.paired import against_first
+from samcls.learn.score.resampled import corrected_mean
+from samcls.learn.score.scoring import auc
 
 __all__ = ["compare_runs"]
 
@@ -37,6 +39,7 @@ class _Arm:
         folds: Whose test images are together here; 0 where there are none.
         said: By seed, what was said of the images.
         notes: Of the runs.
+        fold_of: Of each image, in which fold it was tested; empty where there are none.
     """
 
     path: Path
@@ -44,6 +47,7 @@ class _Arm:
     folds: int
     said: Mapping[int, Predictions]
     notes: tuple[str, ...]
+    fold_of: Mapping[str, int]
 
 
 def compare_runs(
@@ -63,7 +67,8 @@ def compare_runs(
         `runs` (their folders), `split`, `images`, `groups` (how many were drawn as a whole),
         `seeds_by_run`, `notes`, sentences that belong under the table, and for two runs `tasks`,
         what `paired.compare` gives for each task, or with `seeds` `paired.compare_means` where each
-        side has the same several seeds. For more runs `comparisons`, each with `runs` and `tasks`.
+        side has the same several seeds; of equal folds also `over_folds`, the AUC's difference fold by
+        fold, as `resampled.corrected_mean` judges it. For more runs `comparisons`, each with `runs` and `tasks`.
 
     Raises:
         InputError: where they differ in tasks, classes, images, labels or groups, or lack a fold.
@@ -87,8 +92,8 @@ def compare_runs(
         results = against_first(
             reference.labels[:, i], answers, resamples, seed, groups, classes, seed_by_seed=matched
         )
-        for tasks, result in zip(found, results, strict=True):
-            tasks[task] = result
+        for place, (tasks, result) in enumerate(zip(found, results, strict=True), 1):
+            tasks[task] = result | _over_folds(arms, place, reference, i, answers)
     paths = [str(arm.path) for arm in arms]
     pairs = [{"runs": [paths[0], p], "tasks": t} for p, t in zip(paths[1:], found, strict=True)]
     return {
@@ -103,6 +108,33 @@ def compare_runs(
     }
 
 
+def _over_folds(
+    arms: Sequence[_Arm],
+    place: int,
+    reference: Predictions,
+    task: int,
+    answers: Sequence[Sequence[np.ndarray]],
+) -> dict[str, Any]:
+    """Return the AUC's difference to the first arm's fold by fold, where both have the same folds."""
+    first = arms[0]
+    if not first.folds or first.fold_of != arms[place].fold_of:
+        return {}
+    folds = np.array([first.fold_of[one] for one in reference.ids])
+    labels = reference.labels[:, [task]]
+    apart = []
+    for fold in range(first.folds):
+        rows = folds == fold
+        values = [
+            [auc(labels[rows], {"": one[rows]}) for one in answers[side]] for side in (0, place)
+        ]
+        if all(value is not None for side in values for value in side):
+            ours, theirs = (float(np.mean(np.array(side, dtype=np.float64))) for side in values)
+            apart.append(ours - theirs)
+    if not apart:
+        return {}
+    return {"over_folds": corrected_mean(apart, train=first.folds - 1, test=1)}
+
+
 def _arm(runs: Sequence[Run], split: str) -> _Arm:
     """Return a run, or a folder's, with what was said by each seed."""
     if not runs:
@@ -110,8 +142,11 @@ def _arm(runs: Sequence[Run], split: str) -> _Arm:
     first = runs[0]
     folds = first.config.folds if len(runs) > 1 else 0
     path = first.path if len(runs) == 1 else first.path.parent
-    settings = {digest(replace(one.config, seed=0, fold=0)) for one in runs}
-    if len(settings) > 1 or any(one.tasks != first.tasks for one in runs):
+    settings: dict[int, set[str]] = {}
+    for one in runs:  # nested folds have each chosen for themselves
+        alike = settings.setdefault(one.config.fold if folds else 0, set())
+        alike.add(digest(replace(one.config, seed=0, fold=0)))
+    if max(map(len, settings.values())) > 1 or any(one.tasks != first.tasks for one in runs):
         raise InputError(
             f"the runs in {path} have different settings; expected those of one config, which differ "
             "in seed and fold alone"
@@ -137,7 +172,9 @@ def _arm(runs: Sequence[Run], split: str) -> _Arm:
             )
         said[number] = together([one.predictions(split) for one in own])
     notes = dict.fromkeys(note for one in runs for note in one.metrics.get("notes", ()))
-    return _Arm(path, first.tasks, folds, said, tuple(notes))
+    tested = runs if folds else []
+    fold_of = {one: run.config.fold for run in tested for one in run.predictions(split).ids}
+    return _Arm(path, first.tasks, folds, said, tuple(notes), fold_of)
 
 
 def _refuse_other_tasks(first: _Arm, second: _Arm) -> None:

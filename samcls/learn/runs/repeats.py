@@ -51,7 +51,7 @@ class RepeatsResult(dict[str, Any]):
             f"{len(self['runs'])} runs in {self['run']}: {self['head']} head, "
             f"{self['parameters']:,} parameters, {self['seconds']:.1f} s"
         )
-        gain = gain_sentences(self["head"], self["gain"])
+        gain = gain_sentences(self["head"], self.get("gain", {}))
         return "\n  ".join([first, *headlines(self), *gain, *self["notes"]])
 
 
@@ -65,6 +65,7 @@ def train_repeats(
     folds: int = 0,
     allow_leak: bool = False,
     strict: bool = False,
+    by_fold: Mapping[int, TrainConfig] | None = None,
     **options: Any,
 ) -> RepeatsResult:
     """Train a config once for each seed and fold.
@@ -78,6 +79,7 @@ def train_repeats(
         folds: Number of folds, each once the test split; 0 keeps the stored splits.
         allow_leak: As for `train`.
         strict: As for `train`.
+        by_fold: A config for each fold in place of the one, where each fold has chosen for itself.
         options: Further options of `train`.
 
     Returns:
@@ -94,7 +96,7 @@ def train_repeats(
     if folds < 0 or folds == 1:
         raise ConfigError(f"folds is {folds}; expected 0 (the stored splits) or at least 2")
     started, folder = time.perf_counter(), Path(folder)
-    plan = _plan(config, seeds, folds)
+    plan = _plan(config, seeds, folds, by_fold or {})
     _refuse_strangers(folder, plan)
     for name, one in plan.items():
         targets = check(store, one)
@@ -109,7 +111,9 @@ def train_repeats(
         found[name] = _train_once(store, one, folder / name, log, options)
     seconds = round(time.perf_counter() - started, 3)
     result = RepeatsResult(_summary(found, config, folder), seconds=seconds)
-    result["gain"] = _gain(config, found, [folder / name for name in plan])
+    result["head"] = ", ".join(dict.fromkeys(one.head for one in plan.values()))
+    if result["head"] == config.head:
+        result["gain"] = _gain(config, found, [folder / name for name in plan])
     if folds:
         result["pooled"] = [
             _pooled(config, [folder / name for name in names]) for names in _by_seed(plan).values()
@@ -121,11 +125,13 @@ def train_repeats(
     return result
 
 
-def _plan(config: TrainConfig, seeds: int, folds: int) -> dict[str, TrainConfig]:
+def _plan(
+    config: TrainConfig, seeds: int, folds: int, by_fold: Mapping[int, TrainConfig]
+) -> dict[str, TrainConfig]:
     """Each run's folder and config."""
     plan = {}
     for seed, fold in itertools.product(range(seeds), range(max(1, folds))):
-        one = replace(config, seed=config.seed + seed)
+        one = replace(by_fold.get(fold, config), seed=config.seed + seed)
         name = f"seed-{one.seed}"
         if folds:
             one = replace(one, folds=folds, fold=fold)
