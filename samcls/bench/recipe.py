@@ -68,7 +68,7 @@ def bench_recipe(
             for task, value in _aucs(features, config, known).items():
                 found.setdefault((task, name), []).append(value)
         log(f"division {number + 1} of {resplits}")
-    sizes = [len(features.rows(split)) for split in ("train", "test")]
+    sizes = [float(len(features.rows(split))) for split in ("train", "test")]
     rows: list[BenchRow] = []
     for (task, name), values in found.items():
         rows.append(measure(f"{task}: {name}", float(np.mean(values)), "AUC"))

@@ -91,7 +91,7 @@ def test_equal_folds_are_compared_fold_by_fold(make_store: MakeStore, tmp_path: 
         said = [one.predictions("test") for one in (a, b)]
         aucs = [auc(one.labels, one.probabilities) for one in said]
         values.append(np.subtract(*np.array(aucs, dtype=np.float64)))
-    assert found == corrected_mean(values, train=3, test=1)
+    assert found == corrected_mean(values, train=3.0, test=1.0)
     seeds = TrainConfig(head="knn", intervals=0)
     train_repeats(store, seeds, tmp_path / "other", folds=3)
     other = compare_runs(first, load_runs(tmp_path / "other"))["tasks"]["malignancy"]

@@ -132,7 +132,7 @@ def _over_folds(
             apart.append(ours - theirs)
     if not apart:
         return {}
-    return {"over_folds": corrected_mean(apart, train=first.folds - 1, test=1)}
+    return {"over_folds": corrected_mean(apart, train=first.folds - 1.0, test=1.0)}
 
 
 def _arm(runs: Sequence[Run], split: str) -> _Arm:

@@ -14,10 +14,10 @@ def test_it_is_the_t_test_with_a_larger_variance() -> None:
     """By as much as divisions share; without tested images it is the plain test."""
     values = [0.1, 0.3, 0.2, -0.1, 0.15]
     plain = ttest_1samp(values, 0)
-    found = corrected_mean(values, train=1, test=0)
+    found = corrected_mean(values, train=1.0, test=0.0)
     assert found["p"] == pytest.approx(plain.pvalue)
     assert found["interval"] == pytest.approx(list(plain.confidence_interval()))
-    wider = corrected_mean(values, train=4, test=1)
+    wider = corrected_mean(values, train=4.0, test=1.0)
     assert wider["mean"] == pytest.approx(np.mean(values))
     error = np.sqrt((1 / 5 + 1 / 4) * np.var(values, ddof=1))
     reach = (wider["interval"][1] - wider["interval"][0]) / 2
@@ -27,11 +27,11 @@ def test_it_is_the_t_test_with_a_larger_variance() -> None:
 
 def test_what_cannot_be_judged_is_said() -> None:
     """One division, equal ones, none."""
-    assert corrected_mean([0.5], 4, 1)["interval"] is None
-    assert corrected_mean([0.0, 0.0], 4, 1)["p"] == 1.0
-    assert corrected_mean([0.5, 0.5], 4, 1)["p"] == 0.0
+    assert corrected_mean([0.5], 4.0, 1.0)["interval"] is None
+    assert corrected_mean([0.0, 0.0], 4.0, 1.0)["p"] == 1.0
+    assert corrected_mean([0.5, 0.5], 4.0, 1.0)["p"] == 0.0
     with pytest.raises(ValueError, match="no values"):
-        corrected_mean([], 4, 1)
+        corrected_mean([], 4.0, 1.0)
 
 
 @pytest.mark.slow
@@ -51,7 +51,7 @@ def test_differences_of_nothing_are_seldom_significant() -> None:
                 model = LogisticRegression().fit(x[train, half], y[train])
                 scores.append(roc_auc_score(y[test], model.decision_function(x[test, half])))
             apart.append(scores[0] - scores[1])
-        found["corrected"] += corrected_mean(apart, 64, 16)["p"] < 0.05
+        found["corrected"] += corrected_mean(apart, 64.0, 16.0)["p"] < 0.05
         found["plain"] += ttest_1samp(apart, 0).pvalue < 0.05
     print({name: count / number for name, count in found.items()})  # noqa: T201 - shown by pytest -s
     assert found["corrected"] / number < 0.09
