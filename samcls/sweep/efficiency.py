@@ -28,7 +28,7 @@ from samcls.learn.settings import TrainConfig
 from samcls.sweep.leaderboard import Row
 from samcls.sweep.space import Space
 
-__all__ = ["Point", "efficiency", "followed"]
+__all__ = ["Point", "aucs_at", "efficiency", "followed"]
 
 
 @dataclass(frozen=True)
@@ -83,9 +83,9 @@ def efficiency(
     first = next(iter(best), None)
     points = []
     for fraction in space.fractions:
-        leading = _aucs(best[first], fraction, scores, space) if first is not None else None
+        leading = aucs_at(best[first], fraction, scores, space) if first is not None else None
         for head, configuration in best.items():
-            found = _aucs(configuration, fraction, scores, space)
+            found = aucs_at(configuration, fraction, scores, space)
             if found is None:
                 continue
             gap = None if head == first or leading is None else found - leading
@@ -118,13 +118,20 @@ def _named(config: TrainConfig) -> str:
     return head_class(config.head).title(config)
 
 
-def _aucs(
+def aucs_at(
     configuration: TrainConfig,
     fraction: float,
     scores: Mapping[str, float | None],
     space: Space,
 ) -> np.ndarray | None:
-    """AUC of each seed and fold; None where one is missing."""
+    """AUC of each seed and fold at one share; None where one is missing.
+
+    Args:
+        configuration: Neutral, as the space gives it.
+        fraction: Share of the training split.
+        scores: AUC of runs by digest.
+        space: Says which seeds and folds there are.
+    """
     members = space.trial(configuration, (fraction,)).members
     found = [scores.get(digest(member)) for member in members]
     values = [value for value in found if value is not None]

@@ -31,7 +31,8 @@ class SweepResult:
             `samcls train` says of it, baselines included), `run` (its folder) and `test_opened`
             (winners of this folder that the test split was scored for).
         rows: The leaderboard.
-        efficiency: The data-efficiency curve on `validation` and `test`, where the space has shares.
+        efficiency: Where the space has shares, the data-efficiency curve on `validation` and `test`, and
+            the `outlook` at twice the images.
         failures: (digest, reason) of each failed run.
     """
 

@@ -42,6 +42,7 @@ from samcls.sweep.outcomes import (
     run_path,
     write_failure,
 )
+from samcls.sweep.outlook import outlooks
 from samcls.sweep.plan import groups_of
 from samcls.sweep.result import SweepResult
 from samcls.sweep.search import STRATEGIES, strategy_of
@@ -160,8 +161,15 @@ def _sweep(
     else:
         given = rows[0], chosen.tried, options.device, log
         best = score_winner(store, folder, space, *given, **refuse)
-    curves = _curves(store, folder, space, rows, runs, options.device)
+    scores = (
+        {}
+        if len(space.fractions) == 1
+        else score_on_test(folder, store, rows, space, options.device)
+    )
+    curves = _curves(space, rows, runs, scores)
     shown = {name: [point.to_dict() for point in points] for name, points in curves.items()}
+    if curves:
+        shown["outlook"] = [one.to_dict() for one in outlooks(rows, runs, space, scores)]
     more = {"selection": chosen.to_dict(), "best": best, "efficiency": shown}
     write_tables(folder, runs, rows, more)
     if draw is not None:
@@ -317,17 +325,14 @@ def _drawing() -> Callable[..., object]:
 
 
 def _curves(
-    store: FeatureStore,
-    folder: Path,
     space: Space,
     rows: Sequence[Row],
     runs: Mapping[str, Run],
-    device: str,
+    scores: Mapping[str, float | None],
 ) -> dict[str, list[Point]]:
     """Return the data-efficiency curve on both splits; none where the space has no shares."""
     if len(space.fractions) == 1:
         return {}
-    scores = score_on_test(folder, store, rows, space, device)
     return {
         "validation": efficiency(rows, runs, space),
         "test": efficiency(rows, runs, space, scores),
