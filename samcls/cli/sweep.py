@@ -186,7 +186,7 @@ def _show_winner(values: Mapping[str, Any]) -> None:
     )
     if values["efficiency"]:
         for one in values["efficiency"]["outlook"]:
-            typer.echo(_outlook(one))
+            typer.echo(one["said"])
         times += ", and by the heads of the training shares, between which it chose nothing"
     speed = values["runs_a_minute"]
     typer.echo(
@@ -194,12 +194,6 @@ def _show_winner(values: Mapping[str, Any]) -> None:
         f"{values['finished']} runs, {values['failed']} failed, {values['made']} made now"
         + ("" if speed is None else f" in {_duration(values['seconds'])}, {speed:.0f} a minute")
     )
-
-
-def _outlook(values: Mapping[str, Any]) -> str:
-    from samcls.sweep.outlook import Outlook
-
-    return str(Outlook(**{k: v for k, v in values.items() if k != "held"}))
 
 
 def _show_nested(best: Mapping[str, Any], chosen: Mapping[str, Any]) -> None:

@@ -55,9 +55,9 @@ class Outlook:
         return low <= self.measured <= high
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields and whether the check held as JSON knows them."""
+        """Return the fields, whether the check held, and the sentences, as JSON knows them."""
         plain = {k: list(v) if isinstance(v, tuple) else v for k, v in asdict(self).items()}
-        return plain | {"held": self.held}
+        return plain | {"held": self.held, "said": str(self)}
 
     def __str__(self) -> str:
         """Say it in a sentence or two."""

@@ -45,7 +45,7 @@ def test_a_sweep_of_shares_looks_ahead_and_checks_itself(
     shown = CliRunner().invoke(
         app, ["sweep", store.path, str(tmp_path / "sweep"), "--space", str(tmp_path / "space.toml")]
     )
-    assert shown.exit_code == 0
+    assert shown.exit_code == 0, shown.output
     assert "training images; with twice as many about" in shown.output
     assert "was foreseen for all of them, which" in shown.output
     three = sweep(
@@ -59,7 +59,7 @@ def test_a_check_that_fails_says_so() -> None:
     curve = np.array([[0.6, 0.61, 0.6, 0.7], [0.61, 0.6, 0.61, 0.7]])
     law = fit_power_law([0.1, 0.2, 0.5], 100.0, curve[:, :-1])
     foreseen, around = law.at(100.0, another=False)
-    one = Outlook("logistic", 100.0, 0.75, (0.7, 0.8), foreseen, around, 0.7)
+    one = Outlook("logistic", 100.0, 0.75, (0.7, 0.8), foreseen, around, 0.9)
     assert one.held is False
     assert "which DID NOT HOLD" in str(one)
     assert Outlook("logistic", 100.0, 0.75, (0.7, 0.8), None, None, 0.7).held is None
