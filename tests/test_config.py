@@ -46,7 +46,7 @@ def test_toml_round_trip(tmp_path_factory: pytest.TempPathFactory, options: dict
 def test_every_field_changes_the_digest() -> None:
     """Two configs that differ in any one field have different digests."""
     other = TrainConfig(
-        head="linear", members=3, levels=("neck",), tasks=("grade",), window=8, reduction=4, gate="residual",
+        head="linear", members=3, select="inner:5", with_meta=("age",), levels=("neck",), tasks=("grade",), window=8, reduction=4, gate="residual",
         hidden=8, dropout=0.5, epochs=3, patience=2, batch_size=8, learning_rate=0.1, warmup=0.5,
         weight_decay=0.5, class_weights="balanced", intervals=10, seed=1, labels="other.csv",
         ordinal=("grade",), missing=("nan",), positive=("1",), folds=5, fold=1, upsampling="bilinear", gate_bias=False,

@@ -30,7 +30,7 @@ PACKAGE = Path(__file__).parent.parent / "samcls"
 FORMATS = {"learn/fit/prediction.py", "learn/runs/result.py"}
 # The defaults that `defaults_version` counts: a digest names only what differs from them.
 DEFAULTS = {
-    "head": "slca", "members": 2, "levels": (), "tasks": (), "labels": None, "missing": (), "ordinal": (),
+    "head": "slca", "members": 2, "select": "holdout", "with_meta": (), "levels": (), "tasks": (), "labels": None, "missing": (), "ordinal": (),
     "positive": (), "folds": 0, "fold": 0, "train_fraction": 1.0, "window": None, "reduction": 16,
     "gate": None, "upsampling": "nearest", "gate_bias": True, "gate_channels": 0, "hidden": 0,
     "dropout": 0.2, "epochs": 60, "patience": 20, "batch_size": 64, "learning_rate": 5e-3,

@@ -15,12 +15,13 @@ import torch
 
 from samcls.bench.table import Bench, BenchRow, measure
 from samcls.learn.features.targets import UNUSED, divisions, targets_of
-from samcls.learn.features.tensors import ChannelScaler, Features, load_features
+from samcls.learn.features.tensors import ChannelScaler, Features
 from samcls.learn.fit.ensemble import Known
 from samcls.learn.fit.fit import fit
 from samcls.learn.fit.prediction import predict_logits, to_probabilities
 from samcls.learn.fit.schedule import Fitted
 from samcls.learn.heads.controls import references
+from samcls.learn.runs.inputs import features_for
 from samcls.learn.score.resampled import corrected_mean
 from samcls.learn.score.scoring import auc
 from samcls.learn.settings import TrainConfig
@@ -58,7 +59,7 @@ def bench_recipe(
     """
     store, base = FeatureStore.open(path), base or TrainConfig()
     targets = targets_of(store, base)
-    whole = load_features(store, base.levels, base.window, targets)
+    whole = features_for(store, base, targets)
     configs = dict(references(base)) | {head: replace(base, head=head) for head in heads}
     found: dict[tuple[str, str], list[float]] = {}
     for number in range(resplits):

@@ -116,6 +116,13 @@ class TrainConfig(Config):
         expected="holdout, inner:FOLDS or inner:FOLDSxREPEATS, such as inner:5x3",
         unswept="figures of another selection cannot be ranked together; set it under [fixed]",
     )
+    with_meta: tuple[str, ...] = _data(
+        (),
+        "Columns of the manifest (meta:NAME) beside the image, as one more level: numbers standardised, "
+        "categories one-hot, what is missing a channel of its own; NAME=category takes numbers for "
+        "categories.",
+        distinct=True,
+    )
     window: int | None = _data(
         None,
         "Side of SLCA's pooling window in cells of the encoder's map, a multiple of the store's; "

@@ -12,7 +12,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,18 @@ from torch import Tensor
 from samcls.config import values_of
 from samcls.errors import RunError
 from samcls.learn.features.mapped import map_array, save_array
+from samcls.learn.features.meta import LEVEL as META
+from samcls.learn.features.meta import as_column
 from samcls.learn.features.pixels import Pixels
 from samcls.learn.features.targets import targets_of
-from samcls.learn.features.tensors import ChannelScaler, Features, image_rows, load_features
+from samcls.learn.features.tensors import (
+    ChannelScaler,
+    Features,
+    image_rows,
+    load_features,
+    with_meta,
+    without_level,
+)
 from samcls.learn.heads.registry import reads
 from samcls.learn.runs.inputs import loading_window
 from samcls.learn.settings import TrainConfig
@@ -69,6 +78,7 @@ class SharedFeatures:
         """
         place = self.folder / division(config)
         levels = config.levels or tuple(self.store.levels)
+        levels = (*levels, META) if config.with_meta else levels
         looks = reads(config).pixels
         try:
             place.mkdir(parents=True, exist_ok=True)
@@ -94,13 +104,17 @@ class SharedFeatures:
 
     def _make(self, place: Path, level: str, config: TrainConfig) -> None:
         targets = targets_of(self.store, config)
-        features = load_features(self.store, (level,), loading_window(config), targets)
+        own = level if level != META else next(iter(config.levels or self.store.levels))
+        features = load_features(self.store, (own,), loading_window(config), targets)
+        if level == META:
+            features = without_level(with_meta(features, self.store, config.with_meta), own)
         scaler = ChannelScaler.fit(features, features.rows("train"))
         features.standardise_(scaler)
         for name, values in _arrays(features, scaler, level).items():
             save_array(place / f"{_file(level)}.{name}.npy", values)
         columns = {name: getattr(features, name) for name in COLUMNS}
         columns["grid"] = features.grids[level]
+        columns["meta"] = [asdict(column) for column in features.meta]
         done = place / f"{_file(level)}.json"
         part = done.with_suffix(".part")
         part.write_text(json.dumps(columns), encoding="utf-8")
@@ -153,6 +167,7 @@ def _mapped(place: Path, levels: tuple[str, ...]) -> tuple[Features, ChannelScal
         views=first["views"],
         fingerprint=first["fingerprint"],
         failed=first["failed"],
+        meta=tuple(as_column(one) for own in columns.values() for one in own["meta"]),
         reach={level: share for own in columns.values() for level, share in own["reach"].items()},
     )
     scaler = ChannelScaler(

@@ -10,6 +10,7 @@ Features are read once for each division of the images.
 
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from samcls.device import choose_device
 from samcls.learn.features.placement import placed
 from samcls.learn.features.rows import pick
 from samcls.learn.features.targets import targets_of
-from samcls.learn.features.tensors import Features
+from samcls.learn.features.tensors import Features, with_columns
 from samcls.learn.fit.prediction import load_model, predict_logits, to_probabilities
 from samcls.learn.heads.registry import reads
 from samcls.learn.runs.inputs import features_for
@@ -60,20 +61,27 @@ def score_on_test(
     for members in alike.values():
         features = _test_features(store, members[0])
         for member in members:
-            scores[digest(member)] = _score(Path(folder), member, features, where)
+            scores[digest(member)] = _score(Path(folder), member, features, store, where)
     return scores
 
 
 def _test_features(store: FeatureStore, config: TrainConfig) -> Features:
     """Features of all images; which of them are the test split no training share changes."""
-    return features_for(store, config, targets_of(store, config))
+    return features_for(store, replace(config, with_meta=()), targets_of(store, config))
 
 
 def _score(
-    folder: Path, config: TrainConfig, features: Features, device: torch.device
+    folder: Path,
+    config: TrainConfig,
+    features: Features,
+    store: FeatureStore,
+    device: torch.device,
 ) -> float | None:
     model = load_model(run_path(folder, config))
-    test = pick(features, features.rows("test")).standardised(model.scaler)
+    test = pick(features, features.rows("test"))
+    if model.meta:  # as the model's own training images have them
+        test = with_columns(test, store, model.meta)
+    test = test.standardised(model.scaler)
     logits = predict_logits(model.head.to(device), placed(test, device))
     found = to_probabilities(logits, test.tasks)
     return auc(test.labels.numpy(), found)

@@ -103,7 +103,8 @@ def _finished(
     together: int,
 ) -> Ended:
     started = time.perf_counter()
-    model = Model(config, shape_of(features), features.tasks, scaler, fitted.head)
+    parts = shape_of(features), features.tasks, scaler, fitted.head
+    model = Model(config, *parts, features.meta)
     chose = judged(features, config)
     rows = chose.rows("val")
     if fitted.held is None:

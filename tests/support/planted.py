@@ -62,6 +62,7 @@ def planted_store(
     features: dict[str, np.ndarray] | None = None,
     valid: np.ndarray | None = None,
     pixels: np.ndarray | None = None,
+    meta: dict[str, list[str]] | None = None,
     **changes: Any,
 ) -> FeatureStore:
     """A store of two levels on a map of 8 x 8 cells, pooled over 2 x 2."""
@@ -84,6 +85,7 @@ def planted_store(
             groups=groups or pairs(splits),
             tasks=tasks,
             labels=labels.astype(np.int16),
+            meta=meta or {},
         ),
         pixels=0 if pixels is None else pixels.shape[1],
     )

@@ -10,7 +10,7 @@ them): no pickle, so that a run from a stranger is safe to open. Loading takes s
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from torch import Tensor
 
 from samcls.config import parse, to_dict
 from samcls.errors import InputError
+from samcls.learn.features.meta import MetaColumn, as_column
 from samcls.learn.features.pixels import Pixels
 from samcls.learn.features.tensors import ChannelScaler, Features
 from samcls.learn.heads.base import Head, Shape, split_logits
@@ -53,6 +54,7 @@ class Model:
         tasks: Class names of each task.
         scaler: Measured on the training split.
         head: The selected head.
+        meta: Columns of the manifest that are the level `meta`; empty where there is none.
     """
 
     config: TrainConfig
@@ -60,6 +62,7 @@ class Model:
     tasks: Mapping[str, tuple[str, ...]]
     scaler: ChannelScaler
     head: Head
+    meta: tuple[MetaColumn, ...] = ()
 
     @property
     def parameters(self) -> int:
@@ -170,6 +173,7 @@ def model_files(model: Model) -> dict[str, bytes]:
         "reach": dict(model.shape.reach),
         "pixels": model.shape.pixels,
         "tasks": [{"name": name, "classes": list(c)} for name, c in model.tasks.items()],
+        **({"meta": [asdict(column) for column in model.meta]} if model.meta else {}),
         "config": to_dict(model.config),
     }
     return {
@@ -244,7 +248,8 @@ def _rebuild(described: Mapping[str, Any], tensors: dict[str, Tensor], folder: P
         mean={level: tensors[f"mean.{level}"] for level in shape.channels},
         std={level: tensors[f"std.{level}"] for level in shape.channels},
     )
-    return Model(config, shape, tasks, scaler, head)
+    meta = tuple(as_column(one) for one in described.get("meta", []))
+    return Model(config, shape, tasks, scaler, head, meta)
 
 
 def _set(options: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,16 +10,20 @@ from samcls.config import defaults_of
 from samcls.learn.settings import TrainConfig
 
 __all__ = [
+    "COLUMNS",
+    "IMAGE",
     "MEANINGS",
     "REGRESSIONS",
     "SAME_WINDOWS",
     "SHUFFLED",
+    "columns_alone",
     "plain_controls",
     "references",
     "regressions",
     "slca_control",
 ]
 
+IMAGE, COLUMNS = "image alone", "columns alone"  # of a run with columns beside the image
 SHUFFLED = "slca, shuffled"  # SLCA on features that were shuffled between images
 REGRESSIONS = ("logistic", "logistic-statistics", "logistic-windows")
 # What sees all that SLCA sees, and gates nothing.
@@ -32,6 +36,8 @@ MEANINGS = {
     "logistic-statistics": "logistic, windows' statistics",
     "logistic-windows": "logistic, all windows",
     "regressions": "mean of the three",
+    IMAGE: "image alone, same head",
+    COLUMNS: "columns alone (logistic)",
     "linear": "linear head",
     "se": "one global window (se)",
     SHUFFLED: "slca, shuffled images",
@@ -51,6 +57,11 @@ def regressions(config: TrainConfig) -> Iterator[tuple[str, TrainConfig]]:
     """
     for name in REGRESSIONS:
         yield name, _solved(config, name)
+
+
+def columns_alone(config: TrainConfig) -> TrainConfig:
+    """Return the regression on the columns beside the image, without the image."""
+    return _solved(config, "logistic")
 
 
 def plain_controls(config: TrainConfig) -> Iterator[tuple[str, TrainConfig]]:

@@ -1,7 +1,8 @@
 """What a head must beat: controls on the same features, scored by the same tables.
 
 The majority class and three logistic regressions stand beside every run, on means, on statistics of the
-windows and on all windows, and the mean of the three; beside an ensemble, one of its heads alone. On request come the plainest heads with the run's own
+windows and on all windows, and the mean of the three; where columns of the manifest are part of it, the image
+alone and the columns alone; beside an ensemble, one of its heads alone. On request come the plainest heads with the run's own
 settings, and SLCA on features that were shuffled between images, which must find nothing: where it does,
 something leaks.
 
@@ -16,11 +17,19 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
-from samcls.learn.features.tensors import Features
+from samcls.learn.features.meta import LEVEL
+from samcls.learn.features.tensors import Features, without_level
 from samcls.learn.fit.answers import answers
 from samcls.learn.fit.fit import fit
 from samcls.learn.fit.schedule import Fitted
-from samcls.learn.heads.controls import plain_controls, references, slca_control
+from samcls.learn.heads.controls import (
+    COLUMNS,
+    IMAGE,
+    columns_alone,
+    plain_controls,
+    references,
+    slca_control,
+)
 from samcls.learn.heads.registry import head_class
 from samcls.learn.score.scoring import majority_class
 from samcls.learn.settings import TrainConfig
@@ -70,11 +79,22 @@ def baselines(
         there[beside] = fit(features, beside, known=there)
         answer = _answer(there[beside], features, beside)
         yield name, answer if tried else replace(answer, tried=0)
+    if features.meta:
+        yield from _apart(features, config)
     if every:
         for name, beside in plain_controls(config):
             yield name, _answer(fit(features, beside, known=there), features, beside)
         name, beside = slca_control(config)
         yield name, _answer(fit(shuffled(features, config.seed), beside), features, beside)
+
+
+def _apart(features: Features, config: TrainConfig) -> Iterator[tuple[str, Answer]]:
+    """Return the same head on the image without its columns, and a regression on these without the image."""
+    image = without_level(features, LEVEL)
+    yield IMAGE, _answer(fit(image, config), image, config)
+    columns = without_level(features, *(level for level in features.tokens if level != LEVEL))
+    beside = columns_alone(config)
+    yield COLUMNS, _answer(fit(columns, beside), columns, beside)
 
 
 def majority_classes(features: Features) -> dict[str, int]:

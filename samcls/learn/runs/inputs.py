@@ -14,6 +14,8 @@ from samcls.config import defaults_of
 from samcls.data.manifest import SPLITS
 from samcls.errors import ConfigError
 from samcls.files import meant
+from samcls.learn.features.meta import LEVEL as META
+from samcls.learn.features.meta import MetaColumn, learn_columns, meta_width
 from samcls.learn.features.targets import Targets, targets_of
 from samcls.learn.features.tensors import (
     Features,
@@ -21,6 +23,7 @@ from samcls.learn.features.tensors import (
     load_features,
     reach_of,
     selection_problems,
+    with_meta,
     with_pixels,
 )
 from samcls.learn.heads.base import Shape
@@ -30,7 +33,15 @@ from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, PENDING
 
-__all__ = ["SPLITS", "check", "features_for", "loading_window", "settled", "shape_for"]
+__all__ = [
+    "SPLITS",
+    "check",
+    "columns_for",
+    "features_for",
+    "loading_window",
+    "settled",
+    "shape_for",
+]
 
 
 def check(store: FeatureStore, config: TrainConfig, run_dir: str | Path | None = None) -> Targets:
@@ -52,6 +63,7 @@ def check(store: FeatureStore, config: TrainConfig, run_dir: str | Path | None =
         usual = defaults_of(TrainConfig, "data")
         targets = targets_of(store, replace(config, **usual | {"tasks": known}))
     named = () if config.ordinal == ("none",) else config.ordinal
+    problems += _meta_problems(store, config, targets)
     missing = [task for task in named if task not in targets.tasks]
     problems += [
         f"unknown ordinal task {t}; learned are {', '.join(targets.tasks)}{meant(t, targets.tasks)}"
@@ -100,6 +112,8 @@ def features_for(
         RunError: where there is no room for a scratch file.
     """
     features = load_features(store, config.levels, loading_window(config), targets, memory)
+    if config.with_meta:
+        features = with_meta(features, store, config.with_meta)
     return with_pixels(features, store, memory) if reads(config).pixels else features
 
 
@@ -112,14 +126,51 @@ def shape_for(store: FeatureStore, config: TrainConfig, targets: Targets) -> Sha
     """Return what a head of a config is given and what it answers, without reading a feature."""
     levels = [level for level in config.levels or store.levels if level in store.levels]
     window = loading_window(config)
+    channels = {level: store.levels[level].channels for level in levels}
+    grids = grids_of(store, levels, window)
+    columns = columns_for(store, config, targets)
+    if columns:
+        channels[META], grids[META] = meta_width(columns), (1, 1)
     return Shape(
-        channels={level: store.levels[level].channels for level in levels},
+        channels=channels,
         classes={task: len(classes) for task, classes in targets.tasks.items()},
-        grids=grids_of(store, levels, window),
+        grids=grids,
         window=window or store.fingerprint.window,
         reach=reach_of(store, levels, window),
         pixels=store.pixel_size,
     )
+
+
+def columns_for(
+    store: FeatureStore, config: TrainConfig, targets: Targets
+) -> tuple[MetaColumn, ...]:
+    """Return what training images say of the manifest's columns that a config names.
+
+    Args:
+        store: An open store.
+        config: Names them.
+        targets: Says which are the training images.
+
+    Raises:
+        ConfigError: as `learn_columns`.
+    """
+    if not config.with_meta:
+        return ()
+    rows = np.flatnonzero((store.status == DONE) & (np.array(targets.splits) == "train"))
+    return learn_columns(store.meta, config.with_meta, rows)
+
+
+def _meta_problems(store: FeatureStore, config: TrainConfig, targets: Targets) -> list[str]:
+    """Return what stands against columns beside the image."""
+    if not config.with_meta:
+        return []
+    if not unknown_head(config.head) and head_class(config.head).fitting == "network":
+        return ["with_meta: networks over pixels take no columns; their features alone do"]
+    try:
+        columns_for(store, config, targets)
+    except ConfigError as error:
+        return [str(error)]
+    return []
 
 
 def _inner_problems(store: FeatureStore, targets: Targets, config: TrainConfig) -> list[str]:

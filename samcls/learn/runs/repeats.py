@@ -111,6 +111,7 @@ def train_repeats(
         found[name] = _train_once(store, one, folder / name, log, options)
     seconds = round(time.perf_counter() - started, 3)
     result = RepeatsResult(_summary(found, config, folder), seconds=seconds)
+    result["select"] = config.select
     result["head"] = ", ".join(dict.fromkeys(one.head for one in plan.values()))
     if result["head"] == config.head:
         result["gain"] = _gain(config, found, [folder / name for name in plan])
@@ -182,7 +183,6 @@ def _summary(
     return {
         "run": str(folder),
         "head": config.head,
-        "select": config.select,
         "epochs": max(one["epochs"] for one in results),
         "parameters": results[0]["parameters"],
         "images": results[0]["images"],

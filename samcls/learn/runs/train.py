@@ -19,6 +19,7 @@ from jaxtyping import Float
 
 from samcls.device import choose_device
 from samcls.errors import RunError
+from samcls.learn.features.meta import unseen
 from samcls.learn.features.placement import placed
 from samcls.learn.features.tensors import ChannelScaler, Features
 from samcls.learn.fit.answers import answers, judged
@@ -113,7 +114,7 @@ def train(
     scaler = ChannelScaler.fit(features, features.rows("train"))
     features = placed(features.standardise_(scaler), where)
     log(_described(features))
-    for line in _absent(features):
+    for line in (*_absent(features), *unseen(features.meta, store.meta)):
         log(line)
     clock.lap("load")
     if run_dir is not None:
@@ -124,7 +125,8 @@ def train(
     beside = list(baselines(features, config, every_baseline, fitted.parts))
     clock.lap("baselines")
     probabilities = answers(fitted, features, config)
-    model = Model(config, shape_of(features), features.tasks, scaler, fitted.head.cpu())
+    parts = shape_of(features), features.tasks, scaler, fitted.head.cpu()
+    model = Model(config, *parts, features.meta)
     majority, chose = majority_classes(features), judged(features, config)
     tables = _tables(chose, probabilities, config, majority)
     scored = {
