@@ -17,7 +17,7 @@ from torch import Tensor
 
 __all__ = ["MemberGates"]
 
-PART = 512  # tokens worked on at once on a CPU: three tensors of 256 channels fit a 2 MB cache
+PART = 131_072  # values worked on at once on a CPU: three such tensors fit a 2 MB cache
 
 
 class MemberGates:
@@ -107,7 +107,7 @@ class MemberGates:
     def _parts(self, name: str, images: int, count: int, width: int) -> "_Parts":
         """Memory for so many images, or for one piece at a time; what it held before is lost."""
         unit = len(self._e) * count * width
-        length = unit * (images or _piece_images(count, self._e.device))
+        length = unit * (images or _piece_images(count, self.channels, self._e.device))
         found = self._memory.get(name)
         if found is None or len(found) < length:
             found = self._memory[name] = self._e.new_empty(length)
@@ -132,13 +132,13 @@ class _Parts:
         return piece.view(self.members, size * self.count, self.width)
 
 
-def _piece_images(count: int, device: torch.device) -> int:
-    return max(1, (PART if device.type == "cpu" else 64 * PART) // count)
+def _piece_images(count: int, channels: int, device: torch.device) -> int:
+    return max(1, (PART if device.type == "cpu" else 64 * PART) // (count * channels))
 
 
 def _pieces(tokens: Tensor) -> Iterator[tuple[int, int]]:
     """Start and size of each piece; they depend on no member, so neither do any sums."""
-    images, count = tokens.shape[1:3]
-    step = _piece_images(count, tokens.device)
+    images, count, channels = tokens.shape[1:]
+    step = _piece_images(count, channels, tokens.device)
     for start in range(0, images, step):
         yield start, min(step, images - start)

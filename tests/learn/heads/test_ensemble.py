@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -133,6 +134,40 @@ def test_a_run_shows_a_head_alone_and_what_heads_add(make_store: MakeStore) -> N
         *(f"{name}, malignancy" for name in regressions[:3]),
     }
     assert "best of" not in repr(result)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("ordinal", {"ordinal": ("grade",)}),
+        ("missing labels", {}),
+        ("class weights", {"class_weights": "balanced"}),
+    ],
+)
+def test_the_recipe_serves_every_kind_of_label(
+    make_store: MakeStore, name: str, options: dict[str, Any]
+) -> None:
+    """Two tasks at once: each has its own control, and parts that keep to what was asked."""
+    generator = np.random.default_rng(3)
+    labels = np.stack([generator.integers(0, 2, 150), generator.integers(0, 3, 150)], axis=1)
+    if name == "missing labels":
+        labels[generator.random(labels.shape) < 0.3] = -1
+    if name == "class weights":
+        labels[:, 0] = generator.random(150) < 0.2
+    store = make_store(150, tasks=TASKS, labels=labels, strength=3.0)
+    config = replace(CONFIG, intervals=50, epochs=8, **options)
+    result = train(store, config)
+    assert {task: one["control"] for task, one in result.gain.items()} == {
+        "melanoma": "regressions",
+        "grade": "regressions",
+    }
+    assert min(result.test["tasks"][task]["auc"] for task in TASKS) > 0.6
+    parts = EnsembleHead.parts(config)
+    assert all(part.class_weights == config.class_weights for part in parts)
+    assert [bool(part.ordinal) for part in parts] == [bool(config.ordinal)] * 2 + [False] * 3
+    if name == "missing labels":
+        known = (labels >= 0) & (np.array(store.splits) == "train")[:, None]
+        assert [one["train"] for one in result.labelled.values()] == known.sum(0).tolist()
 
 
 def test_regressions_alone_are_an_ensemble_without_heads(features: Features) -> None:
