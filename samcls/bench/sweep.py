@@ -28,9 +28,10 @@ from samcls.config import to_toml
 from samcls.learn.estimator import SLCAClassifier
 from samcls.learn.features.batches import select
 from samcls.learn.features.tensors import Features
-from samcls.learn.fit.fit import fit_together, steady_threads, trainer_of
+from samcls.learn.fit.fit import fit, fit_together, steady_threads, trainer_of
 from samcls.learn.fit.prediction import shape_of
 from samcls.learn.heads.registry import build_head
+from samcls.learn.runs.baselines import baselines
 from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore, RowBatch, RowTable
 from samcls.store.schema import DONE, Fingerprint, LevelShape
@@ -48,6 +49,7 @@ SPACE = """
 search = "random"
 runs = {runs}
 [fixed]
+head = "slca"
 epochs = {epochs}
 patience = 0
 intervals = 0
@@ -117,6 +119,11 @@ def _rows(
             rate = _group_rate(features, few[0], size)
             alone = alone or rate
             yield measure(f"{size} heads in one pass, 1 process", rate, "runs/minute", ALONE, alone)
+    log("the default ensemble")
+    alone, whole = _recipe_seconds(features, few[0])
+    name = "one head, and all that stands beside it"
+    yield measure(name, alone, "s")
+    yield measure("the default ensemble, and all that stands beside it", whole, "s", name, alone)
     log("torch.func.vmap")
     own, other = _pass_seconds(features, few[0], VMAPPED)
     name = f"training pass of {VMAPPED} heads by torch.func.vmap"
@@ -141,6 +148,21 @@ def _group_rate(features: Features, config: TrainConfig, size: int) -> float:
         start = time.perf_counter()
         fit_together(features, group)
     return 60 * size / (time.perf_counter() - start) * epochs / config.epochs
+
+
+def _recipe_seconds(features: Features, config: TrainConfig) -> tuple[float, float]:
+    """Seconds to fit one head, and the default ensemble, each with the controls that every run has."""
+
+    def fitted(head: str) -> float:
+        own = replace(config, head=head)
+        start = time.perf_counter()
+        list(baselines(features, own, known=fit(features, own).parts))
+        return time.perf_counter() - start
+
+    ensemble = TrainConfig().head
+    fitted(ensemble)
+    times = [(fitted(config.head), fitted(ensemble)) for _ in range(PASSES)]
+    return min(one for one, _ in times), min(whole for _, whole in times)
 
 
 def _pass_seconds(features: Features, config: TrainConfig, size: int) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 The regressions see the means, the windows' statistics and all windows; together they weigh three
 quarters, the heads the last one. `regressions` is the same without the heads, and so the control that
-says what they add. `docs/recipe.md` has what the shares and the number of heads were chosen by.
+says what they add. What the shares and the number of heads were chosen by: `docs/explanation.md`.
 
     config = TrainConfig(head="ensemble:slca", members=2)
     [part.head for part in EnsembleHead.parts(config)]
