@@ -12,6 +12,7 @@ from samcls.learn.heads.controls import MEANINGS
 __all__ = ["show_comparison", "show_figures", "show_side_by_side"]
 
 EXTRA_P = {"p_holm": "p Holm", "seeds_p": "p seeds", "seeds_p_holm": "p seeds Holm"}
+SHORT = ("majority", "logistic", "regressions")  # baselines that a short table has
 COMPARED = ("auc", "average_precision", "accuracy", "balanced_accuracy", "f1", "kappa", "brier")
 
 
@@ -25,7 +26,7 @@ def show_figures(result: Mapping[str, Any]) -> None:
 
 
 def show_side_by_side(results: Mapping[str, Mapping[str, Any]]) -> None:
-    """Print runs on the same images under one header, each named, and the last one's notes.
+    """Print runs on the same images under one header, each named and with few baselines, and the last one's notes.
 
     Args:
         results: Of runs of one task, by what each is called.
@@ -35,6 +36,8 @@ def show_side_by_side(results: Mapping[str, Mapping[str, Any]]) -> None:
     for name, result in results.items():
         entries = {**result["baselines"], f"{result['head']} head": result}
         for entry, found in entries.items():
+            if entry in result["baselines"] and entry not in SHORT:
+                continue
             if entry == "majority" and rows:
                 continue  # it is the same whatever the features
             title = MEANINGS.get(entry, entry)

@@ -35,7 +35,7 @@ MEANINGS = {
     "logistic": "logistic regression",
     "logistic-statistics": "logistic, windows' statistics",
     "logistic-windows": "logistic, all windows",
-    "regressions": "mean of the three",
+    "regressions": "the three regressions, averaged",
     IMAGE: "image alone, same head",
     COLUMNS: "columns alone (logistic)",
     "linear": "linear head",
