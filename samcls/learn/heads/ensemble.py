@@ -66,6 +66,8 @@ class EnsembleHead(ComposedHead):
     def problems(cls, config: TrainConfig, shape: Shape) -> list[str]:
         """Return what stands against its head, which must be one that is trained on features."""
         inner = _inner(config)
+        if not inner:
+            return ["head ensemble: names no head behind its colon; take ensemble:slca, say"]
         unknown = unknown_head(inner)
         if unknown:
             return unknown

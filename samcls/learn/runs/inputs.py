@@ -181,10 +181,21 @@ def _inner_problems(store: FeatureStore, targets: Targets, config: TrainConfig) 
         return [f"select is {config.select}: networks over pixels are chosen by holdout alone"]
     rows = np.flatnonzero((store.status == DONE) & (np.array(targets.splits) == "train"))
     folds = config.inner[0]
-    groups = {store.groups[row] or row for row in rows.tolist()}
-    if len(groups) < folds:
-        return [f"select is {config.select}, and train and validation have {len(groups)} groups"]
-    return []
+    groups = np.array([store.groups[row] or f"image {row}" for row in rows.tolist()])
+    if len(np.unique(groups)) < folds:
+        have = len(np.unique(groups))
+        return [f"select is {config.select}, and train and validation have {have} groups"]
+    problems = []
+    for column, (task, classes) in enumerate(targets.tasks.items()):
+        labels = targets.labels[rows, column]
+        counts = {name: len(np.unique(groups[labels == c])) for c, name in enumerate(classes)}
+        if sum(count >= folds for count in counts.values()) < 2:
+            told = ", ".join(f"{name} {count}" for name, count in counts.items())
+            problems.append(
+                f"select is {config.select}, and folds of task {task} would be without a class (groups or "
+                f"images: {told}), so that nothing could be chosen by them; take fewer folds"
+            )
+    return problems
 
 
 def _row_problems(

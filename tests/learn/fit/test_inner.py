@@ -207,6 +207,12 @@ def test_what_cannot_be_chosen_so_is_refused(make_store: MakeStore) -> None:
         check(store, TrainConfig(head="guided:resnet18", select="inner:3"))
     with pytest.raises(ConfigError, match="select is inner:40, and train and validation have"):
         check(store, TrainConfig(select="inner:40"))
+    labels = np.array([[int(i % 6 == 0)] for i in range(30)])
+    few = make_store(30, labels=labels, groups=[""] * 30, name="few.zarr")
+    with pytest.raises(
+        ConfigError, match=r"without a class \(groups or images: benign \d+, malignant 4"
+    ):
+        check(few, TrainConfig(select="inner:5"))
     splits = ["train"] * 20 + ["test"] * 10
     train(
         make_store(30, strength=2.0, splits=splits, name="no-val.zarr"), replace(CONFIG, head="knn")

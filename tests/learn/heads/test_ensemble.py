@@ -109,7 +109,9 @@ def test_a_diverging_head_fails_the_ensemble_and_no_other(features: Features) ->
     assert "lower learning_rate" in str(bad)
 
 
-@pytest.mark.parametrize("head", ["ensemble:logistic", "ensemble:guided:resnet18", "ensemble:slco"])
+@pytest.mark.parametrize(
+    "head", ["ensemble:logistic", "ensemble:guided:resnet18", "ensemble:slco", "ensemble:"]
+)
 def test_only_heads_that_are_trained_on_features_make_one(head: str, make_store: MakeStore) -> None:
     """Anything else is refused by name, before anything is read."""
     with pytest.raises(
