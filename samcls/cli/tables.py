@@ -7,12 +7,11 @@ from typing import Any
 import typer
 
 from samcls.cli.shell import number, show_table
-from samcls.learn.heads.controls import MEANINGS
+from samcls.learn.heads.controls import MEANINGS, SHORT
 
 __all__ = ["show_comparison", "show_figures", "show_side_by_side"]
 
 EXTRA_P = {"p_holm": "p Holm", "seeds_p": "p seeds", "seeds_p_holm": "p seeds Holm"}
-SHORT = ("majority", "logistic", "regressions")  # baselines that a short table has
 COMPARED = ("auc", "average_precision", "accuracy", "balanced_accuracy", "f1", "kappa", "brier")
 
 

@@ -15,6 +15,7 @@ __all__ = [
     "MEANINGS",
     "REGRESSIONS",
     "SAME_WINDOWS",
+    "SHORT",
     "SHUFFLED",
     "columns_alone",
     "plain_controls",
@@ -29,6 +30,7 @@ REGRESSIONS = ("logistic", "logistic-statistics", "logistic-windows")
 # What sees all that SLCA sees, and gates nothing.
 SAME_WINDOWS = ("logistic-statistics", "logistic-windows", "regressions")
 
+SHORT = ("majority", "logistic", "regressions")  # baselines that a short table has
 # What tables call what stands beside a run.
 MEANINGS = {
     "majority": "majority class",
