@@ -25,7 +25,7 @@ from samcls.store.schema import DONE, LevelShape
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the limit is Linux's RLIMIT_DATA")
 
 CHANNELS, SIDE, BLOCK = 256, 8, 250
-OPTIONS = ("--epochs", "3", "--device", "cpu", "--json")
+OPTIONS = ("--epochs", "3", "--members", "1", "--device", "cpu", "--json")
 
 CHILD = """
 import resource, sys
@@ -44,7 +44,7 @@ def run(*arguments):
 
 allowed, tiny, throwaway, *rest = sys.argv[1:]
 output, sys.stdout = sys.stdout, open("/dev/null", "w")
-run("train", tiny, throwaway, "--epochs", "1", "--device", "cpu")
+run("train", tiny, throwaway, "--epochs", "1", "--members", "1", "--device", "cpu")
 sys.stdout = output
 if int(allowed):
     limit = taken() + int(allowed) * 1_000_000
@@ -119,7 +119,7 @@ def test_a_run_streams_where_its_features_do_not_fit(limited: Limited, tmp_path:
     assert failed.returncode == 1
     assert "not enough memory for this run; stream its features with --memory" in failed.stderr
     streamed = found(limited(64, store, tmp_path / "streamed", "--memory", 40))
-    config = TrainConfig(epochs=3)
+    config = TrainConfig(epochs=3, members=1)
     whole = train(FeatureStore.open(store), config, tmp_path / "whole", device="cpu").to_dict()
     for name in ("validation", "test", "baselines"):
         assert streamed[name] == whole[name]
