@@ -48,10 +48,6 @@ def test_a_sweep_of_shares_looks_ahead_and_checks_itself(
     assert shown.exit_code == 0, shown.output
     assert "training images; with twice as many about" in shown.output
     assert "was foreseen for all of them, which" in shown.output
-    three = sweep(
-        store.path, tmp_path / "three", parse_space(SPACE.replace("0.2, 0.4, 0.7", "0.4, 0.7"))
-    )
-    assert all(one["foreseen"] is None for one in three.efficiency["outlook"])
 
 
 def test_a_check_that_fails_says_so() -> None:
