@@ -14,7 +14,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from samcls.api import extract, load_run, open_store, train
+    from samcls.api import extract, load_run, open_store, runs, train
     from samcls.data.manifest import read_manifest
     from samcls.learn.estimator import SLCAClassifier
     from samcls.sweep.call import sweep
@@ -25,6 +25,7 @@ __all__ = [
     "load_run",
     "open_store",
     "read_manifest",
+    "runs",
     "sweep",
     "train",
 ]

@@ -19,6 +19,7 @@ from samcls.data.manifest import Manifest, check_files, check_labels, read_manif
 from samcls.encode.options import ExtractOptions
 from samcls.errors import ConfigError
 from samcls.learn.runs.folder import Run, load_run, refuse_overwrite
+from samcls.learn.runs.overview import runs_in as runs
 from samcls.learn.runs.repeats import RepeatsResult, train_repeats
 from samcls.learn.runs.train import RunResult
 from samcls.learn.runs.train import train as train_head
@@ -28,7 +29,7 @@ from samcls.store.feature_store import FeatureStore
 if TYPE_CHECKING:
     from samcls.encode.extract import ExtractSummary, Progress
 
-__all__ = ["Run", "extract", "load_run", "open_store", "train"]
+__all__ = ["Run", "extract", "load_run", "open_store", "runs", "train"]
 
 Log = Callable[[str], None]
 

@@ -20,6 +20,7 @@ def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     app.command("train", cls=Grouped)(verb(_train))
     app.command("compare")(verb(_compare))
+    app.command("table")(verb(_table))
 
 
 @options_from(TrainConfig)
@@ -138,3 +139,26 @@ def _compare(
     arms = [load_runs(path) for path in runs]
     values = compare_runs(*arms, split=split, resamples=resamples, seed=seed)
     return Outcome(values, lambda: show_comparison(values))
+
+
+def _table(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="RUN...",
+            help="Runs, folders of seeds or of folds, sweeps, or folders that hold any of these.",
+        ),
+    ],
+    form: Annotated[str, typer.Option("--format", help="md, latex (booktabs) or csv.")] = "md",
+) -> Outcome:
+    """Show finished runs as a table for the paper, a line for each run and task."""
+    from samcls.learn.runs.overview import FORMATS, runs_of, table_text
+
+    if form not in FORMATS:
+        raise ConfigError(f"--format is {form!r}; expected {', '.join(FORMATS)}")
+    paths = [found for path in runs for found in runs_of(path)]
+    text = table_text(paths, form)
+    return Outcome(
+        {"runs": [str(path) for path in paths], "format": form, "table": text},
+        lambda: typer.echo(text, nl=False),
+    )
