@@ -14,7 +14,8 @@ import numpy as np
 import torch
 
 from samcls.bench.table import Bench, BenchRow, measure
-from samcls.learn.features.targets import UNUSED, divisions, targets_of
+from samcls.learn.features.folds import divisions
+from samcls.learn.features.targets import UNUSED, targets_of
 from samcls.learn.features.tensors import ChannelScaler, Features
 from samcls.learn.fit.ensemble import Known
 from samcls.learn.fit.fit import fit

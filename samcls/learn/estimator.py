@@ -33,8 +33,8 @@ from sklearn.utils.validation import check_is_fitted, check_random_state, check_
 from samcls.config import parse
 from samcls.errors import ConfigError, ParameterError, StoreError
 from samcls.learn.features.arrays import LevelArrays, features_of
+from samcls.learn.features.folds import hold_out
 from samcls.learn.features.rows import pick, pick_rows, row_numbers
-from samcls.learn.features.targets import hold_out
 from samcls.learn.features.tensors import ChannelScaler, Features, selection_problems
 from samcls.learn.fit.fit import fit
 from samcls.learn.fit.prediction import Model, shape_of

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from samcls.config import values_of
 from samcls.errors import RunError
+from samcls.learn.features.columns import with_meta, without_level
 from samcls.learn.features.mapped import map_array, save_array
 from samcls.learn.features.meta import LEVEL as META
 from samcls.learn.features.meta import as_column
@@ -32,8 +33,6 @@ from samcls.learn.features.tensors import (
     Features,
     image_rows,
     load_features,
-    with_meta,
-    without_level,
 )
 from samcls.learn.heads.registry import reads
 from samcls.learn.runs.inputs import loading_window

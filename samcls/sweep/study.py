@@ -17,10 +17,11 @@ import torch
 
 from samcls.config import digest, values_of
 from samcls.device import choose_device
+from samcls.learn.features.columns import with_columns
 from samcls.learn.features.placement import placed
 from samcls.learn.features.rows import pick
 from samcls.learn.features.targets import targets_of
-from samcls.learn.features.tensors import Features, with_columns
+from samcls.learn.features.tensors import Features
 from samcls.learn.fit.prediction import load_model, predict_logits, to_probabilities
 from samcls.learn.heads.registry import reads
 from samcls.learn.runs.inputs import features_for

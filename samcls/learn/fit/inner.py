@@ -18,7 +18,8 @@ import numpy as np
 from jaxtyping import Float
 
 from samcls.errors import RunError
-from samcls.learn.features.targets import UNUSED, divisions
+from samcls.learn.features.folds import divisions
+from samcls.learn.features.targets import UNUSED
 from samcls.learn.features.tensors import Features
 from samcls.learn.fit.loop import EPOCH, Log, Loop, diverged
 from samcls.learn.fit.members import MemberTrainer

@@ -42,7 +42,7 @@ HEADS = {
     "knn": "samcls.learn.heads.closed.KNNHead",
     "logistic": "samcls.learn.heads.closed.LogisticHead",
     "logistic-statistics": "samcls.learn.heads.closed.LogisticStatisticsHead",
-    "logistic-windows": "samcls.learn.heads.closed.LogisticWindowsHead",
+    "logistic-windows": "samcls.learn.heads.windows.LogisticWindowsHead",
     "regressions": "samcls.learn.heads.ensemble.RegressionsHead",
     "ensemble:": "samcls.learn.heads.ensemble.EnsembleHead",
     "guided:": "samcls.learn.heads.guided.net.GuidedNet",

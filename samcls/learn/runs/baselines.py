@@ -17,8 +17,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 
+from samcls.learn.features.columns import without_level
 from samcls.learn.features.meta import LEVEL
-from samcls.learn.features.tensors import Features, without_level
+from samcls.learn.features.tensors import Features
 from samcls.learn.fit.answers import answers
 from samcls.learn.fit.fit import fit
 from samcls.learn.fit.schedule import Fitted

@@ -14,6 +14,7 @@ from samcls.config import defaults_of
 from samcls.data.manifest import SPLITS
 from samcls.errors import ConfigError
 from samcls.files import meant
+from samcls.learn.features.columns import with_meta
 from samcls.learn.features.meta import LEVEL as META
 from samcls.learn.features.meta import MetaColumn, learn_columns, meta_width
 from samcls.learn.features.targets import Targets, targets_of
@@ -23,7 +24,6 @@ from samcls.learn.features.tensors import (
     load_features,
     reach_of,
     selection_problems,
-    with_meta,
     with_pixels,
 )
 from samcls.learn.heads.base import Shape

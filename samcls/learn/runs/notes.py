@@ -14,7 +14,8 @@ from samcls.data.labels import labelled
 from samcls.data.leaks import ACCEPTED, Leaks, find_leaks
 from samcls.data.manifest import SPLITS
 from samcls.errors import ConfigError
-from samcls.learn.features.targets import UNUSED, Targets, fold_numbers, targets_of
+from samcls.learn.features.folds import fold_numbers
+from samcls.learn.features.targets import UNUSED, Targets, targets_of
 from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE

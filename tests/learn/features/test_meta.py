@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from samcls.errors import ConfigError
+from samcls.learn.features.columns import with_columns
 from samcls.learn.features.meta import encode, learn_columns, meta_width, unseen
-from samcls.learn.features.tensors import with_columns
 from samcls.learn.fit.fit import fit
 from samcls.learn.runs.folder import load_run
 from samcls.learn.runs.inputs import check, features_for

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from samcls.errors import ConfigError
-from samcls.learn.features.targets import UNUSED, Targets, fold_splits, targets_of, train_share
+from samcls.learn.features.folds import fold_splits
+from samcls.learn.features.targets import UNUSED, Targets, targets_of, train_share
 from samcls.learn.features.tensors import load_features
 from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from samcls.learn.features.targets import divisions
+from samcls.learn.features.folds import divisions
 from samcls.learn.features.tensors import ChannelScaler, Features
 from samcls.learn.fit.fit import fit
 from samcls.learn.fit.prediction import predict_logits, to_probabilities

@@ -11,8 +11,9 @@ from sklearn.linear_model import LogisticRegression
 from samcls.learn.features.tensors import Features, load_features
 from samcls.learn.fit.prediction import predict_logits, to_probabilities
 from samcls.learn.fit.solve import solve
-from samcls.learn.heads import closed
-from samcls.learn.heads.closed import COMPONENT_GRID, GRID
+from samcls.learn.heads import windows
+from samcls.learn.heads.closed import GRID
+from samcls.learn.heads.windows import COMPONENT_GRID
 from samcls.learn.settings import TrainConfig
 from samcls.pooling import pool, to_map, to_tokens
 from samcls.store.feature_store import FeatureStore
@@ -100,7 +101,7 @@ def test_windows_are_read_some_at_a_time(
 ) -> None:
     """Blocks of a few images, the last one smaller, give what one block gives."""
     whole, chosen = solved(features, "logistic-windows")
-    monkeypatch.setattr(closed, "BLOCK_VALUES", 7 * 18 * 12)
+    monkeypatch.setattr(windows, "BLOCK_VALUES", 7 * 18 * 12)
     parts, again = solved(features, "logistic-windows")
     assert chosen == again
     np.testing.assert_allclose(parts, whole, atol=1e-5)
@@ -110,7 +111,7 @@ def test_large_maps_are_averaged_first(features: Features, monkeypatch: pytest.M
     """Over windows of windows, each weighing as many cells as it shows."""
     grids = features.grids
     values = sum(features.channels[k] * rows * cols for k, (rows, cols) in grids.items())
-    monkeypatch.setattr(closed, "MOST_VALUES", values - 1)
+    monkeypatch.setattr(windows, "MOST_VALUES", values - 1)
     found, _ = solved(features, "logistic-windows")
     tokens, counts, coarse = {}, {}, {}
     for level, (rows, _) in grids.items():
