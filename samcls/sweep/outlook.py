@@ -80,7 +80,7 @@ def outlooks(
     rows: Sequence[Row],
     records: Mapping[str, Run],
     space: Space,
-    scores: Mapping[str, float | None] | None = None,
+    scores: Mapping[str, float | None],
 ) -> list[Outlook]:
     """Return the outlook of each head that has enough shares and runs, in the order of the leaderboard.
 
@@ -88,10 +88,8 @@ def outlooks(
         rows: The leaderboard.
         records: Finished runs by the digest of their config.
         space: Says which shares, seeds and folds there are.
-        scores: AUC of runs by digest; None takes those of validation.
+        scores: AUC of runs by digest, on the split that it is of.
     """
-    if scores is None:
-        scores = {key: record.auc for key, record in records.items()}
     found = []
     for head, configuration in followed(rows).items():
         shares, sizes, columns = [], [], []

@@ -112,7 +112,7 @@ def unseen(columns: Sequence[MetaColumn], texts: Texts) -> list[str]:
     """
     found = []
     for column in columns:
-        values = [value.strip() for value in texts[column.name]]
+        values = _stripped(texts, column)
         known = column.categories
         new = [v for v in values if known is not None and v not in known and not _missing(v)]
         if new:
@@ -134,7 +134,7 @@ def encode(columns: Sequence[MetaColumn], texts: Texts) -> Float[np.ndarray, "im
     """
     parts = []
     for column in columns:
-        values = [value.strip() for value in texts[column.name]]
+        values = _stripped(texts, column)
         part = np.zeros((len(values), column.width), dtype=np.float32)
         if column.categories is None:
             numbers = [_number(value) for value in values]
@@ -168,6 +168,10 @@ def _column(
             "it names images rather than describing them; leave it out, or make groups of its values"
         )
     return MetaColumn(name, categories, 0.0), ""
+
+
+def _stripped(texts: Texts, column: MetaColumn) -> list[str]:
+    return [value.strip() for value in texts[column.name]]
 
 
 def _missing(value: str) -> bool:

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from samcls.learn.features.batches import batch_size, batched, select_rows
 from samcls.learn.features.pixels import Images, Pixels
 from samcls.learn.features.tensors import Features
-from samcls.learn.heads.controls import SAME_WINDOWS
 from samcls.learn.heads.layers import CumulativeLink, dropout, linear
 from samcls.learn.settings import TrainConfig
 
@@ -144,10 +143,9 @@ class Head(nn.Module, ABC):
         return config.head
 
     @classmethod
-    def judged_by(cls, config: TrainConfig) -> tuple[str, ...]:
-        """Return the controls that see the same windows, where it weighs windows against each other."""
-        del config
-        return SAME_WINDOWS if cls.fitting == "members" and not cls.means_suffice else ()
+    def attends(cls) -> bool:
+        """Return whether it weighs windows against each other, which plain regressions on them do not."""
+        return cls.fitting == "members" and not cls.means_suffice
 
     @property
     def fitted_values(self) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from samcls.config import defaults_of
+from samcls.learn.heads.registry import head_class, reads
 from samcls.learn.settings import TrainConfig
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "SHORT",
     "SHUFFLED",
     "columns_alone",
+    "judges",
     "plain_controls",
     "references",
     "regressions",
@@ -61,6 +63,18 @@ def regressions(config: TrainConfig) -> Iterator[tuple[str, TrainConfig]]:
         yield name, _solved(config, name)
 
 
+def judges(config: TrainConfig) -> tuple[str, ...]:
+    """Return the controls that say whether attention pays: they see the same windows, and weigh none.
+
+    An ensemble is judged by what it is without its heads, where these attend.
+    """
+    kind = head_class(config.head)
+    heads = [part for part in kind.heads(config) if head_class(part.head).attends()]
+    if not heads:
+        return ()
+    return ("regressions",) if kind.fitting == "ensemble" else SAME_WINDOWS
+
+
 def columns_alone(config: TrainConfig) -> TrainConfig:
     """Return the regression on the columns beside the image, without the image."""
     return _solved(config, "logistic")
@@ -78,7 +92,7 @@ def slca_control(config: TrainConfig) -> tuple[str, TrainConfig]:
     A network's upsampling is from windows to stages; SLCA's own needs whole maps, which a network does
     not read.
     """
-    upsampling = "nearest" if config.head.startswith("guided:") else config.upsampling
+    upsampling = "nearest" if reads(config).pixels else config.upsampling
     return SHUFFLED, replace(config, head="slca", upsampling=upsampling)
 
 

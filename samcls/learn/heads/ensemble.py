@@ -88,12 +88,6 @@ class EnsembleHead(ComposedHead):
             return super().reads(config)
         return head_class(inner).reads(replace(config, head=inner))
 
-    @classmethod
-    def judged_by(cls, config: TrainConfig) -> tuple[str, ...]:
-        """Return the regressions without the heads."""
-        del config
-        return ("regressions",)
-
     @property
     def fitted_values(self) -> int:
         """Those of all parts."""
@@ -142,12 +136,6 @@ class RegressionsHead(EnsembleHead):
     def reads(cls, config: TrainConfig) -> Reads:
         """As most heads."""
         return Reads(config.window)
-
-    @classmethod
-    def judged_by(cls, config: TrainConfig) -> tuple[str, ...]:
-        """By nothing: it weighs no windows against each other."""
-        del config
-        return ()
 
 
 def _inner(config: TrainConfig) -> str:

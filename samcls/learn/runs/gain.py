@@ -31,7 +31,7 @@ def best_controls(
 
     Args:
         tasks: Names.
-        controls: Names, as `Head.judged_by` gives them.
+        controls: Names, as `judges` gives them.
         validations: Of each baseline the validation tables, one a run.
     """
 

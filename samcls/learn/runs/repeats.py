@@ -23,7 +23,7 @@ import numpy as np
 from samcls.config import digest
 from samcls.errors import ConfigError, OverwriteRefused
 from samcls.files import PART, few, to_json, write_whole
-from samcls.learn.heads.registry import head_class
+from samcls.learn.heads.controls import judges
 from samcls.learn.runs.folder import MARK, SUMMARY, Run, load_run
 from samcls.learn.runs.gain import best_controls, gain_over_controls, gain_sentences
 from samcls.learn.runs.inputs import check, settled
@@ -250,7 +250,7 @@ def _gain(
     config: TrainConfig, found: Mapping[str, Mapping[str, Any]], folders: Sequence[Path]
 ) -> dict[str, Any]:
     """Return what the runs' mean gains over that of the controls of the same windows; folds are put together."""
-    beside = head_class(config.head).judged_by(config) if config.intervals else ()
+    beside = judges(config) if config.intervals else ()
     if not beside:
         return {}
     runs = [load_run(folder) for folder in folders]

@@ -26,7 +26,7 @@ from samcls.learn.fit.answers import answers, judged
 from samcls.learn.fit.fit import fit
 from samcls.learn.fit.prediction import Model, shape_of
 from samcls.learn.fit.schedule import Fitted
-from samcls.learn.heads.registry import head_class
+from samcls.learn.heads.controls import judges
 from samcls.learn.runs.baselines import Answer, baselines, majority_classes
 from samcls.learn.runs.folder import CHECKPOINT, CONTROLS, begin_run, run_files, write_run
 from samcls.learn.runs.gain import best_controls, gain_over_controls
@@ -189,7 +189,7 @@ def _gain(
     scored: Mapping[str, Any],
 ) -> dict[str, Any]:
     """Return what the head gains over the best control of the same windows, where it weighs windows at all."""
-    beside = head_class(config.head).judged_by(config) if config.intervals else ()
+    beside = judges(config) if config.intervals else ()
     if not beside:
         return {}
     validations = {name: [one["validation"]] for name, one in scored.items()}

@@ -15,6 +15,7 @@ from samcls.learn.fit import fit as fitting_all
 from samcls.learn.fit.fit import fit, fit_together
 from samcls.learn.fit.prediction import predict_logits, to_probabilities
 from samcls.learn.fit.schedule import Fitted
+from samcls.learn.heads.controls import judges
 from samcls.learn.heads.ensemble import EnsembleHead
 from samcls.learn.heads.registry import head_class
 from samcls.learn.runs.train import train
@@ -179,4 +180,12 @@ def test_regressions_alone_are_an_ensemble_without_heads(features: Features) -> 
     for task, found in said(fit(features, config), features).items():
         np.testing.assert_allclose(found, np.mean([one[task] for one in alone], 0), atol=1e-6)
     assert not head_class("regressions").learns_order
-    assert head_class("regressions").judged_by(config) == ()
+    assert judges(config) == ()
+    assert (
+        judges(CONFIG)
+        == judges(replace(CONFIG, head="ensemble:attention-pool"))
+        == ("regressions",)
+    )
+    assert (
+        judges(replace(CONFIG, head="ensemble:linear")) == judges(replace(CONFIG, head="se")) == ()
+    )
