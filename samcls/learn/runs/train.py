@@ -37,6 +37,7 @@ from samcls.learn.runs.predictions import controls_csv
 from samcls.learn.runs.result import RunResult, common_figures, image_counts
 from samcls.learn.score.calibration import fit_temperature
 from samcls.learn.score.intervals import interval_notes
+from samcls.learn.score.operating import fit_threshold
 from samcls.learn.score.scoring import score
 from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
@@ -128,7 +129,7 @@ def train(
     parts = shape_of(features), features.tasks, scaler, fitted.head.cpu()
     model = Model(config, *parts, features.meta)
     majority, chose = majority_classes(features), judged(features, config)
-    tables = _tables(chose, probabilities, config, majority)
+    tables = _tables(chose, probabilities, config, majority, decide=True)
     scored = {
         name: _tables(chose, answer.probabilities, config, majority)
         | ({"chosen": dict(answer.chosen)} if answer.chosen else {})
@@ -210,12 +211,19 @@ def _tables(
     probabilities: Probabilities,
     config: TrainConfig,
     majority: Mapping[str, int],
+    *,
+    decide: bool = False,
 ) -> dict[str, Any]:
     """Return the tables of the splits that were not trained on, the test split's once and last."""
     labels, val = features.labels.numpy(), features.rows("val").numpy()
     temperatures = {
         task: fit_temperature(labels[val, i], probabilities[task][val])
         for i, task in enumerate(features.tasks)
+    }
+    thresholds = {
+        task: fit_threshold(labels[val, i], probabilities[task][val])
+        for i, task in enumerate(features.tasks)
+        if decide
     }
     tables = {}
     for name, split in (("validation", "val"), ("test", "test")):
@@ -228,6 +236,7 @@ def _tables(
             config.intervals,
             [features.groups[row] for row in rows.tolist()],
             temperatures,
+            thresholds,
         )
     return tables
 

@@ -17,9 +17,21 @@ from jaxtyping import Bool, Float, Int
 from samcls.learn.score.calibration import temperature_scaled
 from samcls.learn.score.intervals import intervals, left_out, support, unit_numbers
 from samcls.learn.score.metrics import FIGURES, SMALLEST, bounds, figures, mean_defined, roc_auc
+from samcls.learn.score.operating import answered
 
-__all__ = ["auc", "labelled", "log_loss", "majority_class", "mean_intervals", "resample", "score"]
+__all__ = [
+    "AT_THRESHOLD",
+    "auc",
+    "labelled",
+    "log_loss",
+    "majority_class",
+    "mean_intervals",
+    "resample",
+    "score",
+]
 
+# Figures that are told again at the threshold that validation fixed, as `<figure>_at_threshold`.
+AT_THRESHOLD = ("sensitivity", "specificity", "balanced_accuracy", "accuracy", "f1")
 BLOCK_VALUES = 250_000  # weights held at once: 2 MB, and as much again for each of some figures
 
 Weights = Float[np.ndarray, "resample image"]
@@ -35,6 +47,7 @@ def score(
     parts: int = 1000,
     groups: Sequence[str] = (),
     temperatures: Mapping[str, float] | None = None,
+    thresholds: Mapping[str, float | None] | None = None,
 ) -> dict[str, Any]:
     """Return the table of one split.
 
@@ -57,6 +70,8 @@ def score(
             image has one.
         temperatures: For each task, a temperature fitted on validation: the table then has
             `temperature` and `ece_scaled`, the calibration error of the scaled probabilities.
+        thresholds: For each task of two classes, a threshold fixed on validation: the table then has
+            `threshold`, and each of `AT_THRESHOLD` there, such as `sensitivity_at_threshold`.
 
     Returns:
         For one task its figures: each of `FIGURES`, each with `_interval`, and `majority` (the
@@ -82,6 +97,8 @@ def score(
             scaled = figures(np.ones((1, len(y))), y, temperature_scaled(p, temperatures[task]))
             tables[task]["temperature"] = temperatures[task]
             tables[task]["ece_scaled"] = _plain(scaled[FIGURES.index("ece"), 0])
+    for task, found in _at_thresholds(ground, probabilities, parts, thresholds or {}).items():
+        tables[task] |= found
     if len(tables) == 1:
         return next(iter(tables.values()))
     rates = [t["majority"] for t in tables.values() if t["majority"] is not None]
@@ -94,6 +111,35 @@ def score(
             "tasks": tables,
         }
     )
+
+
+def _at_thresholds(
+    ground: "_Ground",
+    probabilities: Mapping[str, Float[np.ndarray, "image _class"]],
+    parts: int,
+    thresholds: Mapping[str, float | None],
+) -> dict[str, dict[str, Any]]:
+    """Return what each task's table says of the answers at its threshold."""
+    known = {task: one for task, one in thresholds.items() if one is not None}
+    if not known:
+        return {}
+    # As scores of 0 and 1 the answers go through the same figures and the same intervals.
+    hard = {
+        task: np.eye(2, dtype=np.float32)[answered(p, known[task])] if task in known else p
+        for task, p in probabilities.items()
+    }
+    values, found = ground.values(hard, parts), {}
+    for i, task in enumerate(ground.tasks):
+        if task not in known:
+            continue
+        table = _table(values[i]) | ground.intervals_of(i, values[i])
+        found[task] = {"threshold": known[task]} | {
+            f"{name}_at_threshold{part}": table[f"{name}{part}"]
+            for name in AT_THRESHOLD
+            for part in ("", "_interval")
+            if f"{name}{part}" in table
+        }
+    return found
 
 
 def mean_intervals(

@@ -1,0 +1,1 @@
+"""What comes out of runs: predicting with them, evaluating them elsewhere, handing them over."""
