@@ -14,16 +14,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from samcls.api import extract, load_run, open_store, runs, train
+    from samcls.api import extract, open_store, runs, train
     from samcls.data.manifest import read_manifest
+    from samcls.deploy.loaded import load as load_run
+    from samcls.deploy.predict import predict
+    from samcls.deploy.predictor import load_predictor
     from samcls.learn.estimator import SLCAClassifier
     from samcls.sweep.call import sweep
 
 __all__ = [
     "SLCAClassifier",
     "extract",
+    "load_predictor",
     "load_run",
     "open_store",
+    "predict",
     "read_manifest",
     "runs",
     "sweep",
@@ -32,10 +37,13 @@ __all__ = [
 
 __version__ = "0.1.0"
 
-HOMES = {
-    "SLCAClassifier": "samcls.learn.estimator",
-    "read_manifest": "samcls.data.manifest",
-    "sweep": "samcls.sweep.call",
+HOMES = {  # of what is not in samcls.api: module, and its name there
+    "SLCAClassifier": ("samcls.learn.estimator", "SLCAClassifier"),
+    "load_predictor": ("samcls.deploy.predictor", "load_predictor"),
+    "load_run": ("samcls.deploy.loaded", "load"),
+    "predict": ("samcls.deploy.predict", "predict"),
+    "read_manifest": ("samcls.data.manifest", "read_manifest"),
+    "sweep": ("samcls.sweep.call", "sweep"),
 }
 
 
@@ -44,7 +52,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(
             f"module 'samcls' has no attribute {name!r}; it has {', '.join(__all__)}"
         )
-    return getattr(import_module(HOMES.get(name, "samcls.api")), name)
+    module, own = HOMES.get(name, ("samcls.api", name))
+    return getattr(import_module(module), own)
 
 
 def __dir__() -> list[str]:

@@ -18,7 +18,7 @@ from samcls.config import load_toml, parse, to_dict
 from samcls.data.manifest import Manifest, check_files, check_labels, read_manifest
 from samcls.encode.options import ExtractOptions
 from samcls.errors import ConfigError
-from samcls.learn.runs.folder import Run, load_run, refuse_overwrite
+from samcls.learn.runs.folder import refuse_overwrite
 from samcls.learn.runs.overview import runs_in as runs
 from samcls.learn.runs.repeats import RepeatsResult, train_repeats
 from samcls.learn.runs.train import RunResult
@@ -29,7 +29,7 @@ from samcls.store.feature_store import FeatureStore
 if TYPE_CHECKING:
     from samcls.encode.extract import ExtractSummary, Progress
 
-__all__ = ["Run", "extract", "load_run", "open_store", "runs", "train"]
+__all__ = ["extract", "open_store", "runs", "train"]
 
 Log = Callable[[str], None]
 

@@ -3,6 +3,7 @@
     SamclsError                    exit 1   anything this package says went wrong
     ├── RunError                   exit 1   work began and could not be finished
     │   ├── DownloadError                   a checkpoint could not be fetched
+    │   ├── ExportError                     a model cannot be handed over, or is not the run's own
     │   └── NotFiniteError                  features are not finite, whatever the image
     └── InputError                 exit 2   what was given cannot be used; nothing was changed
         ├── ManifestError                   a manifest, its rows, splits or labels
@@ -24,6 +25,7 @@ from typing import Any
 __all__ = [
     "ConfigError",
     "DownloadError",
+    "ExportError",
     "FingerprintMismatch",
     "ImageError",
     "InputError",
@@ -35,6 +37,7 @@ __all__ = [
     "SamclsError",
     "StoreError",
     "WeightsError",
+    "side_by_side",
 ]
 
 
@@ -50,6 +53,10 @@ class RunError(SamclsError):
 
 class DownloadError(RunError):
     """A checkpoint could not be fetched."""
+
+
+class ExportError(RunError):
+    """A model cannot be exported, or what was exported does not answer as the run does."""
 
 
 class NotFiniteError(RunError):
@@ -78,6 +85,19 @@ class StoreError(InputError):
     """A feature store cannot be used."""
 
 
+def side_by_side(differing: Mapping[str, tuple[Any, Any]], own: str, other: str) -> str:
+    """Return a line for each field that differs.
+
+    Args:
+        differing: By field, both values.
+        own: What is said of the first.
+        other: What is said of the second.
+    """
+    width = max(len(name) for name in differing)
+    pairs = differing.items()
+    return "\n".join(f"  {name:<{width}}  {own}: {a}   {other}: {b}" for name, (a, b) in pairs)
+
+
 class FingerprintMismatch(StoreError):
     """A store was made with other settings than those asked for.
 
@@ -87,14 +107,9 @@ class FingerprintMismatch(StoreError):
     def __init__(self, store: str, differing: Mapping[str, tuple[Any, Any]]) -> None:
         self.store = store
         self.differing = dict(differing)
-        width = max(len(name) for name in self.differing)
-        lines = [
-            f"  {name:<{width}}  in the store: {stored}   asked for: {asked}"
-            for name, (stored, asked) in self.differing.items()
-        ]
         super().__init__(
             f"the store {store} was made with other settings:\n"
-            + "\n".join(lines)
+            + side_by_side(self.differing, "in the store", "asked for")
             + "\nGive the store's own settings to go on with it, or name another store."
         )
 

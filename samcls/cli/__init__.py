@@ -9,6 +9,7 @@ import typer
 
 from samcls import __version__
 from samcls.cli.bench import register as register_bench
+from samcls.cli.deploy import register as register_deploy
 from samcls.cli.doctor import register as register_doctor
 from samcls.cli.inputs import register as register_inputs
 from samcls.cli.learn import register as register_learn
@@ -54,6 +55,7 @@ register_stages(app)
 register_store(app)
 register_learn(app)
 register_sweep(app)
+register_deploy(app)
 register_doctor(app)
 register_bench(app)
 

@@ -28,6 +28,7 @@ __all__ = [
     "say",
     "settings",
     "show_table",
+    "showing",
     "verb",
 ]
 
@@ -50,13 +51,20 @@ class Outcome:
 
 
 def verb(function: Callable[..., Outcome]) -> Callable[..., None]:
-    """Turn a function that returns an Outcome into a command with `--json` and an exit status."""
+    """Turn a function that returns an Outcome into a command with `--json` and an exit status.
+
+    One that has a parameter `as_json` itself is told: it writes nothing to standard output then.
+    """
+    own = inspect.signature(function)
+    tells = "as_json" in own.parameters
 
     @functools.wraps(function)
     def command(*args: Any, as_json: bool = False, **kwargs: Any) -> None:
         try:
+            if tells:
+                kwargs["as_json"] = as_json
             outcome = function(*args, **kwargs)
-            with _showing():
+            with showing():
                 if as_json:
                     sys.stdout.write(json.dumps(outcome.values, allow_nan=False) + "\n")
                 else:
@@ -77,11 +85,11 @@ def verb(function: Callable[..., Outcome]) -> Callable[..., None]:
             raise typer.Exit(outcome.exit_status)
 
     # typer reads options from the signature, so --json is added there once for every verb
-    own = inspect.signature(function)
     option = inspect.Parameter(
         "as_json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=AS_JSON
     )
-    parameters = [*own.parameters.values(), option]
+    given = [one for one in own.parameters.values() if one.name != "as_json"]
+    parameters = [*given, option]
     command.__signature__ = own.replace(parameters=parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {**function.__annotations__, "as_json": AS_JSON}
     return command
@@ -93,7 +101,7 @@ def _fail(message: str, exit_status: int, as_json: bool) -> int:
     say(f"error: {message}")
     if as_json:
         try:
-            with _showing():
+            with showing():
                 sys.stdout.write(json.dumps({"error": message, "exit_status": exit_status}) + "\n")
         except _NotShown as error:
             _not_shown(error)
@@ -105,7 +113,7 @@ class _NotShown(Exception):
 
 
 @contextmanager
-def _showing() -> Iterator[None]:
+def showing() -> Iterator[None]:
     """Write to standard output, to the end of its buffer."""
     try:
         yield

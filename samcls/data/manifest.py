@@ -154,7 +154,11 @@ def file_of(path: str) -> tuple[str, str | None]:
 
 
 def read_manifest(
-    path: str | Path, root: str | Path | None = None, *, missing: Sequence[str] = ()
+    path: str | Path,
+    root: str | Path | None = None,
+    *,
+    missing: Sequence[str] = (),
+    bare: bool = False,
 ) -> Manifest:
     """Read a manifest and check its structure; no image is touched.
 
@@ -164,6 +168,8 @@ def read_manifest(
             line ends. A single task may be declared by its name alone.
         root: Folder that relative paths start from; the manifest's own folder by default.
         missing: What means that a label is missing, besides an empty cell.
+        bare: Whether a column `path` alone will do, for pictures that are only looked at: an id that is
+            not there is the path, a split `test`, and there need be no task.
 
     Raises:
         ManifestError: The file cannot be read, or its header or any of its rows is wrong. All
@@ -177,7 +183,7 @@ def read_manifest(
             "row for each image"
         )
     header = parse_header(lines[0][1])
-    _check_header(source, header)
+    _check_header(source, header, bare=bare)
     if len(lines) == 1:
         raise ManifestError(
             f"the manifest {source} has a header and no rows: expected one row for each image"
@@ -193,12 +199,12 @@ def _labelled(
     source: Path, rows: Sequence[Row], header: Header, missing: Sequence[str]
 ) -> Manifest:
     """Return the manifest of rows whose labels are still as they stand in the file."""
-    columns = list(zip(*(row.labels for row in rows), strict=True))
+    columns = list(zip(*(row.labels for row in rows), strict=True)) if header.tasks else []
     found = [
         read_task(task, cells, missing) for task, cells in zip(header.tasks, columns, strict=True)
     ]
     _raise_problems(source, [f"line 1: {one.problem}" for one in found if one.problem])
-    labels = zip(*(one.texts for one in found), strict=True)
+    labels = zip(*(one.texts for one in found), strict=True) if found else [()] * len(rows)
     remarks = [remark for one in found for remark in one.remarks]
     remarks += unused_missing(missing, {cell for cells in columns for cell in cells})
     return Manifest(
@@ -291,10 +297,10 @@ def csv_lines(source: Path, what: str = "manifest") -> list[tuple[int, list[str]
         ) from error
 
 
-def _check_header(source: Path, header: Header) -> None:
+def _check_header(source: Path, header: Header, *, bare: bool = False) -> None:
     """Raise with everything that is wrong with the header."""
     found = ", ".join(header.columns)
-    missing = [name for name in REQUIRED if name not in header.own]
+    missing = [name for name in (("path",) if bare else REQUIRED) if name not in header.own]
     problems = [f"column {name!r} is missing" for name in missing]
     problems += header.problems
     problems += [
@@ -302,7 +308,7 @@ def _check_header(source: Path, header: Header) -> None:
         for position, name in enumerate(header.columns, start=1)
         if not name
     ]
-    if not (missing or header.tasks or header.problems):
+    if not (missing or header.tasks or header.problems or bare):
         problems.append("no label column: add one for each task, with empty cells if need be")
     remedy = f"Columns found: {found}."
     separators = [mark for mark in (";", "\t") if mark in found and len(header.columns) == 1]
@@ -329,6 +335,8 @@ class _RowParser:
             return None
         cells = [cell.strip() for cell in cells]
         named = {name: cells[place] for name, place in self.header.own.items()}
+        named.setdefault("split", SPLITS[-1])
+        named.setdefault("id", named["path"] + (f"#{named['index']}" if named.get("index") else ""))
         problems = list(self._problems_of(line, named))
         if problems:
             self.problems += [(line, problem) for problem in problems]

@@ -40,6 +40,8 @@ __all__ = [
     "ExtractSummary",
     "Progress",
     "extract",
+    "fingerprint_of",
+    "pooled_shape",
 ]
 
 Progress = Callable[[int, int, int, int], None]
@@ -148,7 +150,7 @@ def _extract(
 
         refuse_absent(options, len(manifest))
     encoder = open_encoder(options, made_before, log)
-    fingerprint = _fingerprint(encoder, options)
+    fingerprint = fingerprint_of(encoder, options)
     donors = open_donors(options.reuse, path, fingerprint)
     store = _open_or_create(manifest, path, encoder, fingerprint, options, log, claim)
     manifest = in_store_order(manifest, store)
@@ -244,7 +246,8 @@ def _silent(finished: int, total: int, failed: int, written: int) -> None:
     """Report nothing."""
 
 
-def _fingerprint(encoder: Encoder, options: ExtractOptions) -> Fingerprint:
+def fingerprint_of(encoder: Encoder, options: ExtractOptions) -> Fingerprint:
+    """Return what decides the features that an encoder and options give."""
     return Fingerprint(
         encoder=options.encoder,
         checkpoint_sha256=encoder.weights_sha256,
@@ -279,7 +282,7 @@ def _open_or_create(
         store.check_columns()
         _follow_table(store, table, options.removed, log)
         return store
-    levels = {name: _pooled_shape(encoder, name, options.window) for name in encoder.levels}
+    levels = {name: pooled_shape(encoder, name, options.window) for name in encoder.levels}
     partition = None
     if options.workers > 1 or options.dask:  # some shards for each worker, however few the images
         most = max(1, len(manifest) // (4 * max(options.workers, 2)))
@@ -317,7 +320,8 @@ def _follow_table(store: FeatureStore, table: RowTable, removed: str, log: Log) 
     store.update_table(table, keep=removed == "keep")
 
 
-def _pooled_shape(encoder: Encoder, level: str, window: int) -> LevelShape:
+def pooled_shape(encoder: Encoder, level: str, window: int) -> LevelShape:
+    """Return the shape of a level's map once it is pooled."""
     whole = encoder.shape(level)
     rows, cols = -(-whole.rows // window), -(-whole.cols // window)
     return LevelShape(whole.channels, rows, cols, whole.patch)

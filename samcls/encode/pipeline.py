@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -58,6 +59,10 @@ class _Launched:
     ready: torch.cuda.Event | None
 
 
+def _read_row(row: Row) -> UInt8[np.ndarray, "row col 3"]:
+    return read_image(row.path, row.index)
+
+
 class Pipeline:
     """Encodes rows of a manifest in batches of a fixed shape.
 
@@ -67,17 +72,20 @@ class Pipeline:
         options: Of the extract, the batch settled.
         log: Called with a sentence when the device ran out of memory and less is tried.
         proven: Whether these options gave finite features before.
+        read: Gives a row's picture, RGB 0..255, or raises `ImageError`.
     """
 
     def __init__(
         self,
-        rows: Sequence[Row] | Mapping[int, Row],
+        rows: Sequence[Any] | Mapping[int, Row],
         encoder: Encoder,
         options: ExtractOptions,
         log: Callable[[str], None],
         proven: bool = False,
+        read: Callable[[Any], UInt8[np.ndarray, "row col 3"]] = _read_row,
     ) -> None:
         self._rows = rows
+        self._read = read
         self._encoder = encoder
         self._window = options.window
         self._views = view_names(options.views)
@@ -130,9 +138,9 @@ class Pipeline:
         breaks = np.flatnonzero(np.diff(todo // self._batch)) + 1
         return [part for part in np.split(todo, breaks) if len(part)]
 
-    def _decode(self, row: Row) -> _Decoded:
+    def _decode(self, row: Any) -> _Decoded:
         try:
-            image = read_image(row.path, row.index)
+            image = self._read(row)
             digest = bytes.fromhex(pixel_digest(image))
             size = self._encoder.input_size
             frames = tuple(

@@ -21,10 +21,10 @@ from samcls.store.schema import (
     CHECKPOINT,
     DONE,
     PIXELS,
-    TRANSPOSED,
     LevelShape,
     Partition,
     array_path,
+    cells_under,
 )
 from samcls.store.shards import CAN_READ_PARTS, LocalShard, ShardIndex, read_index, shard_key
 
@@ -196,16 +196,9 @@ class StoreReader(ColumnReader):
         Raises:
             StoreError: the level is not in the store.
         """
-        shape = self._shape(level)
-        extent = self.valid[slice(None) if rows is None else rows].astype(np.int64)
-        if self.fingerprint.views[view] in TRANSPOSED:
-            extent = extent[:, ::-1]
-        cells = -(-extent // shape.patch)
-        window = self.fingerprint.window
-        down = np.clip(cells[:, :1] - window * np.arange(shape.rows), 0, window)
-        across = np.clip(cells[:, 1:] - window * np.arange(shape.cols), 0, window)
-        counts: np.ndarray = (down[:, :, None] * across[:, None, :]).astype(np.float32)
-        return counts
+        extent = self.valid[slice(None) if rows is None else rows]
+        made = self.fingerprint
+        return cells_under(extent, self._shape(level), made.window, made.views[view])
 
     def empty_rows(self, level: str, rows: int) -> Shaped[np.ndarray, "image ..."]:
         """Return zeros for so many rows of a payload, in its type and shape."""

@@ -11,7 +11,6 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Int, Shaped
-from numcodecs import BitRound
 
 from samcls.errors import StoreError
 from samcls.store.columns import open_array
@@ -20,7 +19,7 @@ from samcls.store.lock import Claim
 from samcls.store.opening import writing
 from samcls.store.reader import StoreReader
 from samcls.store.rows import RowBatch
-from samcls.store.schema import DONE, PENDING, PIXELS, REMOVED
+from samcls.store.schema import DONE, PENDING, PIXELS, REMOVED, rounded
 
 __all__ = ["RowWriter"]
 
@@ -132,11 +131,8 @@ class RowWriter(StoreReader):
 
     def _rounded(self, values: np.ndarray) -> np.ndarray:
         """Round to the bits that the fingerprint keeps, so that any reader sees plain numbers."""
-        bits = self.fingerprint.keep_bits
-        if bits is None:
-            return values
-        flat = np.ascontiguousarray(values, dtype=self.fingerprint.storage)
-        return np.asarray(BitRound(bits).encode(flat)).view(flat.dtype).reshape(flat.shape)
+        made = self.fingerprint
+        return values if made.keep_bits is None else rounded(values, made.storage, made.keep_bits)
 
     def _require_neighbours(self, level: str, rows: Int[np.ndarray, " image"]) -> None:
         """Refuse to complete a chunk that is lost: the rows beside the given ones would become zeros."""

@@ -10,6 +10,10 @@ from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, get_args
 
+import numpy as np
+from jaxtyping import Float, Integer
+from numcodecs import BitRound
+
 from samcls.config import Resize
 from samcls.errors import StoreError
 
@@ -27,6 +31,8 @@ __all__ = [
     "Partition",
     "array_name",
     "array_path",
+    "cells_under",
+    "rounded",
 ]
 
 FORMAT_VERSION = 1
@@ -199,3 +205,38 @@ def array_name(level: str) -> str:
 def array_path(name: str) -> str:
     """Return the path of a level's array, or of the images', within a store's group."""
     return PIXELS if name == PIXELS else f"features/{array_name(name)}"
+
+
+def cells_under(
+    valid: Integer[np.ndarray, "image 2"], shape: LevelShape, window: int, view: str
+) -> Float[np.ndarray, "image row col"]:
+    """Return how many map cells that show picture lie under each pooled cell.
+
+    Args:
+        valid: Height and width of the picture in encoder-input pixels.
+        shape: Of the level's pooled map.
+        window: Side of the pooling window, in map cells.
+        view: Its name; one that swaps the sides swaps the extent too.
+    """
+    extent = valid.astype(np.int64)
+    if view in TRANSPOSED:
+        extent = extent[:, ::-1]
+    cells = -(-extent // shape.patch)
+    down = np.clip(cells[:, :1] - window * np.arange(shape.rows), 0, window)
+    across = np.clip(cells[:, 1:] - window * np.arange(shape.cols), 0, window)
+    counts: np.ndarray = (down[:, :, None] * across[:, None, :]).astype(np.float32)
+    return counts
+
+
+def rounded(values: np.ndarray, storage: str, keep_bits: int | None) -> np.ndarray:
+    """Return values of any shape as they are stored: in the storage type, rounded to the bits that are kept.
+
+    Args:
+        values: Of any floating type.
+        storage: `float16` or `float32`.
+        keep_bits: Mantissa bits; all where None.
+    """
+    flat = np.ascontiguousarray(values, dtype=storage)
+    if keep_bits is None:
+        return flat
+    return np.asarray(BitRound(keep_bits).encode(flat)).view(flat.dtype).reshape(flat.shape)

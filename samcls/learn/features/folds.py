@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Bool, Int
-from sklearn.model_selection import StratifiedGroupKFold
 
 from samcls.errors import ConfigError
 
@@ -144,6 +143,8 @@ def _strata(labels: Int[np.ndarray, "image task"], folds: int) -> Int[np.ndarray
 def _divide(
     parts: int, seed: int, strata: Int[np.ndarray, " image"], names: np.ndarray
 ) -> list[tuple[np.ndarray, np.ndarray]]:
+    from sklearn.model_selection import StratifiedGroupKFold  # seconds, and a prediction needs none
+
     splitter = StratifiedGroupKFold(parts, shuffle=True, random_state=seed)
     with warnings.catch_warnings():
         # A class with fewer images than folds is absent from some, which the tables say.

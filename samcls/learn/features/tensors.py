@@ -35,6 +35,7 @@ __all__ = [
     "load_features",
     "reach_of",
     "selection_problems",
+    "tokens_of",
     "with_pixels",
 ]
 
@@ -325,9 +326,24 @@ def _read_block(
 ) -> tuple[Float[Tensor, "view token channel"], Float[Tensor, "view token"]]:
     """Tokens and counts of some images, all views of an image one after another."""
     views = range(len(store.fingerprint.views))
-    maps = torch.from_numpy(store.read(level, block)).float().flatten(0, 1)
     counted = np.stack([store.counts(level, block, view) for view in views], axis=1)
-    pooled, count = pool(maps, torch.from_numpy(counted).flatten(0, 1), factor)
+    return tokens_of(store.read(level, block), counted, factor)
+
+
+def tokens_of(
+    maps: Float[np.ndarray, "image view channel row col"],
+    counts: Float[np.ndarray, "image view row col"],
+    factor: int,
+) -> tuple[Float[Tensor, "both token channel"], Float[Tensor, "both token"]]:
+    """Return tokens and counts of maps as they are stored, "both" being images and their views one after another.
+
+    Args:
+        maps: Window means.
+        counts: Valid map cells under each.
+        factor: Side of the window that they are pooled over further, in windows.
+    """
+    values = torch.from_numpy(maps).float().flatten(0, 1)
+    pooled, count = pool(values, torch.from_numpy(counts).flatten(0, 1), factor)
     return to_tokens(pooled), count.flatten(1)
 
 

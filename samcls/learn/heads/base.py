@@ -181,6 +181,30 @@ class Head(nn.Module, ABC):
             size = batch_size(tokens)
             return batched(lambda part: self(*select_rows(tokens, counts, part)), rows, size)
 
+    @property
+    def untraceable(self) -> str:
+        """What stands against a graph of it, a sentence that ends in a remedy; empty where nothing does."""
+        if self.partner_seed is None:
+            return ""
+        return (
+            "the gates of the control shuffled are fed with other images' features, so that of a single "
+            "image it can say nothing; export a run without that control"
+        )
+
+    def traced(
+        self, tokens: Tokens, counts: Counts, images: Images | None
+    ) -> Float[Tensor, "image logit"]:
+        """Logits of a batch, as `answer` gives them, in operations that a tracer follows.
+
+        Args:
+            tokens: For each level, standardised window means.
+            counts: For each level, number of valid map cells under each token.
+            images: The same images, for a head that looks at them.
+        """
+        del images
+        logits: Tensor = self(tokens, counts)
+        return logits
+
     def feeding(self, features: Features) -> Int64[Tensor, " view"] | None:
         """Which row of tokens and counts feeds each row of what it answers; None for its own."""
         del features

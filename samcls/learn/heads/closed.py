@@ -8,11 +8,11 @@ are their positions.
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from samcls.learn.heads.base import Counts, Head, Judge, Shape, SolvedHead, Tokens
@@ -131,13 +131,16 @@ class LogisticHead(ClosedHead):
     def forward(
         self, tokens: Tokens, counts: Counts, generator: torch.Generator | None = None
     ) -> Float[Tensor, "image logit"]:
-        """Logits from what `means` gives."""
+        """Logits from what `means` gives, summed in double precision: then they depend on no neighbours' number."""
         del generator
-        return nn.functional.linear(self.means(tokens, counts), self.weight, self.bias)
+        means, weight, bias = self.means(tokens, counts), self.weight, self.bias
+        return nn.functional.linear(means.double(), weight.double(), bias.double()).float()
 
     def _solve_task(
         self, task: int, x: X, y: Int[np.ndarray, " image"], val: Val, judge: Judge
     ) -> float:
+        from sklearn.linear_model import LogisticRegression  # seconds, and a prediction needs none
+
         weights = "balanced" if self.balanced else None
         model = LogisticRegression(max_iter=ITERATIONS, warm_start=True, class_weight=weights)
         best, chosen = (-np.inf, -np.inf), self.grid[0]
@@ -151,7 +154,7 @@ class LogisticHead(ClosedHead):
                 self._keep(task, model)
         return chosen
 
-    def _keep(self, task: int, model: LogisticRegression) -> None:
+    def _keep(self, task: int, model: Any) -> None:
         start = sum(self.classes[:task])
         rows = start + torch.from_numpy(np.asarray(model.classes_, dtype=np.int64))
         # scikit-learn gives two classes one row: the second class's logit, the first one's being 0.
@@ -217,6 +220,14 @@ class KNNHead(ClosedHead):
         self.positions: Tensor
         self.labels: Tensor
         self.k: Tensor
+
+    @property
+    def untraceable(self) -> str:
+        """Rounding alone would change who the nearest are, and with them whole votes."""
+        return (
+            "head knn keeps every training image's features, and which are nearest turns on rounding, "
+            "which no two programs share; export a head that is trained, or a regression"
+        )
 
     @property
     def grid(self) -> tuple[float | int, ...]:

@@ -93,6 +93,11 @@ class EnsembleHead(ComposedHead):
         """Those of all parts."""
         return sum(part.fitted_values for part in self._parts())
 
+    @property
+    def untraceable(self) -> str:
+        """What stands against any of its parts."""
+        return next((part.untraceable for part in self._parts() if part.untraceable), "")
+
     def take(self, heads: Sequence[Head]) -> None:
         """Put fitted heads in the places of its parts."""
         self.parts_ = nn.ModuleList(heads)
@@ -100,16 +105,16 @@ class EnsembleHead(ComposedHead):
     def forward(
         self, tokens: Tokens, counts: Counts, generator: torch.Generator | None = None
     ) -> Float[Tensor, "image logit"]:
-        """Logarithms of each task's mean probabilities."""
+        """Logarithms of each task's mean probabilities, averaged in double precision."""
         del generator
         said = [split_logits(part(tokens, counts), self.classes) for part in self._parts()]
         found = []
         for task in zip(*said, strict=True):
             weighed = [
-                logits.log_softmax(1) + math.log(share)
+                logits.double().log_softmax(1) + math.log(share)
                 for logits, share in zip(task, self.shares, strict=True)
             ]
-            found.append(torch.stack(weighed).logsumexp(0))
+            found.append(torch.stack(weighed).logsumexp(0).float())
         return torch.cat(found, 1)
 
     def _parts(self) -> list[Head]:

@@ -12,12 +12,18 @@ from torch.nn import functional
 __all__ = ["CumulativeLink", "dropout", "linear"]
 
 
+class _Blank(nn.Linear):
+    """A linear layer whose values are not set: PyTorch would draw them from its global stream."""
+
+    def reset_parameters(self) -> None:
+        """Draw nothing."""
+
+
 def linear(
     inputs: int, outputs: int, generator: torch.Generator, *, bias: bool = True
 ) -> nn.Linear:
     """Return a linear layer with PyTorch's usual initial values: uniform in +-1 / sqrt(inputs)."""
-    # Made without values first: PyTorch would fill them from its global stream.
-    layer = nn.Linear(inputs, outputs, bias=bias, device="meta").to_empty(device="cpu")
+    layer = _Blank(inputs, outputs, bias=bias)
     bound = inputs**-0.5
     with torch.no_grad():
         for parameter in layer.parameters():

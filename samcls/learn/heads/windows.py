@@ -12,7 +12,6 @@ from itertools import accumulate
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
-from scipy.linalg import eigh
 from torch import Tensor
 
 from samcls.learn.features.tensors import DEAD
@@ -96,6 +95,8 @@ class LogisticWindowsHead(LogisticHead):
     def _components(
         self, read: Reader, blocks: Sequence[Tensor]
     ) -> Float[Tensor, "feature component"]:
+        from scipy.linalg import eigh  # a second, and a prediction needs none
+
         # They lie in the span of the images, and the products of images with each other are far fewer
         # than those of values.
         ends = [0, *accumulate(len(block) for block in blocks)]

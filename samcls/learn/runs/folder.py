@@ -5,6 +5,7 @@
     metrics.json                   every figure
     predictions.csv, history.csv   a row an image and task; a row an epoch
     controls.csv                   what the baselines said, likewise, of images that were not trained on
+    known.safetensors              digests of the images' pixels; where training's features lie
     head.json, head.safetensors    the model
     environment.json               versions and machine
     *_[AUC]*_[ACC]*@*.csv          on request, predictions in MedMNIST's format
@@ -42,6 +43,7 @@ from samcls.learn.fit.prediction import Model, load_model, load_tasks, model_fil
 from samcls.learn.fit.schedule import Epoch
 from samcls.learn.runs.environment import environment
 from samcls.learn.runs.history import history_csv, parse_history
+from samcls.learn.runs.known import KNOWN, Known, parse_known
 from samcls.learn.runs.predictions import (
     Predictions,
     parse_controls,
@@ -65,7 +67,7 @@ __all__ = [
 
 MARK = "COMPLETE"
 SUMMARY = "summary.json"  # of a folder of several runs, written after the last of them
-CONTROLS = "controls.csv"  # not in runs of a sweep, nor of earlier versions
+CONTROLS = "controls.csv"
 CHECKPOINT = "checkpoint.pt"  # of a long training that is not finished; gone with the mark
 FILES = (
     "config.toml",
@@ -78,7 +80,8 @@ FILES = (
     "environment.json",
 )
 CHECKED = tuple(name for name in FILES if name != "environment.json")
-TABLES = ("predictions.csv", "history.csv", CONTROLS)
+OPTIONAL = (CONTROLS, KNOWN)  # neither in runs of a sweep, nor of earlier versions
+TABLES = ("predictions.csv", "history.csv", *OPTIONAL)
 MEDMNIST = re.compile(r"\w+_\[AUC\].*@.*\.csv")
 
 Log = Callable[[str], None]
@@ -94,7 +97,8 @@ class Run:
         fingerprint: What made its features; other features must not be given to its model.
         metrics: The figures, as in `metrics.json`.
         tasks: Class names of each task.
-        tables: Contents of `predictions.csv`, `history.csv` and `controls.csv`, by file name.
+        tables: Contents of `predictions.csv`, `history.csv`, `controls.csv` and `known.safetensors`, by
+            file name; empty where a run has none.
     """
 
     path: Path
@@ -157,6 +161,12 @@ class Run:
             InputError: as `load_model`.
         """
         return load_model(self.path)
+
+    @cached_property
+    def known(self) -> Known | None:
+        """What is kept of its images; None in runs of a sweep and of earlier versions."""
+        content = self.tables[KNOWN]
+        return parse_known(content, str(self.path / KNOWN)) if content else None
 
     def predictions(self, split: str) -> Predictions:
         """Return what it said of the images of one split.
@@ -360,7 +370,7 @@ def load_run(path: str | Path) -> Run:
         raise InputError(f"{path} is not a run folder; make one with: samcls train STORE {path}")
     try:
         checksums = json.loads((path / MARK).read_bytes())["sha256"]
-        kept = [name for name in (*CHECKED, CONTROLS) if name in CHECKED or name in checksums]
+        kept = [name for name in (*CHECKED, *OPTIONAL) if name in CHECKED or name in checksums]
         contents = {name: (path / name).read_bytes() for name in kept}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InputError(f"the run {path} is damaged: {error}; train it again") from error
@@ -392,7 +402,7 @@ def _own(file: Path) -> bool:
     """Whether a run wrote the file, or was writing it when it was cut off."""
     name = file.name.removesuffix(PART)
     return file.is_file() and (
-        name in {*FILES, CONTROLS, MARK, CHECKPOINT} or MEDMNIST.fullmatch(name) is not None
+        name in {*FILES, *OPTIONAL, MARK, CHECKPOINT} or MEDMNIST.fullmatch(name) is not None
     )
 
 

@@ -6,6 +6,7 @@ Every run says `common_figures` of itself; one whose test split was scored is a 
     metrics["best_epoch"], metrics["images"]["train"]
 """
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -50,6 +51,8 @@ class RunResult:
         select: What chose: `holdout`, or inner folds of all that was learned from; `validation` is then
             of those images out of fold.
         labelled: Of each task, how many images of `train`, `val` and `test` have a label.
+        weights: What the store says of the file that the encoder's weights came from, or that they were
+            drawn; empty where nothing is known.
     """
 
     run: str | None
@@ -72,6 +75,7 @@ class RunResult:
     labelled: dict[str, dict[str, int]] = field(default_factory=dict)
     gain: dict[str, Any] = field(default_factory=dict)
     select: str = "holdout"
+    weights: Mapping[str, str | None] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         """Return what was trained, its figures and its baselines', and what belongs under them."""

@@ -21,7 +21,7 @@ from samcls.device import choose_device
 from samcls.errors import RunError
 from samcls.learn.features.meta import unseen
 from samcls.learn.features.placement import placed
-from samcls.learn.features.tensors import ChannelScaler, Features
+from samcls.learn.features.tensors import ChannelScaler, Features, image_rows
 from samcls.learn.fit.answers import answers, judged
 from samcls.learn.fit.fit import fit
 from samcls.learn.fit.prediction import Model, shape_of
@@ -31,6 +31,7 @@ from samcls.learn.runs.baselines import Answer, baselines, majority_classes
 from samcls.learn.runs.folder import CHECKPOINT, CONTROLS, begin_run, run_files, write_run
 from samcls.learn.runs.gain import best_controls, gain_over_controls
 from samcls.learn.runs.inputs import SPLITS, check, features_for, settled
+from samcls.learn.runs.known import KNOWN, known_file
 from samcls.learn.runs.medmnist import check_medmnist, medmnist_files
 from samcls.learn.runs.notes import Facts, facts_of
 from samcls.learn.runs.predictions import controls_csv
@@ -129,7 +130,7 @@ def train(
     parts = shape_of(features), features.tasks, scaler, fitted.head.cpu()
     model = Model(config, *parts, features.meta)
     majority, chose = majority_classes(features), judged(features, config)
-    tables = _tables(chose, probabilities, config, majority, decide=True)
+    tables = _tables(chose, probabilities, config, majority)
     scored = {
         name: _tables(chose, answer.probabilities, config, majority)
         | ({"chosen": dict(answer.chosen)} if answer.chosen else {})
@@ -138,7 +139,19 @@ def train(
     gain = _gain(features, config, probabilities, dict(beside), scored)
     clock.lap("score")
     tried = fitted.tried + sum(answer.tried for _, answer in beside)
-    result = _result(run_dir, model, fitted, features, clock, tried, tables, scored, facts, gain)
+    result = _result(
+        run_dir,
+        model,
+        fitted,
+        features,
+        clock,
+        tried,
+        tables,
+        scored,
+        facts,
+        gain,
+        store.checkpoint,
+    )
     if store.provenance:
         result = replace(result, notes=(*result.notes, store.provenance))
     if run_dir is not None:
@@ -147,6 +160,7 @@ def train(
         files = run_files(model, chose, probabilities, fitted.history, metrics)
         said = {name: answer.probabilities for name, answer in beside}
         files[CONTROLS] = controls_csv(chose, said, ("val", "test"))
+        files[KNOWN] = known_file(features, store.sha256[image_rows(store, features.ids).numpy()])
         if medmnist is not None:
             both = {"val": tables["validation"], "test": tables["test"]}
             run = str(config.seed)
@@ -166,6 +180,7 @@ def _result(
     scored: dict[str, Any],
     facts: Facts,
     gain: dict[str, Any],
+    weights: Mapping[str, str | None],
 ) -> RunResult:
     return RunResult(
         run=None if run_dir is None else str(run_dir),
@@ -179,6 +194,7 @@ def _result(
         notes=(*facts.notes, *interval_notes(tables["test"])),
         leaks=facts.leaks,
         gain=gain,
+        weights=weights,
     )
 
 
@@ -211,8 +227,6 @@ def _tables(
     probabilities: Probabilities,
     config: TrainConfig,
     majority: Mapping[str, int],
-    *,
-    decide: bool = False,
 ) -> dict[str, Any]:
     """Return the tables of the splits that were not trained on, the test split's once and last."""
     labels, val = features.labels.numpy(), features.rows("val").numpy()
@@ -223,7 +237,6 @@ def _tables(
     thresholds = {
         task: fit_threshold(labels[val, i], probabilities[task][val])
         for i, task in enumerate(features.tasks)
-        if decide
     }
     tables = {}
     for name, split in (("validation", "val"), ("test", "test")):

@@ -9,7 +9,6 @@ two classes and no answer.
 
 import numpy as np
 from jaxtyping import Float, Int
-from scipy.optimize import minimize_scalar
 
 __all__ = ["fit_temperature", "temperature_scaled"]
 
@@ -26,6 +25,8 @@ def fit_temperature(
         labels: Class indices of the validation split; -1 where a label is missing.
         probabilities: What the model says of the same images.
     """
+    from scipy.optimize import minimize_scalar  # a second, and a prediction needs none
+
     known = labels >= 0
     if not known.any():
         return 1.0

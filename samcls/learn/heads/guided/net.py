@@ -327,6 +327,20 @@ class GuidedNet(NetworkHead):
                 found.append(self(own, shown, pixels=images).float().cpu())
         return torch.cat(found)
 
+    def traced(
+        self, tokens: Tokens, counts: Counts, images: Images | None
+    ) -> Float[Tensor, "image logit"]:
+        """As every head; its mode is left as evaluation.
+
+        Raises:
+            InputError: where there are no images, or they are of another size than the network's.
+        """
+        self.eval()
+        logits: Tensor = self(
+            tokens, counts, pixels=None if images is None else self.normalise(images)
+        )
+        return logits
+
     def feeding(self, features: Features) -> Int64[Tensor, " view"] | None:
         """For the control `shuffled` another image's row, under the same view; None for its own."""
         seed = self.partner_seed

@@ -111,8 +111,8 @@ class Resize(nn.Module):
             tokens: Means over the grid's windows.
             counts: Number of valid map cells under each.
         """
-        weights = counts.view(len(counts), *self.grid)
-        values = tokens.view(len(tokens), *self.grid, -1)
+        weights = counts.view(counts.shape[0], *self.grid)
+        values = tokens.view(tokens.shape[0], *self.grid, -1)
         if not self.pools:
             return values, weights
         total = self._axes(values * weights[..., None])
