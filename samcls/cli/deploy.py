@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from samcls.cli.options import ALLOW_LEAK, names
 from samcls.cli.shell import Outcome, progress_bar, say, showing, verb
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ BATCH = typer.Option("--batch", "--batch-size", help="Images encoded together; c
 def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     app.command("predict")(verb(_predict))
+    app.command("evaluate")(verb(_evaluate))
 
 
 def _predict(
@@ -76,6 +78,71 @@ def _predict(
         )
     values = _as_json(summary)
     return Outcome(values, lambda: _show(summary), exit_status=3 if summary.failed else 0)
+
+
+def _evaluate(
+    run: Annotated[Path, typer.Argument(help="A run; or a folder of seeds or folds, averaged.")],
+    data: Annotated[
+        str,
+        typer.Argument(
+            metavar="STORE",
+            help="Feature store made with the run's settings; or a manifest (.csv).",
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option(help="Folder to keep the result in.")] = None,
+    classes: Annotated[
+        Path | None,
+        typer.Option(
+            help="CSV with columns from, to (and task): the data set's classes as the run's."
+        ),
+    ] = None,
+    split: Annotated[
+        str | None, typer.Option(help="Splits to score, comma-separated; all by default.")
+    ] = None,
+    recalibrate: Annotated[
+        str | None,
+        typer.Option(
+            help="Part that temperature and threshold are fitted anew on, a share or a split: a row apart."
+        ),
+    ] = None,
+    allow_leak: Annotated[bool, ALLOW_LEAK] = False,
+    store: Annotated[
+        str | None, typer.Option(help="Feature store for a manifest's images; OUT.zarr by default.")
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder that a manifest's relative paths start from.")
+    ] = None,
+    checkpoint: Annotated[Path | None, CHECKPOINT] = None,
+    device: Annotated[str, DEVICE] = "auto",
+    batch: Annotated[int | None, BATCH] = None,
+) -> Outcome:
+    """Score a frozen run on another data set: external validation, for which nothing is fitted."""
+    from samcls.deploy.evaluate import evaluate
+    from samcls.deploy.page import evaluation_page
+
+    found = evaluate(
+        run,
+        data,
+        out,
+        classes=classes,
+        splits=names(split) or (),
+        recalibrate=recalibrate,
+        allow_leak=allow_leak,
+        store=store,
+        root=root,
+        checkpoint=checkpoint,
+        device=device,
+        batch=batch,
+        log=say,
+    )
+    values = {**found.figures, **found.to_dict(), "out": None if out is None else str(out)}
+
+    def show() -> None:
+        typer.echo(evaluation_page(found.to_dict()), nl=False)
+        if out is not None:
+            typer.echo(f"kept in {out}: evaluation.json, predictions.csv")
+
+    return Outcome(values, show, exit_status=3 if found.images["failed"] else 0)
 
 
 def _tell(text: str) -> None:

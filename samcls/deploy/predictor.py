@@ -260,15 +260,7 @@ class Predictor:
         Raises:
             InputError: the runs need columns that are not there.
         """
-        columns = self.models[0].meta
-        missing = [one.name for one in columns if texts is None or one.name not in texts]
-        if missing:
-            raise InputError(
-                f"the run was trained with columns beside the image and needs meta:{', meta:'.join(missing)}; "
-                "give a manifest that has them"
-            )
-        for line in unseen(columns, texts or {}):
-            self._log(line)
+        self._need_columns(texts or {})
         wanted = np.arange(len(pictures)) if todo is None else todo
         pipeline = Pipeline(pictures, self.encoder, self.options, self._log, read=_read)
         for batch in pipeline.run(wanted, _Forgetful(), _nothing):
@@ -331,8 +323,16 @@ class Predictor:
 
         Raises:
             FingerprintMismatch: the store was made with other settings.
+            InputError: the runs look at images or columns that the store does not keep.
         """
         store.require(self.fingerprint)
+        self._need_columns(texts or {})
+        side = self.models[0].shape.pixels
+        if self.looks and store.pixel_size != side:
+            raise InputError(
+                f"the run's network looks at images of {side} pixels, and {store.path} keeps "
+                f"{store.pixel_size or 'none'}; extract with --keep-pixels {side}"
+            )
         levels = [level for level in self.models[0].shape.channels if level in store.levels]
         for start in range(0, len(rows), STORED):
             part = rows[start : start + STORED]
@@ -381,6 +381,17 @@ class Predictor:
             next((split for split in ("train", "val", "test") if split in of_runs), "")
             for of_runs in zip(*found, strict=True)
         ] or [""] * len(digests)
+
+    def _need_columns(self, texts: Mapping[str, Sequence[str]]) -> None:
+        columns = self.models[0].meta
+        missing = [one.name for one in columns if one.name not in texts]
+        if missing:
+            raise InputError(
+                f"the run was trained with columns beside the image and needs meta:{', meta:'.join(missing)}; "
+                "give a manifest that has them"
+            )
+        for line in unseen(columns, texts):
+            self._log(line)
 
     def _refuse_mixed(self) -> None:
         first = self.runs[0]
