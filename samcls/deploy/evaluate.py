@@ -39,6 +39,10 @@ __all__ = ["EVALUATION", "Evaluation", "evaluate", "load_evaluation"]
 
 EVALUATION = "evaluation.json"
 PARTS = 1000  # of the images that are left out in turn for an interval
+UNKNOWN = (
+    "the run keeps no digests of its images, being of a sweep or an earlier version: whether it learned from some "
+    "of these, and how unfamiliar they are, cannot be told"
+)
 FAR = 95.0  # percentile of training's distances: five images of a hundred lie farther out by chance
 
 Log = Callable[[str], None]
@@ -135,6 +139,7 @@ def evaluate(
     rows, images = _rows(opened, labels, splits)
     said, seen, far = _said(predictor, opened, rows, labels)
     notes = _refuse_seen(said, seen, allow_leak=allow_leak)
+    notes += [] if predictor.knows else [UNKNOWN]
     inside = _inside(predictor)
     scored = _Scoring(predictor)
     figures, own = scored.table(said), scored.table(inside)

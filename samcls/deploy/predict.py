@@ -122,6 +122,8 @@ def predict(
     if not isinstance(predictor, Predictor):
         asked: dict[str, Any] = {"checkpoint": checkpoint, "device": device, "batch": batch}
         predictor = load_predictor(predictor, log=log, **asked)
+    if not predictor.knows:
+        log("the run keeps no digests of its images: the columns seen and unfamiliar stay empty")
     _refuse_changed(out, pictures.rows)
     writer = _Rows(predictor, by)
     table = Table(

@@ -150,6 +150,11 @@ class Predictor:
         )
         return encoder, replace(options, batch=options.batch or default_batch(encoder))
 
+    @property
+    def knows(self) -> bool:
+        """Whether every run keeps digests of its images, and where its features lie."""
+        return all(run.known is not None for run in self.runs)
+
     def release(self) -> None:
         """Let the encoder go; it is opened again when it is asked for."""
         self.__dict__.pop("_opened", None)

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from samcls.errors import ConfigError
+from samcls.errors import ConfigError, ExportError
 from samcls.pooling import valid_cells
 
 __all__ = [
@@ -148,6 +148,50 @@ class Encoder(nn.Module, ABC):
             For each level, the whole map. Cells of padding are not masked here.
         """
 
+    def maps(
+        self, pixels: Float[Tensor, "image 3 size size"]
+    ) -> dict[str, Float[Tensor, "image _channel _row _col"]]:
+        """Each level's whole map, in operations that a tracer follows.
+
+        Args:
+            pixels: As `normalise` gives them, in the type of the arithmetic.
+
+        Raises:
+            ExportError: the encoder has no such form.
+        """
+        del pixels
+        raise ExportError(
+            f"encoder {self.name} has no form that can be exported; export the head alone with "
+            "--head-only, which takes features as samcls extract caches them"
+        )
+
+    def plain(self) -> nn.Module:
+        """Return what lies between `normalise` and the maps, for a graph.
+
+        Returns:
+            A module from normalised pixels, "image 3 size size" in float32, to each level's whole
+            map, a tuple in the order of `levels`; every tensor that it reads is its parameter or buffer.
+
+        Raises:
+            ExportError: the encoder has no such form, or computes in 16 bits.
+        """
+        self.require_float32()
+        if type(self).maps is Encoder.maps:
+            self.maps(self.mean[None])
+        return _Plain(self)
+
+    def require_float32(self) -> None:
+        """Refuse another type of arithmetic, which a graph would not follow bit by bit.
+
+        Raises:
+            ExportError: the encoder computes in 16 bits.
+        """
+        if self.precision != "float32":
+            raise ExportError(
+                f"encoder {self.name} computes in {self.precision}, and a graph is made of float32; "
+                "open it with precision float32"
+            )
+
     def normalise(
         self, frames: UInt8[Tensor, "image size size 3"], valid: Sequence[tuple[int, int]]
     ) -> Float[Tensor, "image 3 size size"]:
@@ -165,6 +209,18 @@ class Encoder(nn.Module, ABC):
             return pixels
         shows = valid_cells(valid, (self.input_size, self.input_size), patch=1)
         return pixels * shows.to(pixels.device)[:, None]
+
+
+class _Plain(nn.Module):
+    """What `Encoder.plain` gives of an encoder that is plain already; the weights are its own."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        super().__init__()
+        self.encoder = encoder
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        maps = self.encoder.maps(pixels)
+        return tuple(maps[level] for level in self.encoder.levels)
 
 
 def random_source(seed: int) -> dict[str, str | None]:

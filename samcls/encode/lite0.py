@@ -1,7 +1,7 @@
 """`lite0`: EfficientNet-Lite0 trained on ImageNet, no SAM: for laptops, first looks, and as a control.
 
 Its weights are a package like any other (17 MB, Apache-2.0) and installed with samcls, so that nothing is
-fetched when it is used. The architecture is timm's `tf_efficientnet_lite0`; the file's tensors bear the names of
+fetched when it is used. The architecture is timm's `tf_efficientnet_lite0` (`lite0_net`); the file's tensors bear the names of
 the PyTorch port that they were made with, and each is given its place by name. Pixels are brought to
 -1..1, as that model was trained: with ImageNet's means the same weights name photographs less surely.
 
@@ -12,10 +12,12 @@ import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from samcls.encode.base import EncoderChoice, random_source, refuse_two_sources
 from samcls.encode.checkpoints import faults_of, load_state_dict
+from samcls.encode.lite0_net import BLOCKS, Lite0Net
 from samcls.encode.timm_encoder import TimmEncoder, chosen_levels, create_body
 from samcls.encode.weights import file_sha256, find, need_file, official_name, place, verify
 from samcls.errors import ConfigError, WeightsError
@@ -24,7 +26,6 @@ __all__ = ["build", "check", "weights_file"]
 
 MODEL = "tf_efficientnet_lite0"
 SIZE, STRIDE = 224, 32  # pixels: of the input that it was trained at, and of a cell of its last map
-STAGES = (1, 2, 2, 3, 3, 4, 1)  # blocks of each of timm's stages; the file counts them through
 
 
 def check(choice: EncoderChoice) -> None:
@@ -72,7 +73,7 @@ def build(choice: EncoderChoice, log: Callable[[str], None]) -> TimmEncoder:
         ConfigError: a level is unknown.
         WeightsError: the weights cannot be had, or are other ones than those published.
     """
-    body = create_body(MODEL, None, pretrained=False, seed=choice.seed)
+    body = _blank() if not choice.random_weights else _drawn(choice.seed)
     digest: str | None = None
     source: dict[str, str | None] = {}
     if not choice.random_weights:
@@ -93,6 +94,17 @@ def build(choice: EncoderChoice, log: Callable[[str], None]) -> TimmEncoder:
     return encoder
 
 
+def _blank() -> nn.Module:
+    """Return the network, its values to be loaded; the global stream of random numbers stays where it is."""
+    with torch.random.fork_rng(devices=[]):
+        return Lite0Net()
+
+
+def _drawn(seed: int) -> nn.Module:
+    """Return the network with timm's own initial values."""
+    return create_body(MODEL, None, pretrained=False, seed=seed)
+
+
 def _loaded(body: nn.Module, path: Path) -> tuple[str, dict[str, str | None]]:
     """Give the model a file's weights; return the file's digest and what is known of it."""
     state = _named(load_state_dict(path))
@@ -110,7 +122,7 @@ def _loaded(body: nn.Module, path: Path) -> tuple[str, dict[str, str | None]]:
 
 def _named(table: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Give a file's tensors timm's names; the classifier is left out."""
-    places = [(stage, block) for stage, count in enumerate(STAGES) for block in range(count)]
+    places = [(stage, block) for stage, count in enumerate(BLOCKS) for block in range(count)]
     found = {}
     for key, value in table.items():
         if key.startswith(("_fc.", "classifier.")):

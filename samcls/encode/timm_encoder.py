@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import timm
 import torch
 from huggingface_hub.errors import GatedRepoError
 from jaxtyping import Float, UInt8
@@ -86,9 +85,12 @@ class TimmEncoder(Encoder):
     ) -> dict[str, Float[Tensor, "image _channel _row _col"]]:
         """Encode frames, as `Encoder.forward`."""
         pixels = self.normalise(frames, valid).to(self.dtype, memory_format=self._layout)
-        return self._maps(pixels)
+        return self.maps(pixels)
 
-    def _maps(self, pixels: Tensor) -> dict[str, Tensor]:
+    def maps(
+        self, pixels: Float[Tensor, "image 3 size size"]
+    ) -> dict[str, Float[Tensor, "image _channel _row _col"]]:
+        """Each level's whole map, as `Encoder.maps`."""
         body: Any = self.body
         kept: dict[str, Tensor] = {}
         handles = []
@@ -118,7 +120,7 @@ class TimmEncoder(Encoder):
     def _measure(self) -> dict[str, MapShape]:
         side = self.input_size
         with torch.inference_mode():
-            maps = self._maps(torch.zeros(1, 3, side, side, dtype=self.dtype))
+            maps = self.maps(torch.zeros(1, 3, side, side, dtype=self.dtype))
         shapes = {}
         for level, found in maps.items():
             _, channels, rows, cols = found.shape
@@ -241,6 +243,8 @@ def load_timm(
         WeightsError: pretrained weights cannot be had, or the file does not hold the model's.
     """
     model = name.removeprefix(PREFIX)
+    import timm  # five seconds with torchvision and the compiler behind it, for models of timm's alone
+
     if not timm.is_model(model.split(".")[0]):
         near = (
             ", ".join(difflib.get_close_matches(model.split(".")[0], timm.list_models(), 5))
@@ -271,6 +275,8 @@ def create_body(model: str, size: int | None, pretrained: bool, seed: int) -> nn
     Raises:
         WeightsError: its pretrained weights are asked for and cannot be had.
     """
+    import timm
+
     options: dict[str, Any] = {"pretrained": pretrained, "num_classes": 0}
     if pretrained:
         overlay = pretrained_overlay(model, timm.get_pretrained_cfg(model))
@@ -295,6 +301,8 @@ def create_body(model: str, size: int | None, pretrained: bool, seed: int) -> nn
 
 def _sized(model: str, size: int | None, options: dict[str, Any]) -> nn.Module:
     """Give the size to models that are built for one; the others take any."""
+    import timm
+
     built: nn.Module
     try:
         built = timm.create_model(model, **(options | ({"img_size": size} if size else {})))

@@ -13,6 +13,7 @@ from sklearn.datasets import load_sample_images
 from samcls.encode import lite0, weights
 from samcls.encode.base import LEVELS, EncoderChoice
 from samcls.encode.lite0 import build, check, weights_file
+from samcls.encode.lite0_net import Lite0Net
 from samcls.encode.weights import CHECKPOINTS
 from samcls.errors import ConfigError, WeightsError
 
@@ -160,3 +161,28 @@ def test_what_is_not_installed_or_another_file_is_said_before_anything(
     with pytest.raises(ConfigError, match="leave one of them out"):
         check(EncoderChoice("lite0", checkpoint="x.pth", random_weights=True))
     assert not build(EncoderChoice("lite0", random_weights=True), print).trained
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("side", [64, 225])
+def test_the_network_is_timms_bit_for_bit(
+    published: Path, layout: torch.memory_format, side: int
+) -> None:
+    """Names, shapes and every intermediate map, with the published weights."""
+    reference = timm.create_model(lite0.MODEL, num_classes=0).eval()
+    own = Lite0Net().eval()
+    assert list(own.state_dict()) == list(reference.state_dict())
+    state = lite0._named(torch.load(published, weights_only=True))
+    for body in (own, reference):
+        body.load_state_dict(state)
+        body.to(memory_format=layout)
+    pixels = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    options = {"stop_early": True, "output_fmt": "NCHW", "intermediates_only": True}
+    with torch.inference_mode():
+        wanted = reference.forward_intermediates(pixels, indices=[0, 1, 2, 3, 4], **options)
+        found = own.forward_intermediates(pixels, [0, 1, 2, 3, 4], **options)
+        last = own.forward_intermediates(pixels, [1, 3], **options)
+    assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(last, [wanted[1], wanted[3]], strict=True))
+    assert [m.shape[1] for m in found] == [one["num_chs"] for one in own.feature_info]
+    assert timm.create_model(lite0.MODEL).pretrained_cfg["mean"] == own.pretrained_cfg["mean"]
