@@ -13,6 +13,7 @@ from samcls.cli.deploy import register as register_deploy
 from samcls.cli.doctor import register as register_doctor
 from samcls.cli.inputs import register as register_inputs
 from samcls.cli.learn import register as register_learn
+from samcls.cli.runs import register as register_runs
 from samcls.cli.shell import give_up_output, open_streams, say, settings
 from samcls.cli.stages import register as register_stages
 from samcls.cli.store import register as register_store
@@ -55,6 +56,7 @@ register_stages(app)
 register_store(app)
 register_learn(app)
 register_sweep(app)
+register_runs(app)
 register_deploy(app)
 register_doctor(app)
 register_bench(app)

@@ -3,8 +3,10 @@
 print(evaluation_page(load_evaluation("evaluation")))
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+from samcls.learn.runs.text import aligned, number, pair, printable
 
 __all__ = ["evaluation_page"]
 
@@ -54,7 +56,9 @@ def evaluation_page(found: Mapping[str, Any]) -> str:
             f"(by chance 5 %), the median one at the {median:.0f}th"
         )
         lines += ["", told]
-    return "\n".join([*lines, *(f"note: {note}" for note in found["notes"])]) + "\n"
+    return "".join(
+        f"{printable(line)}\n" for line in [*lines, *(f"note: {x}" for x in found["notes"])]
+    )
 
 
 def _of(table: Mapping[str, Any], task: str) -> Mapping[str, Any]:
@@ -74,15 +78,15 @@ def _figures(
         rows.append(
             [
                 title,
-                _number(here.get(name)),
-                _pair(here.get(f"{name}_interval")),
-                _number(inside.get(name)),
-                _pair(inside.get(f"{name}_interval")),
+                number(here.get(name)),
+                pair(here.get(f"{name}_interval")),
+                number(inside.get(name)),
+                pair(inside.get(f"{name}_interval")),
                 "-" if value is None else f"{value:+.3f}",
-                _pair(between.get("interval"), sign=True),
+                pair(between.get("interval"), sign=True),
             ]
         )
-    return _aligned(rows)
+    return aligned(rows)
 
 
 def _recalibrated(found: Mapping[str, Any], task: str) -> list[str]:
@@ -94,8 +98,8 @@ def _recalibrated(found: Mapping[str, Any], task: str) -> list[str]:
         values = [_of(found[when], task).get(name) for when in ("before", "after")]
         if any(value is not None for value in values):
             label = "calibration error" if name == "ece_scaled" else SHOWN.get(name, name)
-            rows.append([label, *map(_number, values)])
-    return ["", *_aligned(rows)]
+            rows.append([label, *map(number, values)])
+    return ["", *aligned(rows)]
 
 
 def _subgroup(column: str, parts: Mapping[str, Any], task: str) -> list[str]:
@@ -106,31 +110,10 @@ def _subgroup(column: str, parts: Mapping[str, Any], task: str) -> list[str]:
             [
                 name,
                 str(one["images"]),
-                _number(one.get("auc")),
-                _pair(one.get("auc_interval")),
-                _number(one.get("sensitivity_at_threshold")),
-                _number(one.get("specificity_at_threshold")),
+                number(one.get("auc")),
+                pair(one.get("auc_interval")),
+                number(one.get("sensitivity_at_threshold")),
+                number(one.get("specificity_at_threshold")),
             ]
         )
-    return _aligned(rows)
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return [
-        "  ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
-
-
-def _pair(pair: Sequence[float] | None, *, sign: bool = False) -> str:
-    if pair is None:
-        return "-"
-    return f"{pair[0]:+.3f} to {pair[1]:+.3f}" if sign else f"{pair[0]:.3f} to {pair[1]:.3f}"
+    return aligned(rows)

@@ -52,9 +52,10 @@ def deployed(root: Path, seed: int = 0, shift: float = 0.0, labels: bool = True)
     rng = np.random.default_rng(seed)
     rows = ["id,path,split,group" + (",label:grade,meta:sex,meta:age" if labels else "")]
     for i in range(IMAGES):
-        name, level = ("benign", 100) if i % 2 else ("malignant", 125)
+        name, level = ("benign", 100.0) if i % 2 else ("malignant", 125.0)
         height, width = 30 + i % 7, 50 - i % 9
-        Image.fromarray(picture(rng, level + shift, height, width)).save(root / f"{i:02}.png")
+        level += shift + 25 * rng.normal()  # so that classes overlap
+        Image.fromarray(picture(rng, level, height, width)).save(root / f"{i:02}.png")
         split = ("train", "train", "val", "test")[i // 2 % 4]
         patient = f"P{i // 8}-{split}"
         rest = f",{name},{'fm'[i % 3 == 0]},{40 + i % 30}" if labels else ""
