@@ -23,6 +23,7 @@ def register(app: typer.Typer) -> None:
     bench.command("sweep")(verb(_sweep))
     bench.command("guided")(verb(_guided))
     bench.command("recipe")(verb(_recipe))
+    bench.command("predict")(verb(_predict))
     app.add_typer(bench, name="bench")
 
 
@@ -173,3 +174,13 @@ def _recipe(
 
     named = [name.strip() for name in heads.split(",") if name.strip()]
     return shown(bench_recipe(store, named, resplits, TrainConfig(seed=seed), say))
+
+
+def _predict(
+    run: Annotated[Path, typer.Argument(help="A finished run.")],
+    manifest: Annotated[Path, typer.Argument(help="Of pictures; they are not changed.")],
+) -> Outcome:
+    """Measure a run's predictions beside its encoder alone, and how soon the first one comes."""
+    from samcls.bench.predict import bench_predict
+
+    return shown(bench_predict(run, manifest, say))

@@ -28,6 +28,8 @@ def register(app: typer.Typer) -> None:
     """Add the verbs to the command line."""
     app.command("predict")(verb(_predict))
     app.command("evaluate")(verb(_evaluate))
+    app.command("export")(verb(_export))
+    app.command("card")(verb(_card))
 
 
 def _predict(
@@ -143,6 +145,73 @@ def _evaluate(
             typer.echo(f"kept in {out}: evaluation.json, predictions.csv")
 
     return Outcome(values, show, exit_status=3 if found.images["failed"] else 0)
+
+
+def _export(
+    run: Annotated[Path, typer.Argument(help="A run; or a folder of seeds or folds, averaged.")],
+    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Folder to make.")],
+    form: Annotated[str, typer.Option("--format", help="onnx, torch-export or both.")] = "onnx",
+    head_only: Annotated[
+        bool,
+        typer.Option(
+            "--head-only", help="Leave the encoder out: cached features in, probabilities out."
+        ),
+    ] = False,
+    images: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Pictures to check with, as for predict (a manifest, say); 64 of them are taken. Built-in "
+            "ones by default."
+        ),
+    ] = None,
+    root: Annotated[
+        Path | None, typer.Option(help="Folder that a manifest's relative paths start from.")
+    ] = None,
+    checkpoint: Annotated[Path | None, CHECKPOINT] = None,
+) -> Outcome:
+    """Hand a run over as a folder that runs without samcls, checked against the run before it is there."""
+    from samcls.deploy.handover import hand_over
+
+    found = hand_over(
+        run,
+        directory,
+        images=images or (),
+        form=form,
+        head_only=head_only,
+        checkpoint=checkpoint,
+        root=root,
+        log=say,
+    )
+    values = {**asdict(found), "folder": str(found.folder), "files": list(found.files)}
+
+    def show() -> None:
+        typer.echo(
+            f"{found.folder}: {', '.join(found.files)}\n{found.checked} pictures checked, alone and in batches of "
+            f"2 and 7: {found.equal} of {found.checked} equal classes, a probability differs by "
+            f"{found.worst:.1e} at most; {found.seconds:.1f} s"
+        )
+
+    return Outcome(values, show)
+
+
+def _card(
+    run: Annotated[Path, typer.Argument(help="A run; a folder of seeds or folds; or a sweep.")],
+    out: Annotated[Path | None, typer.Argument(help="File to write; none prints it.")] = None,
+) -> Outcome:
+    """Write a run's model card: Markdown with the front matter of the Hugging Face Hub."""
+    from samcls.deploy.card import card_of
+    from samcls.errors import OverwriteRefused
+    from samcls.files import write_whole
+
+    text = card_of(run)
+    if out is not None:
+        if out.exists():
+            raise OverwriteRefused(f"{out} is there already; name another file, or remove it first")
+        write_whole(out, text.encode())
+    values = {"card": text} if out is None else {"file": str(out)}
+    return Outcome(
+        values, lambda: typer.echo(text if out is None else f"{out}", nl=out is not None)
+    )
 
 
 def _tell(text: str) -> None:

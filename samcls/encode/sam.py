@@ -30,6 +30,7 @@ from samcls.encode.base import (
     state_sha256,
 )
 from samcls.encode.block import FastBlock
+from samcls.encode.plain import PlainSam
 from samcls.encode.sam_weights import HeldEncoder, WantedEncoder, read_image_encoder
 from samcls.encode.specs import (
     ENCODERS,
@@ -113,6 +114,11 @@ class SamEncoder(Encoder):
         if "neck" in self._needs:
             after[self.spec.depth + 1] = self._neck(x.permute(0, 3, 1, 2))
         return {name: after[self._needs[name]] for name in self.levels}
+
+    def plain(self) -> nn.Module:
+        """Return the encoder without the fast path, as `Encoder.plain`."""
+        self.require_float32()
+        return PlainSam(self.body, self.position, self._needs)
 
     def _prepared(self) -> list[FastBlock]:
         """Return the wanted blocks' fast form, made once for the device that the encoder is on."""

@@ -185,9 +185,15 @@ class Sam3Encoder(Encoder):
     def forward(
         self, frames: UInt8[Tensor, "image size size 3"], valid: Sequence[tuple[int, int]]
     ) -> dict[str, Float[Tensor, "image _channel _row _col"]]:
-        """Encode frames, as `Encoder.forward`. Blocks after the deepest wanted level do not run."""
+        """Encode frames, as `Encoder.forward`."""
+        return self.maps(self.normalise(frames, valid).to(self.dtype))
+
+    def maps(
+        self, pixels: Float[Tensor, "image 3 size size"]
+    ) -> dict[str, Float[Tensor, "image _channel _row _col"]]:
+        """Each level's whole map, as `Encoder.maps`; blocks after the deepest wanted level do not run."""
         wanted = set(self._needs.values())
-        x = self.body.embed(self.normalise(frames, valid).to(self.dtype))
+        x = self.body.embed(pixels)
         after = {0: x.permute(0, 3, 1, 2)}
         for done, block in enumerate(self.body.blocks[: max(wanted)], start=1):
             x = block(x)

@@ -141,7 +141,7 @@ def _keep(kept: dict[str, Tensor], body: Any, pixels: Tensor) -> Any:
         if tokens.dim() == 3:
             rows, cols = body.patch_embed.dynamic_feat_size(pixels.shape[2:])
             tokens = tokens[:, body.num_prefix_tokens :]
-            tokens = tokens.reshape(len(tokens), rows, cols, -1)
+            tokens = tokens.reshape(tokens.shape[0], rows, cols, -1)
         kept["patch"] = tokens.permute(0, 3, 1, 2)
 
     return hook

@@ -221,6 +221,11 @@ def _described(folder: Path) -> dict[str, Any]:
     if version != FORMAT_VERSION:
         raise InputError(
             f"the head in {folder} has format {version}; this samcls reads format {FORMAT_VERSION}"
+            + (
+                ": it is of a newer version; update samcls"
+                if isinstance(version, int) and version > FORMAT_VERSION
+                else "; train it again"
+            )
         )
     return described
 

@@ -21,6 +21,7 @@ written file, and after a power cut the checksums tell that a run is to be done 
     run.metrics["test"]["auc"], run.model.probabilities(tokens, counts)
 """
 
+import csv
 import hashlib
 import json
 import os
@@ -187,6 +188,12 @@ class Run:
                 "winner"
             )
         return said
+
+    @property
+    def order(self) -> list[str]:
+        """Ids of its images, in the order of its predictions and of the digests in `known`."""
+        lines = self.tables["predictions.csv"].decode().splitlines()
+        return list(dict.fromkeys(row["id"] for row in csv.DictReader(lines)))
 
     def controls(self, split: str) -> dict[str, Predictions]:
         """Return what its baselines said of the images of one split, by name; none of an earlier version's.
@@ -383,11 +390,22 @@ def load_run(path: str | Path) -> Run:
     return Run(
         path=path,
         config=load_toml(TrainConfig, path / "config.toml"),
-        fingerprint=json.loads(contents["fingerprint.json"]),
-        metrics=json.loads(contents["metrics.json"]),
+        fingerprint=_table(path / "fingerprint.json", contents),
+        metrics=_table(path / "metrics.json", contents),
         tasks=load_tasks(path),
         tables={name: contents.get(name, b"") for name in TABLES},
     )
+
+
+def _table(file: Path, contents: Mapping[str, bytes]) -> dict[str, Any]:
+    """Return what a file of JSON holds, which must be named values."""
+    try:
+        found = json.loads(contents[file.name])
+    except ValueError as error:
+        raise InputError(f"{file} is damaged: {error}; train the run again") from error
+    if not isinstance(found, dict):
+        raise InputError(f"{file} is damaged: it holds no named values; train the run again")
+    return found
 
 
 def _is_finished(path: Path) -> bool:
