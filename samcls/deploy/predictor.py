@@ -8,6 +8,7 @@ to the store's type, then standardised and given to the head. Several seeds or f
     for said in predictor.stream(pictures): ...      # a batch at a time, with everything that is known
 """
 
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -33,6 +34,7 @@ from samcls.files import few
 from samcls.learn.features.meta import LEVEL as META
 from samcls.learn.features.meta import unseen
 from samcls.learn.features.tensors import Features
+from samcls.learn.fit.fit import steady_threads
 from samcls.learn.fit.prediction import Model, predict_logits, to_probabilities
 from samcls.learn.heads.registry import reads
 from samcls.learn.runs.folder import Run, load_runs
@@ -45,7 +47,8 @@ from samcls.store.schema import DONE, PIXELS, Fingerprint, LevelShape
 
 __all__ = ["Predictor", "Said", "load_predictor"]
 
-STORED = 64  # images read from a store at once
+TOGETHER = 64  # images answered at once, or read from a store
+HELD_SECONDS = 1.0  # at most, until encoded images are answered
 
 Log = Callable[[str], None]
 Picture = Row | str | Path | np.ndarray
@@ -268,8 +271,16 @@ class Predictor:
         self._need_columns(texts or {})
         wanted = np.arange(len(pictures)) if todo is None else todo
         pipeline = Pipeline(pictures, self.encoder, self.options, self._log, read=_read)
+        waiting: list[RowBatch] = []
+        since = time.monotonic()
         for batch in pipeline.run(wanted, _Forgetful(), _nothing):
-            yield self.of_batch(batch, texts)
+            waiting.append(batch)
+            # Answers to a few images cost as much as to many; of a slow encoder nothing is held back.
+            if sum(map(len, waiting)) >= TOGETHER or time.monotonic() - since > HELD_SECONDS:
+                yield self.of_batch(_joined(waiting), texts)
+                waiting, since = [], time.monotonic()
+        if waiting:
+            yield self.of_batch(_joined(waiting), texts)
 
     def of_batch(
         self,
@@ -339,8 +350,8 @@ class Predictor:
                 f"{store.pixel_size or 'none'}; extract with --keep-pixels {side}"
             )
         levels = [level for level in self.models[0].shape.channels if level in store.levels]
-        for start in range(0, len(rows), STORED):
-            part = rows[start : start + STORED]
+        for start in range(0, len(rows), TOGETHER):
+            part = rows[start : start + TOGETHER]
             features = {level: store.read(level, part) for level in levels}
             if self.looks:
                 features[PIXELS] = store.pixels(part)
@@ -362,16 +373,18 @@ class Predictor:
         """Return what each run says of features, and how unfamiliar they are, where the runs know.
 
         Args:
-            features: As cached, not standardised.
+            features: As cached; they are standardised in place.
         """
         said, far = [], []
         for run, model in zip(self.runs, self.models, strict=True):
-            standard = features.standardised(model.scaler)
-            with torch.inference_mode():
+            last = run is self.runs[-1]  # which may have the features themselves
+            standard = (features.standardise_ if last else features.standardised)(model.scaler)
+            # As many threads as training answered with: bits are those of equal threads.
+            with torch.inference_mode(), steady_threads(standard, model.config):
                 said.append(to_probabilities(predict_logits(model.head, standard), model.tasks))
-            if run.known is not None:
-                found = run.known.unfamiliar(image_means(standard))
-                far += [] if found is None else [found]
+                if run.known is not None:
+                    found = run.known.unfamiliar(image_means(standard))
+                    far += [] if found is None else [found]
         return said, np.mean(far, axis=0) if far else None
 
     def seen(self, sha256: UInt8[np.ndarray, "image 32"]) -> list[str]:
@@ -452,6 +465,23 @@ def _read(picture: Picture) -> UInt8[np.ndarray, "row col 3"]:
     if isinstance(picture, np.ndarray):
         return to_rgb(picture)
     return read_image(str(picture))
+
+
+def _joined(batches: Sequence[RowBatch]) -> RowBatch:
+    """Return several batches as one."""
+    if len(batches) == 1:
+        return batches[0]
+    first = batches[0]
+    return RowBatch(
+        rows=np.concatenate([one.rows for one in batches]),
+        features={
+            name: np.concatenate([one.features[name] for one in batches]) for name in first.features
+        },
+        valid=np.concatenate([one.valid for one in batches]),
+        sha256=np.concatenate([one.sha256 for one in batches]),
+        status=np.concatenate([one.status for one in batches]),
+        error=[reason for one in batches for reason in one.error],
+    )
 
 
 def _nothing(row: int) -> dict[str, np.ndarray]:

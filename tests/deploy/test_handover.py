@@ -89,3 +89,11 @@ def test_what_cannot_be_checked_or_written_is_said_before_any_work(
     with pytest.raises(ExportError, match="sex, age"):
         hand_over(meta, tmp_path / "model", **QUICKLY)
     assert not (tmp_path / "model").exists()
+
+
+def test_whoever_can_read_one_file_of_the_folder_can_read_all(
+    made: Deployed, tmp_path: Path
+) -> None:
+    hand_over(made.run("logistic", head="logistic"), tmp_path / "model", **QUICKLY)
+    modes = {one.stat().st_mode & 0o777 for one in (tmp_path / "model").iterdir()}
+    assert len(modes) == 1

@@ -11,6 +11,7 @@ module without pickle; only they need samcls to be read.
 
 import io
 import json
+import shutil
 import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
@@ -325,6 +326,9 @@ def write_weights(recipe: Recipe, folder: Path) -> None:
         "models": described,
     }
     (folder / DESCRIBED).write_bytes(to_json(record))
+    shutil.copymode(
+        folder / DESCRIBED, folder / WEIGHTS
+    )  # safetensors lets its owner alone read it
 
 
 def load_exported(folder: str | Path) -> ImageGraph | CachedGraph:

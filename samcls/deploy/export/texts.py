@@ -87,6 +87,10 @@ def show(about, run, name):
         names = about["tasks"][output.removesuffix(":scaled")]
         told = ", ".join(f"{{a}} {{p:.4f}}" for a, p in zip(names, values[0].tolist()))
         print(f"{{output}}: {{told}}")
+        if output in about["tasks"]:
+            threshold = about["thresholds"][output]
+            answer = int(values[0].argmax() if threshold is None else values[0][1] > threshold)
+            print(f"{{output}}: answered {{names[answer]}}")
     return 0
 
 

@@ -13,6 +13,7 @@ are kept. It costs about a second a run, and 0.5 MB.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import safetensors
@@ -101,9 +102,12 @@ class Known:
 
     def splits_of(self, sha256: Sequence[bytes]) -> list[str]:
         """Return for each picture the split that it stood in, training first of several; empty for a new one."""
+        return [self._places.get(one, "") for one in sha256]
+
+    @cached_property
+    def _places(self) -> dict[bytes, str]:
         order = np.argsort(-self.splits.astype(np.int64), kind="stable")  # a later one wins
-        places = {self.sha256[i].tobytes(): SPLITS[self.splits[i]] for i in order}
-        return [places.get(one, "") for one in sha256]
+        return {self.sha256[i].tobytes(): SPLITS[self.splits[i]] for i in order}
 
     def unfamiliar(self, means: Means) -> Float[np.ndarray, " image"] | None:
         """Return for each image the percentage of training images that lie less far out; None if unknown.
