@@ -18,11 +18,11 @@ from samcls.config import load_toml, parse, to_dict
 from samcls.data.manifest import Manifest, check_files, check_labels, read_manifest
 from samcls.encode.options import ExtractOptions
 from samcls.errors import ConfigError
-from samcls.learn.runs.folder import refuse_overwrite
 from samcls.learn.runs.overview import runs_in as runs
 from samcls.learn.runs.repeats import RepeatsResult, train_repeats
 from samcls.learn.runs.train import RunResult
 from samcls.learn.runs.train import train as train_head
+from samcls.learn.runs.writing import refuse_overwrite
 from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 

@@ -26,9 +26,10 @@ from samcls.deploy.recalibrate import recalibrated
 from samcls.deploy.subgroups import subgroups
 from samcls.errors import InputError, OverwriteRefused
 from samcls.files import few, to_json
-from samcls.learn.runs.folder import MARK, place_run
+from samcls.learn.runs.folder import MARK
 from samcls.learn.runs.operating import mean_of
 from samcls.learn.runs.predictions import Predictions, predictions_csv, together
+from samcls.learn.runs.writing import place_run
 from samcls.learn.score.metrics import FIGURES
 from samcls.learn.score.scoring import majority_class, score
 from samcls.learn.score.unpaired import differences

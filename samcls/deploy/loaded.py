@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from samcls.deploy.predictor import Picture, Predictor
+from samcls.deploy.predictor import Predictor
+from samcls.deploy.said import Picture
 from samcls.learn.runs.folder import Run, load_run
 
 __all__ = ["LoadedRun", "load"]

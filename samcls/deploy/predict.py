@@ -20,7 +20,8 @@ from jaxtyping import Float, Int
 
 from samcls.data.manifest import Manifest, Row, file_of
 from samcls.deploy.inputs import Pictures, pictures_of
-from samcls.deploy.predictor import Predictor, Said, load_predictor
+from samcls.deploy.predictor import Predictor, load_predictor
+from samcls.deploy.said import Said
 from samcls.deploy.table import Table
 from samcls.errors import InputError, OverwriteRefused
 from samcls.files import few

@@ -8,9 +8,8 @@ to the store's type, then standardised and given to the head. Several seeds or f
     for said in predictor.stream(pictures): ...      # a batch at a time, with everything that is known
 """
 
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -19,16 +18,13 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 
-from samcls.data.arrays import to_rgb
-from samcls.data.images import read_image
-from samcls.data.manifest import Row
 from samcls.deploy.encoded import features_of, placed
+from samcls.deploy.said import TOGETHER, Picture, Said, encoded
 from samcls.deploy.weights import encoder_of
 from samcls.encode.base import Encoder
 from samcls.encode.encoders import default_batch
 from samcls.encode.extract import pooled_shape
 from samcls.encode.options import ExtractOptions
-from samcls.encode.pipeline import Pipeline
 from samcls.errors import ImageError, InputError
 from samcls.files import few
 from samcls.learn.features.meta import LEVEL as META
@@ -45,36 +41,10 @@ from samcls.learn.score.operating import answered
 from samcls.store.feature_store import FeatureStore, RowBatch
 from samcls.store.schema import DONE, PIXELS, Fingerprint, LevelShape
 
-__all__ = ["Predictor", "Said", "load_predictor"]
+__all__ = ["Predictor", "load_predictor"]
 
-TOGETHER = 64  # images answered at once, or read from a store
-HELD_SECONDS = 1.0  # at most, until encoded images are answered
 
 Log = Callable[[str], None]
-Picture = Row | str | Path | np.ndarray
-
-
-@dataclass(frozen=True, eq=False)
-class Said:
-    """What was said of some pictures, in their order.
-
-    Attributes:
-        rows: Their numbers among all that were given.
-        error: Why a picture could not be used; empty for those that could, to which all else applies:
-            of the others it is not a number.
-        probabilities: By task, the mean over runs.
-        spread: By task, of each class's probability the standard deviation over runs; 0 of one run.
-        seen: Where each stood in the run's own data: train, val, test, or empty.
-        unfamiliar: Percentage of training images whose features lie less far out; NaN where the run
-            does not know.
-    """
-
-    rows: Int[np.ndarray, " image"]
-    error: tuple[str, ...]
-    probabilities: Mapping[str, Float[np.ndarray, "image _class"]]
-    spread: Mapping[str, Float[np.ndarray, "image _class"]]
-    seen: tuple[str, ...]
-    unfamiliar: Float[np.ndarray, " image"]
 
 
 class Predictor:
@@ -270,17 +240,8 @@ class Predictor:
         """
         self._need_columns(texts or {})
         wanted = np.arange(len(pictures)) if todo is None else todo
-        pipeline = Pipeline(pictures, self.encoder, self.options, self._log, read=_read)
-        waiting: list[RowBatch] = []
-        since = time.monotonic()
-        for batch in pipeline.run(wanted, _Forgetful(), _nothing):
-            waiting.append(batch)
-            # Answers to a few images cost as much as to many; of a slow encoder nothing is held back.
-            if sum(map(len, waiting)) >= TOGETHER or time.monotonic() - since > HELD_SECONDS:
-                yield self.of_batch(_joined(waiting), texts)
-                waiting, since = [], time.monotonic()
-        if waiting:
-            yield self.of_batch(_joined(waiting), texts)
+        for batch in encoded(pictures, wanted, self.encoder, self.options, self._log):
+            yield self.of_batch(batch, texts)
 
     def of_batch(
         self,
@@ -429,13 +390,6 @@ class Predictor:
                 )
 
 
-class _Forgetful(dict[bytes, int]):
-    """Remembers no picture: features of those that are done are not kept."""
-
-    def __setitem__(self, key: bytes, value: int) -> None:
-        """Let it go."""
-
-
 def load_predictor(
     path: str | Path,
     *,
@@ -457,32 +411,3 @@ def load_predictor(
         InputError: there is no finished run, or it is damaged or by a newer version.
     """
     return Predictor(load_runs(path), checkpoint=checkpoint, device=device, batch=batch, log=log)
-
-
-def _read(picture: Picture) -> UInt8[np.ndarray, "row col 3"]:
-    if isinstance(picture, Row):
-        return read_image(picture.path, picture.index)
-    if isinstance(picture, np.ndarray):
-        return to_rgb(picture)
-    return read_image(str(picture))
-
-
-def _joined(batches: Sequence[RowBatch]) -> RowBatch:
-    """Return several batches as one."""
-    if len(batches) == 1:
-        return batches[0]
-    first = batches[0]
-    return RowBatch(
-        rows=np.concatenate([one.rows for one in batches]),
-        features={
-            name: np.concatenate([one.features[name] for one in batches]) for name in first.features
-        },
-        valid=np.concatenate([one.valid for one in batches]),
-        sha256=np.concatenate([one.sha256 for one in batches]),
-        status=np.concatenate([one.status for one in batches]),
-        error=[reason for one in batches for reason in one.error],
-    )
-
-
-def _nothing(row: int) -> dict[str, np.ndarray]:
-    raise KeyError(row)

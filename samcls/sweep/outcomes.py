@@ -17,7 +17,8 @@ from pathlib import Path
 from samcls.config import digest, load_toml, to_toml
 from samcls.errors import InputError
 from samcls.files import PART, to_json
-from samcls.learn.runs.folder import Run, load_run, place_run
+from samcls.learn.runs.folder import Run, load_run
+from samcls.learn.runs.writing import place_run
 from samcls.learn.settings import TrainConfig
 
 __all__ = [

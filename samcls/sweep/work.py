@@ -25,8 +25,8 @@ from samcls.learn.fit.prediction import Model, predict_logits, shape_of, to_prob
 from samcls.learn.fit.schedule import Fitted
 from samcls.learn.heads.registry import reads
 from samcls.learn.runs.baselines import majority_classes
-from samcls.learn.runs.folder import place_run, run_files
 from samcls.learn.runs.result import common_figures
+from samcls.learn.runs.writing import place_run, run_files
 from samcls.learn.score.scoring import score
 from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore

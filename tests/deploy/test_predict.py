@@ -1,22 +1,26 @@
 """A run says of its own images, given as files, what it said; of others it says all that it can."""
 
 import csv
+import hashlib
 import json
 import os
+import shutil
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 from support.cli import samcls as command
-from support.deployed import Deployed, picture
+from support.deployed import TINY, Deployed, picture
 from support.dicoms import dicom
 
 import samcls
 from samcls.deploy.predict import predict
-from samcls.deploy.predictor import load_predictor
+from samcls.deploy.predictor import Predictor, load_predictor
 from samcls.deploy.table import Table
 from samcls.errors import ImageError, InputError, OverwriteRefused
+from samcls.learn.runs.folder import MARK
 from samcls.learn.runs.operating import operating_points
 from samcls.learn.runs.operating import validation_of as validation
 
@@ -26,6 +30,12 @@ HEADS = {
     "ensemble": {"head": "ensemble:slca"},
     "guided": {"head": "guided:test_resnet", "pretrained": False, "epochs": 1},
 }
+
+
+@cache
+def opened(path: Path) -> Predictor:
+    """A run as a predictor, whose encoder is opened once for all tests."""
+    return load_predictor(path)
 
 
 def rows_of(path: Path) -> list[dict[str, str]]:
@@ -70,7 +80,7 @@ def test_arrays_and_paths_are_predicted_as_scikit_learn_has_it(made: Deployed) -
 
 
 def test_a_grey_array_is_the_picture_with_three_equal_colours(made: Deployed) -> None:
-    run = samcls.load_run(made.run("slca", **HEADS["slca"]))
+    run = opened(made.run("slca", **HEADS["slca"]))
     grey = np.random.default_rng(0).integers(0, 256, (5, 20, 30), dtype=np.uint8)
     assert np.array_equal(run.predict_proba(grey), run.predict_proba(np.stack([grey] * 3, -1)))
 
@@ -112,7 +122,7 @@ def test_a_second_call_goes_on_and_gives_the_same_table(
 ) -> None:
     """Stopped after some rows, or with half a line at its end, the table ends as one that was not stopped."""
     run, whole, cut = (
-        made.run("slca", **HEADS["slca"]),
+        opened(made.run("slca", **HEADS["slca"])),
         tmp_path / "whole.csv",
         tmp_path / "cut.csv",
     )
@@ -139,7 +149,7 @@ def test_a_second_call_goes_on_and_gives_the_same_table(
 
 
 def test_a_picture_that_failed_is_tried_again(made: Deployed, tmp_path: Path) -> None:
-    run, late = made.run("slca", **HEADS["slca"]), tmp_path / "late.png"
+    run, late = opened(made.run("slca", **HEADS["slca"])), tmp_path / "late.png"
     inputs = [made.root / "06.png", late, made.root / "07.png"]
     assert predict(run, inputs, tmp_path / "p.csv").failed == 1
     before = (tmp_path / "p.csv").stat().st_mtime
@@ -154,7 +164,10 @@ def test_a_picture_that_failed_is_tried_again(made: Deployed, tmp_path: Path) ->
 
 
 def test_a_table_of_something_else_is_never_overwritten(made: Deployed, tmp_path: Path) -> None:
-    run, other = made.run("slca", **HEADS["slca"]), made.run("logistic", **HEADS["logistic"])
+    run, other = (
+        opened(made.run("slca", **HEADS["slca"])),
+        opened(made.run("logistic", **HEADS["logistic"])),
+    )
     out = tmp_path / "p.csv"
     predict(run, [made.root / "06.png"], out)
     before = out.read_bytes()
@@ -194,7 +207,7 @@ def test_folds_are_averaged_and_an_image_was_seen_where_any_of_them_saw_it(made:
 
 
 def test_by_group_a_patient_is_the_mean_of_its_logits(made: Deployed, tmp_path: Path) -> None:
-    run = made.run("slca", **HEADS["slca"])
+    run = opened(made.run("slca", **HEADS["slca"]))
     predict(run, [made.root / "manifest.csv"], tmp_path / "images.csv")
     predict(run, [made.root / "manifest.csv"], tmp_path / "groups.csv", by="group")
     images = {row["id"]: row for row in rows_of(tmp_path / "images.csv")}
@@ -215,7 +228,7 @@ def test_by_group_a_patient_is_the_mean_of_its_logits(made: Deployed, tmp_path: 
 
 def test_every_kind_of_input_gives_the_same_answers(made: Deployed, tmp_path: Path) -> None:
     """Files, a folder, a bare manifest, an archive, DICOM, and paths on standard input."""
-    run, folder = made.run("slca", **HEADS["slca"]), tmp_path / "scans"
+    run, folder = opened(made.run("slca", **HEADS["slca"])), tmp_path / "scans"
     (folder / "inner").mkdir(parents=True)
     grey = np.random.default_rng(5).integers(0, 256, (4, 30, 40), dtype=np.uint8)
     for i, pixels in enumerate(grey):
@@ -245,7 +258,10 @@ def test_every_kind_of_input_gives_the_same_answers(made: Deployed, tmp_path: Pa
 
 
 def test_features_are_kept_in_a_store_on_request(made: Deployed, tmp_path: Path) -> None:
-    run, files = made.run("slca", **HEADS["slca"]), [made.root / f"{i:02}.png" for i in (0, 6, 7)]
+    run, files = (
+        opened(made.run("slca", **HEADS["slca"])),
+        [made.root / f"{i:02}.png" for i in (0, 6, 7)],
+    )
     plain = predict(run, files).predictions
     kept = predict(run, files, store=tmp_path / "kept.zarr")
     assert [dict(one) for one in kept.predictions] == [dict(one) for one in plain]
@@ -254,7 +270,7 @@ def test_features_are_kept_in_a_store_on_request(made: Deployed, tmp_path: Path)
 
 def test_what_training_never_saw_is_unfamiliar(made: Deployed) -> None:
     """Uniform pictures lie farther out than nearly all of training, and test images do not."""
-    predictor = load_predictor(made.run("slca", **HEADS["slca"]))
+    predictor = opened(made.run("slca", **HEADS["slca"]))
     own = predictor.say([made.root / f"{i:02}.png" for i in (6, 7, 14, 15, 22, 23, 30, 31)])
     strange = predictor.say([np.full((40, 40), level, np.uint8) for level in (0, 255)])
     assert np.median(own.unfamiliar) < 90
@@ -289,7 +305,7 @@ def test_what_cannot_be_predicted_is_said_in_a_sentence(
     np.savez(made.root / "flat.npz", labels=np.zeros(3))
     named = [one if one == "-" else str(made.root / one) for one in inputs]
     with pytest.raises(InputError, match=expected):
-        predict(made.run("slca", **HEADS["slca"]), named, stdin=[])
+        predict(opened(made.run("slca", **HEADS["slca"])), named, stdin=[])
 
 
 def test_an_absent_gpu_is_said_in_a_sentence(made: Deployed) -> None:
@@ -316,3 +332,53 @@ def test_columns_beside_the_image_come_from_the_manifest(made: Deployed, tmp_pat
     assert max(abs(float(said[i]) - float(own[i])) for i in own) <= 1e-6
     with pytest.raises(InputError, match="needs meta:sex, meta:age"):
         predict(run, [made.root / "06.png"])
+
+
+def test_forty_dicom_files_give_their_own_predictions(tmp_path: Path) -> None:
+    """Deep greys with a window, extracted from a manifest and predicted as files, without it."""
+    rng, lines = np.random.default_rng(2), ["id,path,split,label"]
+    for i in range(40):
+        depth = rng.normal(900 + 200 * (i % 2), 300, (36, 44)).clip(0, 4095).astype(np.uint16)
+        dicom(tmp_path / f"{i:02}.dcm", depth, WindowCenter=1000, WindowWidth=1600)
+        split = ("train", "train", "val", "test")[i // 2 % 4]
+        lines.append(f"{i},{i:02}.dcm,{split},{'ab'[i % 2]}")
+    (tmp_path / "manifest.csv").write_text("\n".join(lines) + "\n")
+    samcls.extract(tmp_path / "manifest.csv", tmp_path / "s.zarr", **TINY)
+    samcls.train(tmp_path / "s.zarr", tmp_path / "run", epochs=2, intervals=0)
+    own = [row["p_b"] for row in rows_of(tmp_path / "run" / "predictions.csv")]
+    said = predict(tmp_path / "run", [tmp_path / f"{i:02}.dcm" for i in range(40)], batch=8)
+    assert [row["p_b"] for row in said.predictions] == own
+
+
+def changed(run: Path, copy: Path, name: str, change: dict[str, object]) -> Path:
+    """A run with other values in one of its files of JSON, and checksums that fit."""
+    shutil.copytree(run, copy)
+    values = json.loads((copy / name).read_text()) | change
+    (copy / name).write_text(json.dumps(values))
+    mark = json.loads((copy / MARK).read_text())
+    mark["sha256"][name] = hashlib.sha256((copy / name).read_bytes()).hexdigest()
+    (copy / MARK).write_text(json.dumps(mark))
+    return copy
+
+
+def test_weights_that_are_not_there_or_others_are_said_with_the_remedy(
+    made: Deployed, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    run, picture_ = made.run("slca", **HEADS["slca"]), made.root / "06.png"
+    lost = changed(run, tmp_path / "lost", "metrics.json", {"weights": {"file": "mine.pth"}})
+    with pytest.raises(
+        InputError, match=r"weights mine\.pth \(sha256 .*name the file with --checkpoint"
+    ):
+        predict(lost, [picture_])
+    other = {"weights": {"untrained": "random weights of seed 1"}}
+    drawn = changed(run, tmp_path / "drawn", "metrics.json", other)
+    with pytest.raises(InputError, match=r"checkpoint_sha256 +the run: \w+ +found: \w+"):
+        predict(drawn, [picture_])
+
+
+def test_a_run_by_a_newer_version_is_said_to_be_one(made: Deployed, tmp_path: Path) -> None:
+    run = made.run("slca", **HEADS["slca"])
+    newer = changed(run, tmp_path / "newer", "head.json", {"format_version": 99})
+    with pytest.raises(InputError, match="of a newer version; update samcls"):
+        predict(newer, [made.root / "06.png"])

@@ -9,9 +9,10 @@ import numpy as np
 from samcls.config import digest, to_toml
 from samcls.learn.fit.prediction import FORMAT_VERSION
 from samcls.learn.fit.schedule import Epoch
-from samcls.learn.runs.folder import Run, place_run
+from samcls.learn.runs.folder import Run
 from samcls.learn.runs.history import history_csv
 from samcls.learn.runs.predictions import Predictions, predictions_csv
+from samcls.learn.runs.writing import place_run
 from samcls.learn.score.scoring import score
 from samcls.learn.settings import TrainConfig
 from samcls.sweep.outcomes import run_path

@@ -28,7 +28,7 @@ from samcls.learn.features.tensors import (
 )
 from samcls.learn.heads.base import Shape
 from samcls.learn.heads.registry import head_class, head_problems, learns_order, reads, unknown_head
-from samcls.learn.runs.folder import refuse_overwrite
+from samcls.learn.runs.writing import refuse_overwrite
 from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE, PENDING

@@ -28,7 +28,7 @@ from samcls.learn.fit.prediction import Model, shape_of
 from samcls.learn.fit.schedule import Fitted
 from samcls.learn.heads.controls import judges
 from samcls.learn.runs.baselines import Answer, baselines, majority_classes
-from samcls.learn.runs.folder import CHECKPOINT, CONTROLS, begin_run, run_files, write_run
+from samcls.learn.runs.folder import CONTROLS
 from samcls.learn.runs.gain import best_controls, gain_over_controls
 from samcls.learn.runs.inputs import SPLITS, check, features_for, settled
 from samcls.learn.runs.known import KNOWN, known_file
@@ -36,6 +36,7 @@ from samcls.learn.runs.medmnist import check_medmnist, medmnist_files
 from samcls.learn.runs.notes import Facts, facts_of
 from samcls.learn.runs.predictions import controls_csv
 from samcls.learn.runs.result import RunResult, common_figures, image_counts
+from samcls.learn.runs.writing import CHECKPOINT, begin_run, run_files, write_run
 from samcls.learn.score.calibration import fit_temperature
 from samcls.learn.score.intervals import interval_notes
 from samcls.learn.score.operating import fit_threshold
