@@ -345,7 +345,10 @@ def killed_after(command: list[str], store: Path, rows: int, delay: float) -> No
     assert child.wait() == -signal.SIGKILL
 
 
-def test_killed_at_three_random_moments_and_resumed_is_as_uninterrupted(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kills", [1, pytest.param(3, marks=pytest.mark.slow)])
+def test_killed_at_random_moments_and_resumed_is_as_uninterrupted(
+    tmp_path: Path, kills: int
+) -> None:
     """SIGKILL at random moments, then resume: bit for bit the arrays of an uninterrupted run."""
     rng = np.random.default_rng()
     manifest = image_folder(
@@ -354,7 +357,7 @@ def test_killed_at_three_random_moments_and_resumed_is_as_uninterrupted(tmp_path
     store = tmp_path / "killed.zarr"
     command = [sys.executable, "-c", CHILD, str(manifest), str(store)]
     done = 0
-    for _ in range(3):
+    for _ in range(kills):
         killed_after(command, store, done + int(rng.integers(2, 10)), float(rng.uniform(0, 0.1)))
         status = FeatureStore.open(store).status
         assert done < (status == DONE).sum() < len(status)

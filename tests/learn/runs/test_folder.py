@@ -17,7 +17,8 @@ from samcls.learn.features.tensors import ChannelScaler, Features, load_features
 from samcls.learn.fit.prediction import Model, shape_of
 from samcls.learn.fit.schedule import Epoch
 from samcls.learn.heads.registry import build_head
-from samcls.learn.runs.folder import environment, load_run
+from samcls.learn.runs.environment import environment
+from samcls.learn.runs.folder import load_run
 from samcls.learn.runs.writing import begin_run, run_files, write_run
 from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore

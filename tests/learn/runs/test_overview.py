@@ -3,11 +3,11 @@
 import csv
 import io
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from support.planted import planted_store
 from typer.testing import CliRunner
 
 import samcls
@@ -18,22 +18,21 @@ from samcls.learn.runs.overview import lines_of, runs_in, table_text
 from samcls.learn.runs.repeats import train_repeats
 from samcls.learn.runs.train import train
 from samcls.learn.settings import TrainConfig
-from samcls.store.feature_store import FeatureStore
 from samcls.sweep.space import parse_space
 from samcls.sweep.sweep import sweep
 
-MakeStore = Callable[..., FeatureStore]
 TASKS = {"melanoma": ("no", "yes"), "grade_1": ("low", "mid", "high")}
 CONFIG = TrainConfig(head="logistic", intervals=50)
 
 
-@pytest.fixture
-def folder(make_store: MakeStore, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of two tasks, seeds, folds with and without seeds, and a sweep."""
     labels = np.random.default_rng(0).integers(0, 2, (120, 2))
     labels[::7, 1] = -1
-    store = make_store(120, tasks=TASKS, labels=labels, strength=2.0)
-    runs = tmp_path / "runs"
+    place = tmp_path_factory.mktemp("overview")
+    store = planted_store(place, 120, tasks=TASKS, labels=labels, strength=2.0)
+    runs = place / "runs"
     train(store, CONFIG, runs / "one")
     config = TrainConfig(head="linear", epochs=2, intervals=50)
     train_repeats(store, config, runs / "seeds", seeds=2)
