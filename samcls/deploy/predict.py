@@ -125,7 +125,6 @@ def predict(
         predictor = load_predictor(predictor, log=log, **asked)
     if not predictor.knows:
         log("the run keeps no digests of its images: the columns seen and unfamiliar stay empty")
-    _refuse_changed(out, pictures.rows)
     writer = _Rows(predictor, by)
     table = Table(
         out,
@@ -136,6 +135,8 @@ def predict(
         stream=stream if out is None else None,
     )
     todo = np.array(sorted(i for unit in table.todo for i in units[unit].images), dtype=np.int64)
+    wanted = set(todo.tolist())
+    _refuse_changed(out, [row for i, row in enumerate(pictures.rows) if i not in wanted])
     skipped = len(pictures.rows) - len(todo)
     if skipped:
         log(
@@ -332,8 +333,8 @@ def _place(row: Row) -> str:
 
 
 def _refuse_changed(out: str | Path | None, rows: Sequence[Row]) -> None:
-    """Refuse to go on with a table that is older than a picture: what it says may be of another one."""
-    if out is None or not Path(out).is_file():
+    """Refuse to go on with a table that is older than a picture in it: what it says may be of another one."""
+    if out is None or not rows:
         return
     written = Path(out).stat().st_mtime
     files = dict.fromkeys(file_of(row.path)[0] for row in rows)

@@ -163,6 +163,19 @@ def test_a_picture_that_failed_is_tried_again(made: Deployed, tmp_path: Path) ->
         predict(run, inputs, tmp_path / "p.csv")
 
 
+def test_pictures_that_came_since_are_added_in_their_places(made: Deployed, tmp_path: Path) -> None:
+    run, folder = opened(made.run("slca", **HEADS["slca"])), tmp_path / "scans"
+    folder.mkdir()
+    for name in ("b", "d"):
+        shutil.copy(made.root / "06.png", folder / f"{name}.png")
+    predict(run, [folder], tmp_path / "p.csv")
+    shutil.copy(made.root / "07.png", folder / "c.png")
+    os.utime(folder / "c.png")  # newer than the table
+    assert predict(run, [folder], tmp_path / "p.csv").skipped == 2
+    names = [Path(row["id"]).name for row in rows_of(tmp_path / "p.csv")]
+    assert names == ["b.png", "c.png", "d.png"]
+
+
 def test_a_table_of_something_else_is_never_overwritten(made: Deployed, tmp_path: Path) -> None:
     run, other = (
         opened(made.run("slca", **HEADS["slca"])),
