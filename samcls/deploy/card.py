@@ -25,6 +25,7 @@ from samcls.learn.runs.page import (
     tests_opened,
 )
 from samcls.learn.runs.text import around, number, pair, printable
+from samcls.learn.score.headline import of_task
 
 __all__ = ["card_of"]
 
@@ -97,7 +98,7 @@ def _front(runs: Sequence[Run], metrics: Mapping[str, Any], title: str) -> str:
     run = runs[0]
     results: list[str] = []
     for task in run.tasks:
-        table = _of(metrics["test"], task) if "test" in metrics else {}
+        table = of_task(metrics["test"], task) if "test" in metrics else {}
         told = [(kind, table[key]) for key, kind in METRICS.items() if table.get(key) is not None]
         if not told:
             continue
@@ -186,7 +187,7 @@ def _leaks(metrics: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _figures(runs: Sequence[Run], metrics: Mapping[str, Any], task: str) -> str:
-    tables = {k: _of(metrics[k], task) for k in ("validation", "test") if k in metrics}
+    tables = {k: of_task(metrics[k], task) for k in ("validation", "test") if k in metrics}
     rows = [["", *tables, "95 % interval, test"]]
     for key, title in FIGURES.items():
         if all(table.get(key) is None for table in tables.values()):
@@ -261,11 +262,6 @@ def _entry(run: Run) -> Entry | None:
 def _licence_tag(entry: Entry | None) -> str:
     known = {"Apache-2.0": "apache-2.0", "MIT": "mit"}
     return known.get(entry.licence if entry else "", "other")
-
-
-def _of(table: Mapping[str, Any], task: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = table.get("tasks", {}).get(task, table)
-    return found
 
 
 def _table(rows: Sequence[Sequence[str]]) -> str:

@@ -30,6 +30,7 @@ from samcls.learn.runs.folder import MARK
 from samcls.learn.runs.operating import mean_of
 from samcls.learn.runs.predictions import Predictions, predictions_csv, together
 from samcls.learn.runs.writing import place_run
+from samcls.learn.score.headline import of_task
 from samcls.learn.score.metrics import FIGURES
 from samcls.learn.score.scoring import majority_class, score
 from samcls.learn.score.unpaired import differences
@@ -153,7 +154,7 @@ def evaluate(
         figures=figures,
         inside=own,
         difference={
-            task: differences(_of_task(figures, task), _of_task(own, task), names)
+            task: differences(of_task(figures, task), of_task(own, task), names)
             for task in predictor.tasks
         },
         shares=_shares(predictor, said, inside),
@@ -334,11 +335,6 @@ def _inside(predictor: Predictor) -> Predictions:
         fold = run.config.fold if run.config.folds else 0
         by_fold.setdefault(fold, []).append(run.predictions("test"))
     return together([mean_of(parts) for parts in by_fold.values()])
-
-
-def _of_task(table: Mapping[str, Any], task: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = table.get("tasks", {}).get(task, table)
-    return found
 
 
 def _shares(

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from samcls.learn.runs.text import aligned, number, pair, printable
+from samcls.learn.score.headline import of_task
 
 __all__ = ["evaluation_page"]
 
@@ -35,7 +36,7 @@ def evaluation_page(found: Mapping[str, Any]) -> str:
         f"{images['scored']} images scored, {images['failed']} failed, {images['unlabelled']} without a label",
     ]
     for task in found["difference"]:
-        here, inside = (_of(found[name], task) for name in ("figures", "inside"))
+        here, inside = (of_task(found[name], task) for name in ("figures", "inside"))
         lines += ["", f"task {task}", *_figures(here, inside, found["difference"][task])]
         if here.get("threshold") is not None:
             lines.append(
@@ -59,11 +60,6 @@ def evaluation_page(found: Mapping[str, Any]) -> str:
     return "".join(
         f"{printable(line)}\n" for line in [*lines, *(f"note: {x}" for x in found["notes"])]
     )
-
-
-def _of(table: Mapping[str, Any], task: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = table.get("tasks", {}).get(task, table)
-    return found
 
 
 def _figures(
@@ -95,7 +91,7 @@ def _recalibrated(found: Mapping[str, Any], task: str) -> list[str]:
     title = f"recalibrated on {found['fitted_on']} images ({found['part']}), the other {found['scored']}"
     rows = [[title, "before", "after"]]
     for name in ("sensitivity_at_threshold", "specificity_at_threshold", "ece_scaled", "threshold"):
-        values = [_of(found[when], task).get(name) for when in ("before", "after")]
+        values = [of_task(found[when], task).get(name) for when in ("before", "after")]
         if any(value is not None for value in values):
             label = "calibration error" if name == "ece_scaled" else SHOWN.get(name, name)
             rows.append([label, *map(number, values)])
@@ -105,7 +101,7 @@ def _recalibrated(found: Mapping[str, Any], task: str) -> list[str]:
 def _subgroup(column: str, parts: Mapping[str, Any], task: str) -> list[str]:
     rows = [[column, "images", "AUC", "95 % interval", "sensitivity", "specificity"]]
     for name, table in parts.items():
-        one = _of(table, task)
+        one = of_task(table, task)
         rows.append(
             [
                 name,

@@ -20,6 +20,7 @@ from samcls.config import Resize
 from samcls.deploy.export.pixels import shown_images, turned
 from samcls.deploy.export.resize import resized
 from samcls.encode.base import Encoder
+from samcls.encode.extract import pooled_shape
 from samcls.errors import ExportError
 from samcls.learn.fit.prediction import Model, merge_views
 from samcls.learn.heads.base import split_logits
@@ -40,12 +41,8 @@ def level_shapes(encoder: Encoder, fingerprint: Fingerprint) -> dict[str, LevelS
         encoder: That made the features.
         fingerprint: Of the features.
     """
-    found = {}
-    for level in fingerprint.levels:
-        whole, window = encoder.shape(level), fingerprint.window
-        rows, cols = -(-whole.rows // window), -(-whole.cols // window)
-        found[level] = LevelShape(whole.channels, rows, cols, whole.patch)
-    return found
+    window = fingerprint.window
+    return {level: pooled_shape(encoder, level, window) for level in fingerprint.levels}
 
 
 def refuse_unexportable(models: Sequence[Model], fingerprint: Fingerprint) -> None:

@@ -16,6 +16,7 @@ from samcls.learn.runs.folder import SUMMARY, Run, load_runs
 from samcls.learn.runs.gain import gain_sentences
 from samcls.learn.runs.operating import operating_points
 from samcls.learn.runs.text import aligned, around, number, pair, printable
+from samcls.learn.score.headline import of_task
 
 __all__ = [
     "FIGURES",
@@ -202,7 +203,9 @@ def _opened(runs: Sequence[Run]) -> str:
 
 
 def _figures(runs: Sequence[Run], metrics: Mapping[str, Any], task: str) -> list[str]:
-    tables = {name: _of(metrics[name], task) for name in ("validation", "test") if name in metrics}
+    tables = {
+        name: of_task(metrics[name], task) for name in ("validation", "test") if name in metrics
+    }
     header = [f"Figures of {task}", *tables, *(["95 % interval"] if "test" in tables else [])]
     rows = [header]
     for name, title in FIGURES.items():
@@ -252,11 +255,6 @@ def _files(runs: Sequence[Run]) -> list[str]:
         "",
         *_pairs([("made in", made), ("command", command), ("versions", packages)]),
     ]
-
-
-def _of(table: Mapping[str, Any], task: str) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = table.get("tasks", {}).get(task, table)
-    return found
 
 
 def group_counts(run: Run) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["headline", "headlines"]
+__all__ = ["headline", "headlines", "of_task"]
 
 SHOWN = {"auc": "AUC", "accuracy": "accuracy"}
 
@@ -28,3 +28,14 @@ def _figure(table: Mapping[str, Any], name: str) -> str:
     if value is None:
         return "not defined"
     return f"{value:.3f}" + (f" ({around[0]:.3f} to {around[1]:.3f})" if around else "")
+
+
+def of_task(table: Mapping[str, Any], task: str) -> Mapping[str, Any]:
+    """Return one task's table of figures; of a run of one task the table itself.
+
+    Args:
+        table: As `scoring.score` gives it.
+        task: Of the run's.
+    """
+    found: Mapping[str, Any] = table.get("tasks", {}).get(task, table)
+    return found
