@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from samcls.api import extract, open_store, runs, train
+    from samcls.audit.audit import audit
     from samcls.data.manifest import read_manifest
     from samcls.deploy.loaded import load as load_run
     from samcls.deploy.predict import predict
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SLCAClassifier",
+    "audit",
     "extract",
     "load_predictor",
     "load_run",
@@ -38,6 +40,7 @@ __all__ = [
 __version__ = "0.1.0"
 
 HOMES = {  # of what is not in samcls.api: module, and its name there
+    "audit": ("samcls.audit.audit", "audit"),
     "SLCAClassifier": ("samcls.learn.estimator", "SLCAClassifier"),
     "load_predictor": ("samcls.deploy.predictor", "load_predictor"),
     "load_run": ("samcls.deploy.loaded", "load"),

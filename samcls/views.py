@@ -10,7 +10,7 @@ from jaxtyping import UInt8
 
 from samcls.errors import ConfigError
 
-__all__ = ["VIEW_SETS", "symmetry", "transform", "view_names"]
+__all__ = ["VIEWS", "VIEW_SETS", "symmetry", "transform", "view_names"]
 
 # Each view is a quarter-turn count, counter-clockwise, after an optional mirroring left to right.
 VIEWS = {

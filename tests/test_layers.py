@@ -18,7 +18,7 @@ ORDER = (
     ("config", "device", "files", "pooling", "views", "cluster"),
     ("data", "store"),
     ("encode", "learn"),
-    ("sweep", "report", "deploy"),
+    ("sweep", "report", "deploy", "audit"),
     ("api",),
     ("",),  # the package's own face
     ("bench", "demo", "doctor"),

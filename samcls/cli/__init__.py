@@ -8,6 +8,7 @@ import sys
 import typer
 
 from samcls import __version__
+from samcls.cli.audit import register as register_audit
 from samcls.cli.bench import register as register_bench
 from samcls.cli.deploy import register as register_deploy
 from samcls.cli.doctor import register as register_doctor
@@ -52,6 +53,7 @@ def _options(
 
 
 register_inputs(app)
+register_audit(app)
 register_stages(app)
 register_store(app)
 register_learn(app)

@@ -9,6 +9,7 @@ suffix.
 """
 
 import hashlib
+import io
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,8 +42,10 @@ __all__ = [
     "Frame",
     "Resize",
     "count_animation",
+    "jpeg_copy",
     "make_frame",
     "pixel_digest",
+    "png_bytes",
     "read_image",
 ]
 
@@ -117,6 +120,22 @@ def pixel_digest(image: UInt8[np.ndarray, "row col 3"]) -> str:
     digest = hashlib.sha256(repr(image.shape).encode())
     digest.update(np.ascontiguousarray(image).data)
     return digest.hexdigest()
+
+
+def jpeg_copy(
+    image: UInt8[np.ndarray, "row col 3"], quality: int
+) -> UInt8[np.ndarray, "row col 3"]:
+    """Return what is left of a picture in a JPEG of some quality, 1..95."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=quality)
+    return np.array(Image.open(file).convert("RGB"))
+
+
+def png_bytes(image: UInt8[np.ndarray, "row col 3"]) -> bytes:
+    """Return a picture as the contents of a PNG file."""
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "PNG", optimize=True)
+    return file.getvalue()
 
 
 def make_frame(

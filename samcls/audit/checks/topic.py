@@ -1,0 +1,36 @@
+"""`off-topic`: images far from every other, by their features. A list to look at, never a verdict."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from samcls.audit.finding import Finding
+from samcls.audit.maps import compressed
+from samcls.audit.material import Material
+from samcls.audit.nearest import nearest, unit
+
+__all__ = ["find"]
+
+NEIGHBOURS = 5
+FAR = 5.0  # robust standard deviations of the distance's logarithm
+FEWEST = 20
+
+
+def find(material: Material, note: Callable[[str], None]) -> Iterator[Finding]:
+    """Yield the images whose neighbours are far."""
+    if material.maps is None or len(material.rows) < FEWEST:
+        return
+    _, alike = nearest(unit(compressed(material.maps[1])), NEIGHBOURS)
+    distance = np.log(np.maximum(1 - alike.mean(1), 1e-6))
+    middle = np.median(distance)
+    spread = 1.4826 * np.median(np.abs(distance - middle))
+    if spread < 1e-6:
+        note("off-topic cannot be told: all images are as far from their neighbours")
+        return
+    far = (distance - middle) / spread
+    for at in np.flatnonzero(far > FAR).tolist():
+        row = int(material.rows[at])
+        told = (
+            f"{material.ids[row]}: {far[at]:.1f} deviations farther from its neighbours than others"
+        )
+        yield material.finding("off-topic", [row], told, min(1.0, 1 - FAR / far[at] / 2))
