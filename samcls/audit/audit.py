@@ -16,6 +16,7 @@ from typing import Any
 
 from samcls.audit.checks import CHECKS
 from samcls.audit.clean import write_clean
+from samcls.audit.effect import effect_of
 from samcls.audit.finding import Finding, Findings, ordered
 from samcls.audit.material import Material, material_of
 from samcls.audit.sheet import contact_sheet
@@ -36,6 +37,7 @@ def audit(
     out: str | Path | None = None,
     *,
     manifest: str | Path | Manifest | None = None,
+    run: str | Path | None = None,
     images: bool = False,
     write: str | Path | None = None,
     root: str | Path | None = None,
@@ -48,6 +50,7 @@ def audit(
         data: A feature store, or a manifest (`.csv`).
         out: Folder for `findings.csv`, `audit.json` and the contact sheet `audit.html`; None keeps nothing.
         manifest: Of a store: where its pictures are, by which near-duplicates are confirmed.
+        run: A run of the store: what leaks did to its figures is told too.
         images: Whether the contact sheet shows thumbnails, which are pictures of patients.
         write: A manifest to write in which twins share a group and a split, and contradictions are left out.
         root: Folder that a manifest's relative paths start from.
@@ -77,12 +80,14 @@ def audit(
     found: list[Finding] = []
     for check in CHECKS:
         found += check(material, notes.append)
+    effect = {} if run is None else effect_of(material, found, run, log)
     result = Findings(
         source=material.source,
         images=len(material.rows),
         found=ordered(found),
         notes=tuple(notes),
         seconds=time.monotonic() - begun,
+        effect=effect,
     )
     for line in notes:
         log(line)

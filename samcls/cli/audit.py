@@ -27,6 +27,12 @@ def _audit(
             help="Of a store: where its pictures are, by which near-duplicates are confirmed."
         ),
     ] = None,
+    run: Annotated[
+        Path | None,
+        typer.Option(
+            help="Run of the store: what leaks did to its figures, also trained again without twins."
+        ),
+    ] = None,
     root: Annotated[
         Path | None, typer.Option(help="Folder that the manifest's relative paths start from.")
     ] = None,
@@ -52,6 +58,7 @@ def _audit(
             data,
             out,
             manifest=manifest,
+            run=run,
             images=images,
             write=write,
             root=root,

@@ -30,6 +30,7 @@ __all__ = [
     "targets_of",
     "train_share",
     "with_positive",
+    "without",
 ]
 
 UNUSED = "unused"  # split of training images that a share leaves out
@@ -100,6 +101,22 @@ def targets_of(store: FeatureStore, config: TrainConfig) -> Targets:
         targets = replace(targets, splits=splits)
     # At the end: neither folds nor shares depend on which class is called positive.
     return with_positive(targets, config.positive)
+
+
+def without(targets: Targets, ids: Sequence[str], leave_out: Sequence[str]) -> Targets:
+    """Return targets in which some training images take no part.
+
+    Args:
+        targets: Of a store's images.
+        ids: Of these.
+        leave_out: Of training images; those of other splits stay.
+    """
+    gone = set(leave_out)
+    splits = [
+        UNUSED if name in gone and split == "train" else split
+        for name, split in zip(ids, targets.splits, strict=True)
+    ]
+    return replace(targets, splits=splits) if gone else targets
 
 
 def with_positive(targets: Targets, chosen: Sequence[str]) -> Targets:

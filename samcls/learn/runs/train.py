@@ -7,7 +7,7 @@ From a shell: `samcls train STORE RUN`.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +21,7 @@ from samcls.device import choose_device
 from samcls.errors import RunError
 from samcls.learn.features.meta import unseen
 from samcls.learn.features.placement import placed
+from samcls.learn.features.targets import without
 from samcls.learn.features.tensors import ChannelScaler, Features, image_rows
 from samcls.learn.fit.answers import answers, judged
 from samcls.learn.fit.fit import fit
@@ -80,6 +81,7 @@ def train(
     device: str = "auto",
     allow_leak: bool = False,
     strict: bool = False,
+    leave_out: Sequence[str] = (),
 ) -> RunResult:
     """Train one head on a store and score it, with its baselines.
 
@@ -96,6 +98,7 @@ def train(
             it changes nothing but the rounding.
         allow_leak: Whether groups may lie in several splits; the notes then say so.
         strict: Whether identical pixels in several splits are an error, not a note.
+        leave_out: Training images, by id, that take no part; all others stay where they are.
 
     Raises:
         ConfigError: where the config asks for what the store cannot serve, or the store holds too
@@ -109,6 +112,7 @@ def train(
     if medmnist is not None:
         check_medmnist(medmnist, store, config, targets)
     config = settled(config, targets)
+    targets = without(targets, store.ids, leave_out)
     facts = facts_of(store, config, targets, allow_leak=allow_leak, strict=strict)
     for line in (*targets.remarks, *facts.warnings):
         log(line)
