@@ -67,7 +67,7 @@ def own_copies(
 
 
 def threshold_of(
-    best: Float[np.ndarray, " image"], own: Float[np.ndarray, "image copy"] | None
+    best: Float[np.ndarray, " image"], own: Float[np.ndarray, "own copy"] | None
 ) -> Threshold:
     """Choose the threshold.
 
