@@ -24,12 +24,21 @@ BROAD = 5.0  # pixels of a thumb: what is broader is shading
 FINE = 0.6
 CROPS = (0.05, 0.1)  # share of the sides that is lost
 STEPS = (0.0, 0.5, 1.0)  # where a crop begins, as a share of what is lost
+NEAR = 0.25  # how far about the best of these is looked
+CROPPED = tuple(  # whether the second picture is cut, the share lost, and where the crop begins
+    (second, share, down, across)
+    for second in (False, True)
+    for share in CROPS
+    for down in STEPS
+    for across in STEPS
+)
 LOOKED_INTO = 0.5  # correlation below which no crop makes twins of two pictures
 CLOSE = 0.8  # at half the resolution, from which the whole one decides
 BLOCK = 4096  # pairs at once
 
 Thumbs = UInt8[np.ndarray, "image side side"]
 Maps = Float[np.ndarray, "_image side side"]
+Pairs = Float[np.ndarray, "pair side side"]
 
 
 def described(thumbs: Thumbs) -> Float[np.ndarray, "image number"]:
@@ -57,10 +66,12 @@ def aligned(thumbs: Thumbs, pairs: Int[np.ndarray, "pair 2"]) -> Float[np.ndarra
     for start in range(0, len(pairs), BLOCK):
         part = pairs[start : start + BLOCK]
         similarity, views = _turned_best(coarse, part)
-        _cropped_best(coarse, part, views, similarity, np.flatnonzero(similarity > LOOKED_INTO))
-        close = np.flatnonzero(similarity > CLOSE)
-        similarity[close] = -1.0
-        _cropped_best(fine, part, views, similarity, close)
+        again = np.flatnonzero(similarity > LOOKED_INTO)
+        first, second = _shown(coarse, part[again], views[again])
+        similarity[again], crops = _best_crop(first, second)
+        close = np.flatnonzero(similarity[again] > CLOSE)
+        first, second = _shown(fine, part[again[close]], views[again[close]])
+        similarity[again[close]] = _around(first, second, crops[close])
         found[start : start + BLOCK] = similarity
     return found
 
@@ -74,28 +85,64 @@ def _turned_best(
     return by_view.max(1), by_view.argmax(1)
 
 
-def _cropped_best(
-    maps: Maps,
-    pairs: Int[np.ndarray, "pair 2"],
-    views: Int[np.ndarray, " pair"],
-    similarity: Float[np.ndarray, " pair"],
-    places: Int[np.ndarray, " place"],
-) -> None:
-    """Raise the similarity of the pairs at some places to that of the whole pictures or of their best crop."""
-    if not len(places):
-        return
-    one = maps[pairs[places, 0]]
-    other = maps[pairs[places, 1]]
+def _shown(
+    maps: Maps, pairs: Int[np.ndarray, "pair 2"], views: Int[np.ndarray, " pair"]
+) -> tuple[Pairs, Pairs]:
+    """Return the first and the second picture of each pair, the second as a view shows it."""
+    one, other = maps[pairs[:, 0]], maps[pairs[:, 1]]
     for number, view in enumerate(VIEWS):
-        here = views[places] == number
+        here = views == number
         other[here] = _turned(other[here], view)
-    top = np.maximum(similarity[places], _correlation(one, other))
-    for cut, whole in ((one, other), (other, one)):
-        steady = _standard(whole).reshape(len(whole), -1) / whole[0].size
-        for rows, cols in _crops(maps.shape[1]):
-            part = (rows @ cut @ cols.T).reshape(len(cut), -1)
-            top = np.maximum(top, _with_standard(part, steady))
-    similarity[places] = top
+    return one, other
+
+
+def _best_crop(
+    one: Pairs, other: Pairs
+) -> tuple[Float[np.ndarray, " pair"], Int[np.ndarray, " pair"]]:
+    """Return the correlation of the whole pictures or of their best crop, and which of `CROPPED` that is."""
+    best, which = _correlation(one, other), np.zeros(len(one), dtype=np.int64)
+    standard = [_steady(other), _steady(one)]
+    for number, (second, *crop) in enumerate(CROPPED, start=1):
+        similarity = _cropped(other if second else one, standard[second], *crop)
+        better = similarity > best
+        best[better], which[better] = similarity[better], number
+    return best, which
+
+
+def _around(
+    one: Pairs, other: Pairs, crops: Int[np.ndarray, " pair"]
+) -> Float[np.ndarray, " pair"]:
+    """Return the correlation of the whole pictures, or of crops about the one that was best."""
+    best = _correlation(one, other)
+    for number in np.unique(crops[crops > 0]).tolist():
+        here = np.flatnonzero(crops == number)
+        second, share, down, across = CROPPED[number - 1]
+        cut, whole = (other, one) if second else (one, other)
+        steady = _steady(whole[here])
+        for i in (-NEAR, 0.0, NEAR):
+            for j in (-NEAR, 0.0, NEAR):
+                at = (min(max(down + i, 0.0), 1.0), min(max(across + j, 0.0), 1.0))
+                best[here] = np.maximum(best[here], _cropped(cut[here], steady, share, *at))
+    return best
+
+
+def _cropped(
+    cut: Pairs, steady: Float[np.ndarray, "pair pixel"], share: float, down: float, across: float
+) -> Float[np.ndarray, " pair"]:
+    """Correlate a crop, brought to the whole side, with what is of mean 0 and deviation 1, over its pixels."""
+    side = cut.shape[1]
+    part = _part(side, share, down) @ cut @ _part(side, share, across).T
+    flat = part.reshape(len(cut), part.shape[1] * part.shape[2])
+    along = np.einsum("ij,ij->i", flat, steady)
+    spread = np.einsum("ij,ij->i", flat, flat) / flat.shape[1] - flat.mean(1) ** 2
+    found: np.ndarray = along / np.sqrt(np.where(spread > 1e-6, spread, np.inf))
+    return found
+
+
+def _steady(whole: Pairs) -> Float[np.ndarray, "pair pixel"]:
+    pixels = whole.shape[1] * whole.shape[2]
+    found: np.ndarray = _standard(whole).reshape(len(whole), pixels) / pixels
+    return found
 
 
 def _halved(thumbs: Thumbs) -> Float[np.ndarray, "image half half"]:
@@ -115,24 +162,11 @@ def _with_standard(
 
 
 @cache
-def _crops(side: int) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
-    """Matrices that bring a part of the rows, and of the columns, to the whole side."""
-    parts = {
-        (share, step): _part(side, share * step * side, (1 - share) * side)
-        for share in CROPS
-        for step in STEPS
-    }
-    return tuple(
-        (parts[share, down], parts[share, across])
-        for share in CROPS
-        for down in STEPS
-        for across in STEPS
-    )
-
-
-def _part(side: int, start: float, length: float) -> Float[np.ndarray, "side side"]:
-    """Linear interpolation at the centres of `side` cells from `start` on."""
-    at = np.clip(start + (np.arange(side) + 0.5) * length / side - 0.5, 0, side - 1)
+def _part(side: int, share: float, step: float) -> Float[np.ndarray, "_side _side"]:
+    """Linear interpolation at the centres of the cells of a part of the side that loses a share of it."""
+    length = (1 - share) * side
+    at = share * step * side + (np.arange(side) + 0.5) * length / side - 0.5
+    at = np.clip(at, 0, side - 1)
     low = np.minimum(at.astype(int), side - 2)
     weights = np.zeros((side, side), np.float32)
     weights[np.arange(side), low] = 1 - (at - low)

@@ -1,11 +1,12 @@
 """From which similarity on two images are called twins: told by the user's own images.
 
-Of up to 64 images, the similarity to their own copies (JPEG of quality 70, 5 % cropped, brightened by a fifth)
-says what twins look like; turned and mirrored copies are the same by construction. The similarity of every image
-to its nearest other says what strangers look like: in Fisher's z their bulk is near to normal, and what one
-stranger of a thousand exceeds is the least that is called twins.
+What strangers look like is said by the similarity of every image to its sixth nearest, since nearer ones may be
+twins: the bound is what one of a thousand exceeds, were they normal in Fisher's z, or one of two hundred of those at hand,
+whichever is higher. What twins look like is said by up to 64 images and their own copies (JPEG of quality 70, 5 % cropped,
+brightened by a fifth; turned and mirrored copies are the same by construction): however alike strangers are, no more than
+half of the copies may be missed, and the share that is found stands in the sentence.
 
-    found = threshold_of(best, own)
+    found = threshold_of(strangers, own)
     found.value, found.sentence
 """
 
@@ -19,13 +20,16 @@ from samcls.audit.aligned import aligned
 from samcls.audit.looks import thumb_of
 from samcls.data.images import jpeg_copy
 
-__all__ = ["Threshold", "own_copies", "threshold_of"]
+__all__ = ["Threshold", "own_copies", "ranked", "threshold_of"]
 
 SAMPLE = 64
 QUALITY, CROP, LIGHT = 70, 0.05, 1.2
+RANK = 6  # of the neighbour that is taken for a stranger
 ALARM = 3.09  # standard deviations: one stranger of a thousand
+TAIL = 99.5  # per cent
 LEAST, MOST = 0.8, 0.995
-MISSED = 5  # per cent of own copies that a threshold may miss where strangers leave the choice
+LEAST_OF_FEATURES = 0.65  # cosines of features lie lower than correlations of pictures
+MISSED = 50  # per cent of own copies that the threshold may miss
 
 Picture = UInt8[np.ndarray, "row col 3"]
 
@@ -67,26 +71,23 @@ def own_copies(
 
 
 def threshold_of(
-    best: Float[np.ndarray, " image"], own: Float[np.ndarray, "own copy"] | None
+    strangers: Float[np.ndarray, " image"], own: Float[np.ndarray, "own copy"] | None
 ) -> Threshold:
     """Choose the threshold.
 
     Args:
-        best: Similarity of each image to its nearest other.
+        strangers: Similarity of each image to its `RANK`th nearest.
         own: As `own_copies` gives them; None where there are no pictures.
     """
-    z = np.arctanh(np.clip(best, -0.9999, 0.9999))
+    z = np.arctanh(np.clip(strangers, -0.9999, 0.9999))
     middle = float(np.median(z))
     spread = 1.4826 * float(np.median(np.abs(z - middle)))
-    strangers = float(np.tanh(middle + ALARM * spread))
-    told = f"what one stranger of a thousand exceeds is {strangers:.3f}"
+    bound = max(float(np.tanh(middle + ALARM * spread)), float(np.percentile(strangers, TAIL)))
+    told = f"strangers reach {bound:.3f}"
     if own is None or not own.size:
-        value = float(np.clip(strangers, LEAST, MOST))
+        value = float(np.clip(bound, LEAST_OF_FEATURES, MOST))
         return Threshold(value, float("nan"), f"twins are from similarity {value:.3f} on: {told}")
-    copies = float(np.percentile(own, MISSED))
-    value = float(np.clip(max(strangers, min(copies, MOST)), LEAST, MOST))
-    # Many true twins widen the strangers' bulk; own copies then say how far that may go.
-    value = min(value, max(copies, LEAST))
+    value = float(np.clip(min(bound, float(np.percentile(own, MISSED))), LEAST, MOST))
     power = float((own >= value).mean())
     return Threshold(
         value,
@@ -94,3 +95,17 @@ def threshold_of(
         f"twins are from similarity {value:.3f} on: {100 * power:.0f} % of own copies (JPEG {QUALITY}, "
         f"{100 * CROP:.0f} % cropped, {LIGHT} times as bright) reach it, and {told}",
     )
+
+
+def ranked(
+    pairs: Int[np.ndarray, "pair 2"], similarity: Float[np.ndarray, " pair"], count: int
+) -> Float[np.ndarray, " image"]:
+    """Return the similarity of each of `count` images to its `RANK`th nearest, or to its farthest of fewer."""
+    rows = pairs.T.reshape(-1)
+    values = np.concatenate([similarity, similarity])
+    order = np.lexsort((-values, rows))
+    starts = np.searchsorted(rows[order], np.arange(count))
+    ends = np.searchsorted(rows[order], np.arange(count), side="right")
+    at = np.minimum(starts + RANK - 1, ends - 1)
+    found: np.ndarray = values[order][at[ends > starts]]
+    return found

@@ -88,6 +88,7 @@ def _extract(
             + f"{summary.bytes / 1e6:.1f} MB, {summary.seconds:.1f} s{rate}"
         )
         _list_failures(summary.failures)
+        say(summary.leaks.counted(summary.store))
         _warn_of_leaks(summary.leaks, strict)
         if check:
             show_table(

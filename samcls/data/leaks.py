@@ -92,6 +92,14 @@ class Leaks:
             if (sentence := self._twice(found, labels))
         ]
 
+    def counted(self, store: str) -> str:
+        """Return the counts in a line, and what looks for more."""
+        return (
+            f"in several {self.places}: {_number(len(self.equal.units), 'picture')} pixel for pixel, "
+            f"{len(self.contradictory.units)} more with contradictory labels, "
+            f"{_number(len(self.groups.units), 'group')}; near-duplicates and more: samcls audit {store}"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON knows it."""
         return {

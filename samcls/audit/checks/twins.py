@@ -12,7 +12,7 @@ from samcls.audit.aligned import aligned, described
 from samcls.audit.finding import Finding
 from samcls.audit.material import Material
 from samcls.audit.nearest import nearest, pairs_of, unit
-from samcls.audit.threshold import own_copies, threshold_of
+from samcls.audit.threshold import own_copies, ranked, threshold_of
 
 __all__ = ["find"]
 
@@ -36,17 +36,16 @@ def find(material: Material, note: Callable[[str], None]) -> Iterator[Finding]:
     if len(alone) < 2:
         note("near-duplicates were not looked for: there is one picture")
         return
-    pairs, similarity, best = _compared(material, alone)
+    pairs, similarity = _compared(material, alone)
     own = None
     if material.read is not None:
         own = own_copies(material.read, alone)
-    if not np.ptp(best):
+    if not np.ptp(similarity):
         note(
-            "near-duplicates cannot be told: every image is as similar to its nearest other, as constant "
-            "features or pictures are"
+            "near-duplicates cannot be told: all images are equally alike, as constant features or pictures are"
         )
         return
-    threshold = threshold_of(best, own)
+    threshold = threshold_of(ranked(pairs, similarity, len(alone)), own)
     note(threshold.sentence)
     for at in np.flatnonzero(similarity >= threshold.value).tolist():
         yield from _told(material, "near", alone[pairs[at]].tolist(), float(similarity[at]))
@@ -54,8 +53,8 @@ def find(material: Material, note: Callable[[str], None]) -> Iterator[Finding]:
 
 def _compared(
     material: Material, rows: Int[np.ndarray, " row"]
-) -> tuple[Int[np.ndarray, "pair 2"], Float[np.ndarray, " pair"], Float[np.ndarray, " row"]]:
-    """Return pairs of places in `rows`, how similar each is, and each row's nearest other."""
+) -> tuple[Int[np.ndarray, "pair 2"], Float[np.ndarray, " pair"]]:
+    """Return pairs of places in `rows`, and how similar each is."""
     parts = []
     vectors = None
     if material.maps is not None:
@@ -76,10 +75,7 @@ def _compared(
                 for part in np.array_split(pairs, max(1, len(pairs) // 50_000))
             ]
         )
-    best = np.full(len(rows), -1.0, np.float32)
-    for side in (0, 1):
-        np.maximum.at(best, pairs[:, side], similarity)
-    return pairs, similarity, best
+    return pairs, similarity
 
 
 def _told(material: Material, code: str, rows: list[int], similarity: float) -> Iterator[Finding]:

@@ -28,11 +28,13 @@ class Facts:
     """What belongs under every table of a run.
 
     Attributes:
+        counts: What was found of leaks, in a line.
         leaks: Groups and pictures in several splits, as JSON knows them.
         warnings: Sentences on what makes figures doubtful.
         notes: These, and sentences on what is labelled and which class is positive.
     """
 
+    counts: str
     leaks: dict[str, Any]
     warnings: tuple[str, ...]
     notes: tuple[str, ...]
@@ -66,7 +68,7 @@ def facts_of(
     if divided := found.divided_groups():
         doubts.insert(0, f"a leak that was allowed: {divided}; figures are too good for new groups")
     plain = (*_labelled(store, config, targets), *_positive(targets))
-    return Facts(found.to_dict(), tuple(doubts), (*doubts, *plain))
+    return Facts(found.counted(store.path), found.to_dict(), tuple(doubts), (*doubts, *plain))
 
 
 def leaks_of(store: FeatureStore, config: TrainConfig, targets: Targets) -> Leaks:

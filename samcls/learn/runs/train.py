@@ -121,7 +121,7 @@ def train(
     scaler = ChannelScaler.fit(features, features.rows("train"))
     features = placed(features.standardise_(scaler), where)
     log(_described(features))
-    for line in (*_absent(features), *unseen(features.meta, store.meta)):
+    for line in (*_absent(features), *unseen(features.meta, store.meta), facts.counts):
         log(line)
     clock.lap("load")
     if run_dir is not None:
