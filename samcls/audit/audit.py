@@ -11,10 +11,12 @@ import csv
 import io
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from samcls.audit.checks import CHECKS
+from samcls.audit.checks.pretraining import digests_in
 from samcls.audit.clean import write_clean
 from samcls.audit.effect import effect_of
 from samcls.audit.finding import Finding, Findings, ordered
@@ -38,6 +40,7 @@ def audit(
     *,
     manifest: str | Path | Manifest | None = None,
     run: str | Path | None = None,
+    pretraining: str | Path | None = None,
     images: bool = False,
     write: str | Path | None = None,
     root: str | Path | None = None,
@@ -51,6 +54,7 @@ def audit(
         out: Folder for `findings.csv`, `audit.json` and the contact sheet `audit.html`; None keeps nothing.
         manifest: Of a store: where its pictures are, by which near-duplicates are confirmed.
         run: A run of the store: what leaks did to its figures is told too.
+        pretraining: A store, a run, or a text of digests of the images that the encoder was trained on.
         images: Whether the contact sheet shows thumbnails, which are pictures of patients.
         write: A manifest to write in which twins share a group and a split, and contradictions are left out.
         root: Folder that a manifest's relative paths start from.
@@ -67,7 +71,9 @@ def audit(
     """
     begun = time.monotonic()
     _refuse_taken(out, write)
+    learned = frozenset() if pretraining is None else digests_in(pretraining)
     material = material_of(data, manifest, root=root, progress=progress)
+    material = replace(material, pretraining=learned)
     if images and (material.read is None or out is None):
         raise InputError(
             "thumbnails need a folder (--out DIR) and pictures: of a store, name its manifest with --manifest"

@@ -45,6 +45,11 @@ CODES: Mapping[str, Code] = {
     "group-leak": Code(
         "a group in several splits", "give the group one split, or train with --folds", True
     ),
+    "pretraining": Code(
+        "an image that the encoder was trained on",
+        "leave it out of val and test, or say so beside the figures",
+        True,
+    ),
     "label-suspect": Code(
         "the other images speak against the label",
         "look at the image; the label may well be right",

@@ -48,6 +48,7 @@ class Material:
         store: The feature store; None on a manifest alone.
         manifest: None on a store alone.
         notes: What was not looked at, and why.
+        pretraining: Digests of pixels that the encoder was trained on, as far as they are known.
     """
 
     source: str
@@ -65,6 +66,7 @@ class Material:
     store: FeatureStore | None = None
     manifest: Manifest | None = None
     notes: tuple[str, ...] = ()
+    pretraining: frozenset[bytes] = frozenset()
 
     @cached_property
     def rows(self) -> Int[np.ndarray, " row"]:

@@ -83,7 +83,7 @@ class Bench:
     """Everything that one `samcls bench` verb measured in one run.
 
     Attributes:
-        bench: Name of the verb: `encoder`, `store`, `train`, `sweep`, `guided` or `recipe`.
+        bench: Name of the verb: `encoder`, `store`, `train`, `sweep`, `guided`, `recipe`, `predict` or `audit`.
         rows: The figures, in the order in which they are shown.
         machine: What they were measured on.
     """

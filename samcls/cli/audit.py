@@ -33,6 +33,12 @@ def _audit(
             help="Run of the store: what leaks did to its figures, also trained again without twins."
         ),
     ] = None,
+    pretraining: Annotated[
+        Path | None,
+        typer.Option(
+            help="Store, run or text of digests of the images that the encoder was trained on."
+        ),
+    ] = None,
     root: Annotated[
         Path | None, typer.Option(help="Folder that the manifest's relative paths start from.")
     ] = None,
@@ -59,6 +65,7 @@ def _audit(
             out,
             manifest=manifest,
             run=run,
+            pretraining=pretraining,
             images=images,
             write=write,
             root=root,

@@ -24,6 +24,7 @@ def register(app: typer.Typer) -> None:
     bench.command("guided")(verb(_guided))
     bench.command("recipe")(verb(_recipe))
     bench.command("predict")(verb(_predict))
+    bench.command("audit")(verb(_audit))
     app.add_typer(bench, name="bench")
 
 
@@ -184,3 +185,18 @@ def _predict(
     from samcls.bench.predict import bench_predict
 
     return shown(bench_predict(run, manifest, say))
+
+
+def _audit(
+    manifest: Annotated[Path, typer.Argument(help="Of pictures; they are not changed.")],
+    encoders: Annotated[str, typer.Option(help="Comma-separated.")] = "lite0,vit_t",
+    originals: Annotated[int, typer.Option(min=1, help="Images that twins are planted of.")] = 200,
+    folder: Annotated[
+        Path | None, typer.Option(help="Keep planted pictures and stores here.")
+    ] = None,
+) -> Outcome:
+    """Plant twins and wrong labels, and measure how well audits find them; beside imagededup and cleanlab if installed."""
+    from samcls.bench.audit import bench_audit
+
+    named = [part.strip() for part in encoders.split(",")]
+    return shown(bench_audit(manifest, say, encoders=named, originals=originals, folder=folder))

@@ -15,6 +15,7 @@ import samcls
 from samcls.audit.aligned import aligned
 from samcls.audit.looks import thumb_of
 from samcls.audit.nearest import nearest, unit
+from samcls.data.images import pixel_digest
 from samcls.data.manifest import read_manifest
 from samcls.errors import InputError, ManifestError, OverwriteRefused
 
@@ -285,3 +286,16 @@ def test_similarity_is_one_under_every_symmetry_and_low_between_strangers() -> N
     assert similarity[:8] == pytest.approx(np.ones(8), abs=1e-4)
     assert similarity[8] < 0.6
     assert similarity[9] == 0
+
+
+def test_images_that_the_encoder_was_trained_on_are_named(planted: Planted, tmp_path: Path) -> None:
+    """By digests in a text; one that holds something else is refused with what was met."""
+    manifest = planted.write()
+    known = tmp_path / "known.txt"
+    known.write_text(pixel_digest(texture(7)) + "\n" + "0" * 64 + "\n")
+    found = samcls.audit(manifest, pretraining=known)
+    assert pairs(found, "pretraining") == {("p007",)}
+    assert not found.ok
+    known.write_text("d41d8cd98f00b204e9800998ecf8427e\n")
+    with pytest.raises(InputError, match=r"d41d8cd98f.*64 hexadecimal digits"):
+        samcls.audit(manifest, pretraining=known)

@@ -174,6 +174,14 @@ def test_a_store_half_extracted_is_audited_as_far_as_it_is(leaky: Deployed) -> N
         samcls.audit(store)
 
 
+def test_a_store_or_a_run_says_what_an_encoder_was_trained_on(leaky: Deployed) -> None:
+    """A twin is none of them; each image of the same pixels is."""
+    of_store = samcls.audit(leaky.store, pretraining=leaky.root / "features.zarr")
+    of_run = samcls.audit(leaky.store, pretraining=leaky.run("run", head="logistic"))
+    assert len(of_store.of("pretraining")) == 63
+    assert len(of_run.of("pretraining")) == 66
+
+
 def test_the_command_line_says_it_in_words_and_in_json(leaky: Deployed, tmp_path: Path) -> None:
     """Exit status 0 whatever is found, 1 with --strict where figures are wrong."""
     path = leaky.run("run", head="logistic")

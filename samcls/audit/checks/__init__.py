@@ -2,7 +2,16 @@
 
 from collections.abc import Callable, Iterator
 
-from samcls.audit.checks import acquisition, balance, groups, labels, pictures, topic, twins
+from samcls.audit.checks import (
+    acquisition,
+    balance,
+    groups,
+    labels,
+    pictures,
+    pretraining,
+    topic,
+    twins,
+)
 from samcls.audit.finding import Finding
 from samcls.audit.material import Material
 
@@ -13,6 +22,7 @@ Note = Callable[[str], None]
 CHECKS: tuple[Callable[[Material, Note], Iterator[Finding]], ...] = (
     twins.find,
     groups.find,
+    pretraining.find,
     labels.find,
     topic.find,
     pictures.find,

@@ -1,0 +1,248 @@
+"""`samcls bench audit`: planted twins and wrong labels found again, beside other tools where they are installed.
+
+Of evenly spaced images of a manifest, each is planted five times: mirrored, turned, as JPEG of quality 70, cropped by
+5 %, and brightened by a fifth. Average precision is over all pairs of one original, those that a method does not list
+counted as missed; pairs of the manifest's own images are no part of it, and neither are pairs whose originals are
+twins themselves. `SelfClean's rule` ranks by the cosine of the encoder's features, after the published description
+(Groeger et al., 2024), on the encoder at hand and not on one trained for the data set.
+
+    bench_audit("manifest.csv", print, encoders=("lite0", "vit_t"))
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+
+from samcls.audit.audit import audit
+from samcls.audit.checks.labels import suspicion
+from samcls.audit.finding import Findings
+from samcls.audit.maps import compressed, described_maps
+from samcls.audit.nearest import nearest, pairs_of, unit
+from samcls.bench.table import Bench, BenchRow, measure
+from samcls.data.images import jpeg_copy, png_bytes, read_image
+from samcls.data.manifest import Manifest, Row, read_manifest
+from samcls.encode.extract import extract
+from samcls.encode.options import ExtractOptions
+from samcls.store.feature_store import FeatureStore
+from samcls.store.schema import DONE
+
+__all__ = ["average_precision", "bench_audit"]
+
+MARK = "+"
+NOISE = (0.05, 0.1, 0.2)
+Pairs = Mapping[tuple[str, str], float]
+Log = Callable[[str], None]
+
+
+def bench_audit(
+    manifest: str | Path,
+    log: Log = lambda _: None,
+    *,
+    encoders: Sequence[str] = ("lite0", "vit_t"),
+    originals: int = 200,
+    folder: str | Path | None = None,
+) -> Bench:
+    """Measure how well planted defects are found.
+
+    Args:
+        manifest: Of pictures in files.
+        log: Told what is measured.
+        encoders: For each, features are made.
+        originals: Images that twins are planted of.
+        folder: Where the planted pictures and stores are kept; a temporary one by default.
+    """
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(folder or place)
+        planted = _planted(read_manifest(manifest), originals, root)
+        rows = list(_twins(planted, "pictures alone", None, log))
+        for encoder in encoders:
+            store = root / f"{encoder}.zarr"
+            log(f"features of {encoder}")
+            extract(planted, store, ExtractOptions(encoder=encoder), allow_leak=True)
+            rows += _twins(planted, encoder, store, log)
+            rows += _labels(FeatureStore.open(store), encoder)
+        return Bench("audit", rows)
+
+
+def average_precision(ranked: Sequence[bool], there: int) -> tuple[float, float]:
+    """Return the average precision of a ranked list, and its recall where precision is last at least 0.9.
+
+    Args:
+        ranked: Whether each entry is one that was looked for, the likeliest first.
+        there: How many there are in all; those that are not listed are missed.
+    """
+    hits = np.cumsum(ranked)
+    precision = hits / np.arange(1, len(ranked) + 1)
+    sure = np.flatnonzero(precision >= 0.9)
+    recall = float(hits[sure[-1]]) / there if len(sure) else 0.0
+    return float(precision[np.asarray(ranked, bool)].sum()) / there, recall
+
+
+def _planted(manifest: Manifest, originals: int, root: Path) -> Manifest:
+    """Write the planted pictures and return the manifest with them."""
+    folder = root / "planted"
+    folder.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(0)
+    rows = list(manifest.rows)
+    for at in np.linspace(0, len(manifest) - 1, min(originals, len(manifest))).astype(int).tolist():
+        row = manifest.rows[at]
+        image = read_image(row.path, row.index)
+        height, width = (max(1, round(0.95 * side)) for side in image.shape[:2])
+        top = int(rng.integers(image.shape[0] - height + 1))
+        left = int(rng.integers(image.shape[1] - width + 1))
+        copies = {
+            "mirrored": image[:, ::-1],
+            "turned": np.rot90(image),
+            "jpeg": jpeg_copy(image, 70),
+            "cropped": image[top : top + height, left : left + width],
+            "brightened": np.clip(image * 1.2, 0, 255).astype(np.uint8),
+        }
+        for kind, copy in copies.items():
+            path = folder / f"{at:06}-{kind}.png"
+            path.write_bytes(png_bytes(np.ascontiguousarray(copy)))
+            rows.append(
+                replace(row, id=f"{row.id}{MARK}{kind}", path=str(path), index=None, group="")
+            )
+    return replace(manifest, rows=tuple(rows))
+
+
+def _twins(planted: Manifest, name: str, store: Path | None, log: Log) -> Iterator[BenchRow]:
+    """Yield what audits of the pictures, of features and of both find."""
+    log(f"twins by {name}")
+    if store is None:
+        begun = time.perf_counter()
+        found = audit(planted)
+        yield from _measured(f"{name}, samcls audit MANIFEST", _pairs(found), planted)
+        yield measure(f"{name}, seconds", time.perf_counter() - begun, "s")
+        return
+    opened = FeatureStore.open(store)
+    for told, manifest in (("with pictures", planted), ("features alone", None)):
+        begun = time.perf_counter()
+        found = audit(opened, manifest=manifest)
+        yield from _measured(f"{name} {told}", _pairs(found), planted)
+        yield measure(f"{name} {told}, seconds", time.perf_counter() - begun, "s")
+    rows = np.flatnonzero(opened.status == DONE)
+    vectors = unit(described_maps(opened, rows)[1])
+    ranked = pairs_of(nearest(vectors, 16)[0])
+    ids = [opened.ids[row] for row in rows.tolist()]
+    alike = np.einsum("ij,ij->i", vectors[ranked[:, 0]], vectors[ranked[:, 1]])
+    by_rule = {
+        _key(ids[a], ids[b]): float(value)
+        for (a, b), value in zip(ranked.tolist(), alike.tolist(), strict=True)
+    }
+    yield from _measured(f"{name}, SelfClean's rule", by_rule, planted)
+    yield from _imagededup(planted) if name == "lite0" else ()
+
+
+def _imagededup(planted: Manifest) -> Iterator[BenchRow]:
+    """Yield what imagededup finds, where it is installed."""
+    try:
+        from imagededup.methods import CNN, PHash  # type: ignore[import-not-found]
+    except ImportError:
+        return
+    with tempfile.TemporaryDirectory() as place:
+        names = {}
+        for number, row in enumerate(planted.rows):
+            names[f"{number}.png"] = row.id
+            (Path(place) / f"{number}.png").write_bytes(png_bytes(read_image(row.path, row.index)))
+        for method, options in (
+            (PHash(), {"max_distance_threshold": 32}),
+            (CNN(), {"min_similarity_threshold": 0.5}),
+        ):
+            found = method.find_duplicates(image_dir=place, scores=True, **options)
+            sign = -1.0 if isinstance(method, PHash) else 1.0
+            pairs = {
+                _key(names[one], names[other]): sign * float(score)
+                for one, others in found.items()
+                for other, score in others
+            }
+            yield from _measured(f"imagededup {type(method).__name__}", pairs, planted)
+
+
+def _pairs(found: Findings) -> dict[tuple[str, str], float]:
+    return {
+        _key(a, b): one.similarity or 0.0
+        for one in found.of("exact", "near")
+        for a, b in combinations(one.ids, 2)
+    }
+
+
+def _measured(name: str, pairs: Pairs, planted: Manifest) -> Iterator[BenchRow]:
+    """Yield average precision and recall of a method."""
+    sets: dict[str, list[Row]] = {}
+    for row in planted.rows:
+        sets.setdefault(row.id.partition(MARK)[0], []).append(row)
+    there = sum(len(rows) * (len(rows) - 1) // 2 for rows in sets.values())
+    own = {key for key in pairs if not any(MARK in name for name in key)}
+    listed = [
+        (value, _origin(a) == _origin(b))
+        for (a, b), value in sorted(pairs.items(), key=lambda pair: -pair[1])
+        if (MARK in a or MARK in b) and _key(_origin(a), _origin(b)) not in own
+    ]
+    precision, recall = average_precision([good for _, good in listed], there)
+    yield measure(f"{name}: average precision", precision, "")
+    yield measure(f"{name}: recall at precision 0.9", recall, "")
+
+
+def _origin(name: str) -> str:
+    return name.partition(MARK)[0]
+
+
+def _key(one: str, other: str) -> tuple[str, str]:
+    return (one, other) if one < other else (other, one)
+
+
+def _labels(store: FeatureStore, encoder: str) -> Iterator[BenchRow]:
+    """Yield how well wrong labels of the first task are ranked first, planted twins left out."""
+    ids = store.ids
+    rows = np.array(
+        [
+            row
+            for row in np.flatnonzero((store.status == DONE) & (store.labels[:, 0] >= 0)).tolist()
+            if MARK not in ids[row]
+        ]
+    )
+    features = compressed(described_maps(store, rows)[1])
+    labels = store.labels[rows, 0].astype(np.int64)
+    classes = int(labels.max()) + 1
+    groups = [store.groups[row] for row in rows.tolist()]
+    rng = np.random.default_rng(0)
+    for share in NOISE:
+        turned = rng.choice(len(rows), round(share * len(rows)), replace=False)
+        given = labels.copy()
+        given[turned] = (labels[turned] + rng.integers(1, classes, len(turned))) % classes
+        wrong = np.isin(np.arange(len(rows)), turned)
+        order = np.argsort(-suspicion(features, given, groups), kind="stable")
+        precision, _ = average_precision(wrong[order].tolist(), int(wrong.sum()))
+        yield measure(
+            f"{encoder}, {100 * share:.0f} % wrong labels: average precision", precision, ""
+        )
+        yield from _cleanlab(
+            features, given, groups, classes, wrong, f"{encoder}, {100 * share:.0f} %"
+        )
+
+
+def _cleanlab(
+    features: np.ndarray,
+    given: np.ndarray,
+    groups: Sequence[str],
+    classes: int,
+    wrong: np.ndarray,
+    name: str,
+) -> Iterator[BenchRow]:
+    """Yield cleanlab's ranking by the same out-of-fold probabilities, where it is installed."""
+    try:
+        from cleanlab.rank import get_label_quality_scores  # type: ignore[import-not-found]
+    except ImportError:
+        return
+    from samcls.audit.checks.labels import out_of_fold
+
+    said = out_of_fold(features, given, groups, classes)
+    quality = get_label_quality_scores(given, said / said.sum(1, keepdims=True))
+    precision, _ = average_precision(wrong[np.argsort(quality)].tolist(), int(wrong.sum()))
+    yield measure(f"{name} wrong labels, cleanlab: average precision", precision, "")
