@@ -151,16 +151,6 @@ def _halved(thumbs: Thumbs) -> Float[np.ndarray, "image half half"]:
     return found
 
 
-def _with_standard(
-    part: Float[np.ndarray, "_image pixel"], steady: Float[np.ndarray, "_image pixel"]
-) -> Float[np.ndarray, " _image"]:
-    """Correlation with what is of mean 0 and deviation 1, over its number of pixels."""
-    along = np.einsum("ij,ij->i", part, steady)
-    spread = np.einsum("ij,ij->i", part, part) / part.shape[1] - part.mean(1) ** 2
-    found: np.ndarray = along / np.sqrt(np.where(spread > 1e-6, spread, np.inf))
-    return found
-
-
 @cache
 def _part(side: int, share: float, step: float) -> Float[np.ndarray, "_side _side"]:
     """Linear interpolation at the centres of the cells of a part of the side that loses a share of it."""

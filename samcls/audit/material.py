@@ -1,7 +1,7 @@
 """What an audit looks at: the columns of a manifest or store, its pictures and its features, as far as they are there.
 
 material = material_of("features.zarr", "manifest.csv")
-material.looks, material.features
+material.looks, material.maps
 """
 
 from collections.abc import Callable, Mapping, Sequence

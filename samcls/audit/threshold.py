@@ -53,7 +53,9 @@ def own_copies(
     read: Callable[[int], Picture], rows: Int[np.ndarray, " row"]
 ) -> Float[np.ndarray, "image copy"]:
     """Return the similarity of some images to their own copies: compressed, cropped, brightened."""
-    found = []
+    found: list[np.ndarray] = []
+    if not len(rows):
+        return np.zeros((0, 3), np.float32)
     for row in rows[
         np.linspace(0, len(rows) - 1, min(SAMPLE, len(rows))).astype(np.int64)
     ].tolist():

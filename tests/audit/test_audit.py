@@ -299,3 +299,12 @@ def test_images_that_the_encoder_was_trained_on_are_named(planted: Planted, tmp_
     known.write_text("d41d8cd98f00b204e9800998ecf8427e\n")
     with pytest.raises(InputError, match=r"d41d8cd98f.*64 hexadecimal digits"):
         samcls.audit(manifest, pretraining=known)
+
+
+def test_images_of_one_group_have_no_independent_witness(planted: Planted) -> None:
+    """Nothing is told of labels out of folds, and nothing fails."""
+    for number, row in enumerate(planted.rows):
+        row[3], row[5] = "the only patient", "ab"[number % 2]
+    found = samcls.audit(planted.write())
+    assert not found.of("acquisition")
+    assert len(found.of("group-leak")) == 1

@@ -36,6 +36,8 @@ def find(material: Material, note: Callable[[str], None]) -> Iterator[Finding]:
         if len(known) < FEWEST or (counts >= FOLDS).sum() < 2:
             continue
         groups = [material.groups[row] for row in rows[known].tolist()]
+        if all(groups) and len(set(groups)) < 2:
+            continue
         for name, values in columns.items():
             if not np.ptp(values[known], axis=0).any():
                 continue

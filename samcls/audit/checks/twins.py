@@ -38,8 +38,8 @@ def find(material: Material, note: Callable[[str], None]) -> Iterator[Finding]:
         return
     pairs, similarity = _compared(material, alone)
     own = None
-    if material.read is not None:
-        own = own_copies(material.read, alone)
+    if material.read is not None and material.looks is not None:
+        own = own_copies(material.read, alone[material.looks.there[alone]])
     if not np.ptp(similarity):
         note(
             "near-duplicates cannot be told: all images are equally alike, as constant features or pictures are"
