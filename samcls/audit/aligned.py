@@ -1,11 +1,12 @@
 """How alike two pictures are at their best: turned, mirrored, cropped, brightened or compressed again.
 
-Both are small grey copies from which broad shading is taken, so that brightness and contrast say nothing. The
+Both are small grey copies from which broad shading is taken and whose contrast is the same everywhere, so that
+brightness says nothing and one dark spot is not the whole picture. The
 similarity is the correlation under the best of the eight symmetries of a square and, of either picture, of crops
 that lose up to a tenth of its sides. Candidates are the nearest by a description that no symmetry changes: the
 magnitudes of the cosine transform, (u, v) and (v, u) together.
 
-    pairs = pairs_of(nearest(unit(described(thumbs)), 16)[0])
+    pairs, _ = nearest_pairs(unit(described(thumbs)), 16)
     similarity = aligned(thumbs, pairs)
 """
 
@@ -22,9 +23,12 @@ __all__ = ["aligned", "described"]
 FREQUENCIES = 10  # along either side
 BROAD = 5.0  # pixels of a thumb: what is broader is shading
 FINE = 0.6
+QUIET = 4.0  # grey levels of 255: contrast that is not raised
 CROPS = (0.05, 0.1)  # share of the sides that is lost
 STEPS = (0.0, 0.5, 1.0)  # where a crop begins, as a share of what is lost
-NEAR = 0.25  # how far about the best of these is looked
+STEPS_OF_FIT = 3
+FARTHEST = 2.0  # pixels of a thumb that a step may go
+LARGEST = 0.15  # share of a side that a crop may lose
 CROPPED = tuple(  # whether the second picture is cut, the share lost, and where the crop begins
     (second, share, down, across)
     for second in (False, True)
@@ -71,7 +75,7 @@ def aligned(thumbs: Thumbs, pairs: Int[np.ndarray, "pair 2"]) -> Float[np.ndarra
         similarity[again], crops = _best_crop(first, second)
         close = np.flatnonzero(similarity[again] > CLOSE)
         first, second = _shown(fine, part[again[close]], views[again[close]])
-        similarity[again[close]] = _around(first, second, crops[close])
+        similarity[again[close]] = _registered(first, second, crops[close])
         found[start : start + BLOCK] = similarity
     return found
 
@@ -109,21 +113,69 @@ def _best_crop(
     return best, which
 
 
-def _around(
+def _registered(
     one: Pairs, other: Pairs, crops: Int[np.ndarray, " pair"]
 ) -> Float[np.ndarray, " pair"]:
-    """Return the correlation of the whole pictures, or of crops about the one that was best."""
+    """Return the correlation of the whole pictures, or of the crop that is moved and scaled until it fits best.
+
+    Gauss-Newton steps on where a crop begins and how long it is, along either side, beside gain and offset.
+    """
     best = _correlation(one, other)
-    for number in np.unique(crops[crops > 0]).tolist():
-        here = np.flatnonzero(crops == number)
-        second, share, down, across = CROPPED[number - 1]
-        cut, whole = (other, one) if second else (one, other)
-        steady = _steady(whole[here])
-        for i in (-NEAR, 0.0, NEAR):
-            for j in (-NEAR, 0.0, NEAR):
-                at = (min(max(down + i, 0.0), 1.0), min(max(across + j, 0.0), 1.0))
-                best[here] = np.maximum(best[here], _cropped(cut[here], steady, share, *at))
+    here = np.flatnonzero(crops > 0)
+    if not len(here):
+        return best
+    second, share, down, across = np.array(CROPPED)[crops[here] - 1].T
+    turned = second.astype(bool)[:, None, None]
+    cut = np.where(turned, other[here], one[here])
+    whole = _standard(np.where(turned, one[here], other[here]))
+    side = cut.shape[1]
+    place = np.stack([(side * share * step, 1 - share) for step in (down, across)])
+    along = (np.arange(side) + 0.5) / side - 0.5
+    for step in range(STEPS_OF_FIT + 1):
+        rows, columns = (_sampling(side, *one_side) for one_side in place)
+        part = rows @ cut @ columns.transpose(0, 2, 1)
+        best[here] = np.maximum(best[here], _correlation(part, whole))
+        if step < STEPS_OF_FIT:
+            slopes = [np.gradient(part, axis=1), np.gradient(part, axis=2)]
+            fields = [part, slopes[0], slopes[0] * along[:, None], slopes[1], slopes[1] * along]
+            place = _moved(place, _fitted(np.stack(fields, 1), whole), side)
     return best
+
+
+def _fitted(
+    fields: Float[np.ndarray, "pair field row col"], whole: Pairs
+) -> Float[np.ndarray, "pair 4"]:
+    """Return how many pixels each side of the crop should begin later and be longer."""
+    flat = fields.reshape(*fields.shape[:2], -1)
+    flat = flat - flat.mean(2, keepdims=True)
+    products = flat @ flat.transpose(0, 2, 1)
+    ridge = 1e-4 * np.trace(products, axis1=1, axis2=2)[:, None, None] * np.eye(flat.shape[1])
+    target = flat @ whole.reshape(len(whole), -1, 1)
+    gain, *moves = np.linalg.solve(products + ridge + 1e-9 * np.eye(flat.shape[1]), target).T[0]
+    found: np.ndarray = np.stack(moves, 1) / np.where(gain > 1e-6, gain, np.inf)[:, None]
+    return found
+
+
+def _moved(
+    place: Float[np.ndarray, "axis 2 pair"], moves: Float[np.ndarray, "pair 4"], side: int
+) -> Float[np.ndarray, "axis 2 pair"]:
+    """Return beginning (pixels) and length (share) of each crop after a step, inside the picture."""
+    later, longer = np.clip(moves, -FARTHEST, FARTHEST).reshape(-1, 2, 2).transpose(2, 1, 0)
+    length = np.clip(place[:, 1] * (1 + longer / side), 1 - LARGEST, 1)
+    centre = place[:, 0] + later * place[:, 1] + place[:, 1] * side / 2
+    begins = np.clip(centre - length * side / 2, 0, (1 - length) * side)
+    return np.stack([begins, length], 1)
+
+
+def _sampling(
+    side: int, begins: Float[np.ndarray, " pair"], length: Float[np.ndarray, " pair"]
+) -> Float[np.ndarray, "pair side side"]:
+    """Return what interpolates linearly at the centres of `side` cells of a part of a side."""
+    at = begins[:, None] + (np.arange(side) + 0.5) * length[:, None] - 0.5
+    found: np.ndarray = np.maximum(
+        0, 1 - np.abs(np.clip(at, 0, side - 1)[:, :, None] - np.arange(side))
+    ).astype(np.float32)
+    return found
 
 
 def _cropped(
@@ -153,15 +205,9 @@ def _halved(thumbs: Thumbs) -> Float[np.ndarray, "image half half"]:
 
 @cache
 def _part(side: int, share: float, step: float) -> Float[np.ndarray, "_side _side"]:
-    """Linear interpolation at the centres of the cells of a part of the side that loses a share of it."""
-    length = (1 - share) * side
-    at = share * step * side + (np.arange(side) + 0.5) * length / side - 0.5
-    at = np.clip(at, 0, side - 1)
-    low = np.minimum(at.astype(int), side - 2)
-    weights = np.zeros((side, side), np.float32)
-    weights[np.arange(side), low] = 1 - (at - low)
-    weights[np.arange(side), low + 1] = at - low
-    return weights
+    """Interpolation of a part of the side that loses a share of it."""
+    found: np.ndarray = _sampling(side, np.array([share * step * side]), np.array([1 - share]))[0]
+    return found
 
 
 @cache
@@ -175,9 +221,15 @@ def _cosines(side: int, count: int) -> Float[np.ndarray, "count side"]:
 
 
 def _unshaded(thumbs: Shaped[np.ndarray, "_image side side"]) -> Maps:
+    """Take broad shading away and bring what is left to one contrast everywhere, so that skin counts like a lesion."""
     values = thumbs.astype(np.float32)
-    fine = gaussian_filter(values, (0, FINE, FINE), mode="nearest")
-    found: np.ndarray = fine - gaussian_filter(values, (0, BROAD, BROAD), mode="nearest")
+    found = _smooth(values, FINE) - _smooth(values, BROAD)
+    contrast: np.ndarray = np.sqrt(_smooth(found**2, BROAD) + QUIET**2)
+    return found / contrast
+
+
+def _smooth(values: Maps, width: float) -> Maps:
+    found: np.ndarray = gaussian_filter(values, (0, width, width), mode="nearest")
     return found
 
 

@@ -1,7 +1,7 @@
 """What an audit looks at: the columns of a manifest or store, its pictures and its features, as far as they are there.
 
 material = material_of("features.zarr", "manifest.csv")
-material.looks, material.maps
+material.looks, material.means
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from samcls.audit.finding import Finding
 from samcls.audit.looks import Looks, look_at
-from samcls.audit.maps import described_maps
+from samcls.audit.maps import mean_features
 from samcls.data.images import read_image
 from samcls.data.manifest import Manifest, Row, check_files, read_manifest
 from samcls.errors import InputError
@@ -74,11 +74,9 @@ class Material:
         return np.flatnonzero(self.there)
 
     @cached_property
-    def maps(
-        self,
-    ) -> tuple[Float[np.ndarray, "row number"], Float[np.ndarray, "row channel"]] | None:
-        """Of `rows`, what no symmetry changes of the features, and each channel's mean; None without a store."""
-        return None if self.store is None else described_maps(self.store, self.rows)
+    def means(self) -> Float[np.ndarray, "view row channel"] | None:
+        """Of `rows`, each channel's mean over the picture; None without a store."""
+        return None if self.store is None else mean_features(self.store, self.rows)
 
     @cached_property
     def digests(self) -> list[bytes]:

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from jaxtyping import Float, Int
 
-__all__ = ["nearest", "pairs_of", "unit"]
+__all__ = ["nearest", "nearest_pairs", "unit"]
 
 BLOCK_BYTES = 50_000_000  # of the similarities of a block of rows
 COLUMNS = 32  # that one maximum stands for
@@ -69,10 +69,13 @@ def nearest(
     return places, values
 
 
-def pairs_of(near: Int[np.ndarray, "row near"]) -> Int[np.ndarray, "pair 2"]:
-    """Return every pair of rows of which one is among the other's nearest, once, ascending."""
+def nearest_pairs(
+    vectors: Float[np.ndarray, "row number"], count: int
+) -> tuple[Int[np.ndarray, "pair 2"], Float[np.ndarray, " pair"]]:
+    """Return every pair of rows of which one is among the other's nearest, once, ascending, and its inner product."""
+    near, similarity = nearest(vectors, count)
     rows = np.repeat(np.arange(len(near)), near.shape[1])
     other = near.reshape(-1)
     pairs = np.stack([np.minimum(rows, other), np.maximum(rows, other)], axis=1)
-    found: np.ndarray = np.unique(pairs, axis=0) if len(pairs) else pairs
-    return found
+    unique, first = np.unique(pairs, axis=0, return_index=True)
+    return unique, similarity.reshape(-1)[first]

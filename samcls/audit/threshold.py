@@ -1,10 +1,11 @@
 """From which similarity on two images are called twins: told by the user's own images.
 
 What strangers look like is said by the similarity of every image to its sixth nearest, since nearer ones may be
-twins: the bound is what one of a thousand exceeds, were they normal in Fisher's z, or one of two hundred of those at hand,
-whichever is higher. What twins look like is said by up to 64 images and their own copies (JPEG of quality 70, 5 % cropped,
-brightened by a fifth; turned and mirrored copies are the same by construction): however alike strangers are, no more than
-half of the copies may be missed, and the share that is found stands in the sentence.
+twins: of those, what one in two hundred exceeds, and beyond that by as much as the nearest of an image commonly goes
+beyond its sixth (in Fisher's z). Images that surely have a twin say nothing of strangers. What twins look like is said by
+up to 64 images and their own copies (JPEG of quality 70, 5 % cropped, brightened by a fifth; turned and mirrored
+copies are the same by construction) or, of features alone, their stored views: however alike strangers are, no more
+than half of these may be missed, and the share that is found stands in the sentence.
 
     found = threshold_of(strangers, own)
     found.value, found.sentence
@@ -25,10 +26,8 @@ __all__ = ["Threshold", "own_copies", "ranked", "threshold_of"]
 SAMPLE = 64
 QUALITY, CROP, LIGHT = 70, 0.05, 1.2
 RANK = 6  # of the neighbour that is taken for a stranger
-ALARM = 3.09  # standard deviations: one stranger of a thousand
 TAIL = 99.5  # per cent
-LEAST, MOST = 0.8, 0.995
-LEAST_OF_FEATURES = 0.65  # cosines of features lie lower than correlations of pictures
+MOST = 0.995
 MISSED = 50  # per cent of own copies that the threshold may miss
 
 Picture = UInt8[np.ndarray, "row col 3"]
@@ -73,41 +72,41 @@ def own_copies(
 
 
 def threshold_of(
-    strangers: Float[np.ndarray, " image"], own: Float[np.ndarray, "own copy"] | None
+    strangers: Float[np.ndarray, "image 2"], own: Float[np.ndarray, "own copy"] | None, least: float
 ) -> Threshold:
     """Choose the threshold.
 
     Args:
-        strangers: Similarity of each image to its `RANK`th nearest.
-        own: As `own_copies` gives them; None where there are no pictures.
+        strangers: Similarity of each image to its nearest and to its `RANK`th nearest.
+        own: Of some images to their own copies or views; None where there are none.
+        least: What a threshold is at least.
     """
-    z = np.arctanh(np.clip(strangers, -0.9999, 0.9999))
-    middle = float(np.median(z))
-    spread = 1.4826 * float(np.median(np.abs(z - middle)))
-    bound = max(float(np.tanh(middle + ALARM * spread)), float(np.percentile(strangers, TAIL)))
-    told = f"strangers reach {bound:.3f}"
-    if own is None or not own.size:
-        value = float(np.clip(bound, LEAST_OF_FEATURES, MOST))
-        return Threshold(value, float("nan"), f"twins are from similarity {value:.3f} on: {told}")
-    value = float(np.clip(min(bound, float(np.percentile(own, MISSED))), LEAST, MOST))
-    power = float((own >= value).mean())
+    some = None if own is None or not own.size else own
+    sure = MOST if some is None else min(MOST, float(np.percentile(some, MISSED)))
+    alone = strangers[strangers[:, 0] < sure]
+    nearest, far = np.arctanh(np.clip(alone if len(alone) else strangers, -0.9999, 0.9999)).T
+    bound = float(np.tanh(np.percentile(far, TAIL) + np.median(nearest - far)))
+    value = float(np.clip(min(bound, sure), least, MOST))
+    told = f"twins are from similarity {value:.3f} on: "
+    if some is None:
+        return Threshold(value, float("nan"), f"{told}strangers reach {bound:.3f}")
+    power = float((some >= value).mean())
     return Threshold(
         value,
         power,
-        f"twins are from similarity {value:.3f} on: {100 * power:.0f} % of own copies (JPEG {QUALITY}, "
-        f"{100 * CROP:.0f} % cropped, {LIGHT} times as bright) reach it, and {told}",
+        f"{told}{100 * power:.0f} % of some images' own copies reach it, and strangers reach {bound:.3f}",
     )
 
 
 def ranked(
     pairs: Int[np.ndarray, "pair 2"], similarity: Float[np.ndarray, " pair"], count: int
-) -> Float[np.ndarray, " image"]:
-    """Return the similarity of each of `count` images to its `RANK`th nearest, or to its farthest of fewer."""
+) -> Float[np.ndarray, "image 2"]:
+    """Return the similarity of each of `count` images to its nearest and its `RANK`th, or its farthest of fewer."""
     rows = pairs.T.reshape(-1)
     values = np.concatenate([similarity, similarity])
     order = np.lexsort((-values, rows))
     starts = np.searchsorted(rows[order], np.arange(count))
     ends = np.searchsorted(rows[order], np.arange(count), side="right")
     at = np.minimum(starts + RANK - 1, ends - 1)
-    found: np.ndarray = values[order][at[ends > starts]]
+    found: np.ndarray = values[order][np.stack([starts, at], 1)[ends > starts]]
     return found

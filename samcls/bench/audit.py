@@ -21,8 +21,8 @@ import numpy as np
 from samcls.audit.audit import audit
 from samcls.audit.checks.labels import suspicion
 from samcls.audit.finding import Findings
-from samcls.audit.maps import compressed, described_maps
-from samcls.audit.nearest import nearest, pairs_of, unit
+from samcls.audit.maps import compressed, mean_features
+from samcls.audit.nearest import nearest_pairs, unit
 from samcls.bench.table import Bench, BenchRow, measure
 from samcls.data.images import jpeg_copy, png_bytes, read_image
 from samcls.data.manifest import Manifest, Row, read_manifest
@@ -127,10 +127,9 @@ def _twins(planted: Manifest, name: str, store: Path | None, log: Log) -> Iterat
         yield from _measured(f"{name} {told}", _pairs(found), planted)
         yield measure(f"{name} {told}, seconds", time.perf_counter() - begun, "s")
     rows = np.flatnonzero(opened.status == DONE)
-    vectors = unit(described_maps(opened, rows)[1])
-    ranked = pairs_of(nearest(vectors, 16)[0])
+    vectors = unit(mean_features(opened, rows)[0])
+    ranked, alike = nearest_pairs(vectors, 16)
     ids = [opened.ids[row] for row in rows.tolist()]
-    alike = np.einsum("ij,ij->i", vectors[ranked[:, 0]], vectors[ranked[:, 1]])
     by_rule = {
         _key(ids[a], ids[b]): float(value)
         for (a, b), value in zip(ranked.tolist(), alike.tolist(), strict=True)
@@ -207,7 +206,7 @@ def _labels(store: FeatureStore, encoder: str) -> Iterator[BenchRow]:
             if MARK not in ids[row]
         ]
     )
-    features = compressed(described_maps(store, rows)[1])
+    features = compressed(mean_features(store, rows)[0])
     labels = store.labels[rows, 0].astype(np.int64)
     classes = int(labels.max()) + 1
     groups = [store.groups[row] for row in rows.tolist()]

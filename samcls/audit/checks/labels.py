@@ -28,9 +28,9 @@ C = 0.01  # strongly regularised: features are many, images few
 
 def find(material: Material, note: Callable[[str], None]) -> Iterator[Finding]:
     """Yield suspects of each task."""
-    if material.maps is None:
+    if material.means is None:
         return
-    features = compressed(material.maps[1])
+    features = compressed(material.means[0])
     for column, (task, classes) in enumerate(material.tasks.items()):
         labels = material.labels[material.rows, column]
         known = np.flatnonzero(labels >= 0)

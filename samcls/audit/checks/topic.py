@@ -18,9 +18,9 @@ FEWEST = 20
 
 def find(material: Material, note: Callable[[str], None]) -> Iterator[Finding]:
     """Yield the images whose neighbours are far."""
-    if material.maps is None or len(material.rows) < FEWEST:
+    if material.means is None or len(material.rows) < FEWEST:
         return
-    _, alike = nearest(unit(compressed(material.maps[1])), NEIGHBOURS)
+    _, alike = nearest(unit(compressed(material.means[0])), NEIGHBOURS)
     distance = np.log(np.maximum(1 - alike.mean(1), 1e-6))
     middle = np.median(distance)
     spread = 1.4826 * np.median(np.abs(distance - middle))
