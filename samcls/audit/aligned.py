@@ -10,6 +10,7 @@ magnitudes of the cosine transform, (u, v) and (v, u) together.
     similarity = aligned(thumbs, pairs)
 """
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
 import numpy as np
@@ -38,7 +39,8 @@ CROPPED = tuple(  # whether the second picture is cut, the share lost, and where
 )
 LOOKED_INTO = 0.5  # correlation below which no crop makes twins of two pictures
 CLOSE = 0.8  # at half the resolution, from which the whole one decides
-BLOCK = 4096  # pairs at once
+BLOCK = 512  # pairs at once
+THREADS = 2
 
 Thumbs = UInt8[np.ndarray, "image side side"]
 Maps = Float[np.ndarray, "_image side side"]
@@ -66,8 +68,8 @@ def aligned(thumbs: Thumbs, pairs: Int[np.ndarray, "pair 2"]) -> Float[np.ndarra
     """
     fine = _unshaded(thumbs)
     coarse = _unshaded(_halved(thumbs))
-    found = np.zeros(len(pairs), np.float32)
-    for start in range(0, len(pairs), BLOCK):
+
+    def block(start: int) -> Float[np.ndarray, " part"]:
         part = pairs[start : start + BLOCK]
         similarity, views = _turned_best(coarse, part)
         again = np.flatnonzero(similarity > LOOKED_INTO)
@@ -76,7 +78,11 @@ def aligned(thumbs: Thumbs, pairs: Int[np.ndarray, "pair 2"]) -> Float[np.ndarra
         close = np.flatnonzero(similarity[again] > CLOSE)
         first, second = _shown(fine, part[again[close]], views[again[close]])
         similarity[again[close]] = _registered(first, second, crops[close])
-        found[start : start + BLOCK] = similarity
+        return similarity
+
+    with ThreadPoolExecutor(THREADS, thread_name_prefix="aligned") as pool:
+        parts = list(pool.map(block, range(0, len(pairs), BLOCK)))
+    found: np.ndarray = np.concatenate([np.zeros(0, np.float32), *parts])
     return found
 
 
@@ -223,9 +229,9 @@ def _cosines(side: int, count: int) -> Float[np.ndarray, "count side"]:
 def _unshaded(thumbs: Shaped[np.ndarray, "_image side side"]) -> Maps:
     """Take broad shading away and bring what is left to one contrast everywhere, so that skin counts like a lesion."""
     values = thumbs.astype(np.float32)
-    found = _smooth(values, FINE) - _smooth(values, BROAD)
-    contrast: np.ndarray = np.sqrt(_smooth(found**2, BROAD) + QUIET**2)
-    return found / contrast
+    found: np.ndarray = _smooth(values, FINE) - _smooth(values, BROAD)
+    found /= np.sqrt(_smooth(found**2, BROAD) + QUIET**2)
+    return found
 
 
 def _smooth(values: Maps, width: float) -> Maps:

@@ -18,7 +18,6 @@ from typing import Any
 from samcls.audit.checks import CHECKS
 from samcls.audit.checks.pretraining import digests_in
 from samcls.audit.clean import write_clean
-from samcls.audit.effect import effect_of
 from samcls.audit.finding import Finding, Findings, ordered
 from samcls.audit.material import Material, material_of
 from samcls.audit.sheet import contact_sheet
@@ -58,7 +57,7 @@ def audit(
         images: Whether the contact sheet shows thumbnails, which are pictures of patients.
         write: A manifest to write in which twins share a group and a split, and contradictions are left out.
         root: Folder that a manifest's relative paths start from.
-        log: Called with a sentence on anything that a user should know.
+        log: Called with a sentence on what is being done; what could not be looked at is in the `notes`.
         progress: Called with how many pictures are looked at, of how many; None for silence.
 
     Returns:
@@ -86,7 +85,11 @@ def audit(
     found: list[Finding] = []
     for check in CHECKS:
         found += check(material, notes.append)
-    effect = {} if run is None else effect_of(material, found, run, log)
+    effect = {}
+    if run is not None:
+        from samcls.audit.effect import effect_of  # imports torch
+
+        effect = effect_of(material, found, run, log)
     result = Findings(
         source=material.source,
         images=len(material.rows),
@@ -95,8 +98,6 @@ def audit(
         seconds=time.monotonic() - begun,
         effect=effect,
     )
-    for line in notes:
-        log(line)
     if write is not None and material.manifest is not None:
         log(write_clean(material.manifest, result, write))
     if out is not None:

@@ -3,7 +3,8 @@
 An affected test image has a twin, or an image of its group, among those that the run learned from or was chosen by.
 The first answer needs no training: the run's own figures of all test images and of the others, and the paired
 difference over the same resamples of groups. The second trains the run again with its own settings, the twins that
-test images have in training left out, and compares both on the same test images.
+test images have in training left out, and compares both on the same test images; and once more without as many other
+training images drawn at random, since fewer images alone make figures lower.
 
     effect_of(material, findings, "run", log=print)["tasks"]["label"]["auc"]
 """
@@ -55,7 +56,8 @@ def effect_of(
         `run`, `test_images`, `affected` and `ids` of those, `learned_twins` (images of training and validation
         behind them), by task and figure `all`, `without`, `difference` (without - all) and its 95 % `interval`,
         and `retrained`: `removed` training images, and by task and figure `before`, `after`, `difference`
-        (after - before) and its `interval`; empty where nothing is affected.
+        (after - before) and its `interval`, and `control`, the same without as many others; empty where nothing
+        is affected.
 
     Raises:
         InputError: the run is of another store, of folds, or has not scored its test split.
@@ -88,9 +90,13 @@ def effect_of(
     }
     removed = sorted(name for name in behind if splits[name] == "train")
     if removed:
+        log(f"training again without {len(removed)} training images that test images are twins of")
+        others = [name for name in _ids(runs[0], "train") if name not in behind]
+        drawn = np.random.default_rng(0).permutation(len(others))[: len(removed)]
         result["retrained"] = {
             "removed": len(removed),
-            "tasks": _retrained(runs, store, removed, log),
+            "tasks": _retrained(runs, store, removed),
+            "control": _retrained(runs, store, [others[i] for i in drawn.tolist()]),
         }
     return result
 
@@ -187,10 +193,9 @@ def _difference(
 
 
 def _retrained(
-    runs: Sequence[Run], store: FeatureStore, removed: Sequence[str], log: Log
+    runs: Sequence[Run], store: FeatureStore, removed: Sequence[str]
 ) -> dict[str, Any]:
     """Train again without some training images and compare on the same test images."""
-    log(f"training again without {len(removed)} training images that test images are twins of")
     with tempfile.TemporaryDirectory(prefix="samcls-audit-") as folder:
         for number, one in enumerate(runs):
             train(

@@ -15,7 +15,8 @@ from jaxtyping import Bool, Float, Int, UInt8
 
 from samcls.audit.finding import Finding
 from samcls.audit.looks import Looks, look_at
-from samcls.audit.maps import mean_features
+from samcls.audit.maps import compressed, mean_features
+from samcls.audit.nearest import nearest, unit
 from samcls.data.images import read_image
 from samcls.data.manifest import Manifest, Row, check_files, read_manifest
 from samcls.errors import InputError
@@ -26,6 +27,7 @@ from samcls.store.schema import DONE, FAILED, PENDING
 __all__ = ["Material", "material_of"]
 
 Progress = Callable[[int, int], None]
+NEIGHBOURS = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +79,16 @@ class Material:
     def means(self) -> Float[np.ndarray, "view row channel"] | None:
         """Of `rows`, each channel's mean over the picture; None without a store."""
         return None if self.store is None else mean_features(self.store, self.rows)
+
+    @cached_property
+    def features(self) -> Float[np.ndarray, "row component"] | None:
+        """Of `rows`, the means along few directions, by which classes are told; None without a store."""
+        return None if self.means is None else compressed(self.means[0])
+
+    @cached_property
+    def near(self) -> tuple[Int[np.ndarray, "row near"], Float[np.ndarray, "row near"]] | None:
+        """Of `rows`, the nearest others by `features`, and their cosines; None without a store."""
+        return None if self.features is None else nearest(unit(self.features), NEIGHBOURS)
 
     @cached_property
     def digests(self) -> list[bytes]:

@@ -48,11 +48,12 @@ def _effect(effect: Mapping[str, Any]) -> list[str]:
         rows += [_line(name, one, "all", "without") for name, one in table.items()]
         lines += ["", *aligned(rows)]
     again = effect["retrained"]
-    for task, table in again.get("tasks", {}).items():
-        without = f"without {again['removed']} twins in training"
-        rows = [[f"{task}, test, all", "as it was", without, "difference", "95 % interval"]]
-        rows += [_line(name, one, "before", "after") for name, one in table.items()]
-        lines += ["", *aligned(rows)]
+    for kind, what in (("tasks", "twins"), ("control", "others")):
+        for task, table in again.get(kind, {}).items():
+            without = f"without {again['removed']} {what} in training"
+            rows = [[f"{task}, test, all", "as it was", without, "difference", "95 % interval"]]
+            rows += [_line(name, one, "before", "after") for name, one in table.items()]
+            lines += ["", *aligned(rows)]
     return lines
 
 

@@ -1,6 +1,6 @@
 """`samcls bench audit`: planted twins and wrong labels found again, beside other tools where they are installed.
 
-Of evenly spaced images of a manifest, each is planted five times: mirrored, turned, as JPEG of quality 70, cropped by
+These are imagededup, cleanvision and cleanlab. Of evenly spaced images of a manifest, each is planted five times: mirrored, turned, as JPEG of quality 70, cropped by
 5 %, and brightened by a fifth. Average precision is over all pairs of one original, those that a method does not list
 counted as missed; pairs of the manifest's own images are no part of it, and neither are pairs whose originals are
 twins themselves. `SelfClean's rule` ranks by the cosine of the encoder's features, after the published description
@@ -17,23 +17,26 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from samcls.audit.audit import audit
 from samcls.audit.checks.labels import suspicion
 from samcls.audit.finding import Findings
-from samcls.audit.maps import compressed, mean_features
+from samcls.audit.maps import by_features, compressed, mean_features
 from samcls.audit.nearest import nearest_pairs, unit
 from samcls.bench.table import Bench, BenchRow, measure
 from samcls.data.images import jpeg_copy, png_bytes, read_image
 from samcls.data.manifest import Manifest, Row, read_manifest
+from samcls.encode.cost import peak_memory
 from samcls.encode.extract import extract
 from samcls.encode.options import ExtractOptions
-from samcls.store.feature_store import FeatureStore
-from samcls.store.schema import DONE
+from samcls.store.feature_store import FeatureStore, RowBatch, RowTable
+from samcls.store.schema import DONE, Fingerprint, LevelShape
 
 __all__ = ["average_precision", "bench_audit"]
 
 MARK = "+"
+NEIGHBOURS = 16
 NOISE = (0.05, 0.1, 0.2)
 Pairs = Mapping[tuple[str, str], float]
 Log = Callable[[str], None]
@@ -46,6 +49,7 @@ def bench_audit(
     encoders: Sequence[str] = ("lite0", "vit_t"),
     originals: int = 200,
     folder: str | Path | None = None,
+    rows: int = 100_000,
 ) -> Bench:
     """Measure how well planted defects are found.
 
@@ -55,18 +59,21 @@ def bench_audit(
         encoders: For each, features are made.
         originals: Images that twins are planted of.
         folder: Where the planted pictures and stores are kept; a temporary one by default.
+        rows: Of a store of noise, whose audit is timed; 0 for none.
     """
     with tempfile.TemporaryDirectory() as place:
         root = Path(folder or place)
         planted = _planted(read_manifest(manifest), originals, root)
-        rows = list(_twins(planted, "pictures alone", None, log))
+        found = list(_large(rows, root, log)) if rows else []
+        found += _twins(planted, "pictures alone", None, log)
+        found += _others(planted, log)
         for encoder in encoders:
             store = root / f"{encoder}.zarr"
             log(f"features of {encoder}")
             extract(planted, store, ExtractOptions(encoder=encoder), allow_leak=True)
-            rows += _twins(planted, encoder, store, log)
-            rows += _labels(FeatureStore.open(store), encoder)
-        return Bench("audit", rows)
+            found += _twins(planted, encoder, store, log)
+            found += _labels(FeatureStore.open(store), encoder)
+        return Bench("audit", found)
 
 
 def average_precision(ranked: Sequence[bool], there: int) -> tuple[float, float]:
@@ -111,6 +118,54 @@ def _planted(manifest: Manifest, originals: int, root: Path) -> Manifest:
     return replace(manifest, rows=tuple(rows))
 
 
+def _large(rows: int, root: Path, log: Log) -> Iterator[BenchRow]:
+    """Yield seconds and memory of the audit of a store of noise of `lite0`'s shape, after pooling to one cell."""
+    log(f"{rows:,} rows of noise")
+    rng = np.random.default_rng(0)
+    levels = {
+        f"stage:{i + 1}": LevelShape(n, 1, 1, 32) for i, n in enumerate((16, 24, 40, 112, 320))
+    }
+    made = Fingerprint(
+        encoder="lite0",
+        checkpoint_sha256="0" * 64,
+        input_size=512,
+        resize="longest",
+        mean=(127.0,) * 3,
+        std=(128.0,) * 3,
+        levels=tuple(levels),
+        window=16,
+        views=("identity",),
+        storage="float16",
+        precision="float32",
+        preprocessing=1,
+    )
+    ids = [f"{i:06}" for i in range(rows)]
+    splits = ["test" if i % 5 == 0 else "train" for i in range(rows)]
+    labels = rng.integers(0, 2, (rows, 1)).astype(np.int16)
+    table = RowTable(ids, splits, [""] * rows, {"label": ("0", "1")}, labels, {})
+    store = FeatureStore.create(root / f"noise-{rows}.zarr", made, levels, table)
+    for start in range(0, rows, 10_000):
+        here = np.arange(start, min(start + 10_000, rows))
+        store.write(
+            RowBatch(
+                rows=here,
+                features={
+                    name: rng.normal(size=(len(here), 1, shape.channels, 1, 1)).astype(np.float16)
+                    for name, shape in levels.items()
+                },
+                valid=np.full((len(here), 2), 512, np.uint16),
+                sha256=rng.integers(0, 256, (len(here), 32)).astype(np.uint8),
+                status=np.full(len(here), DONE, np.uint8),
+                error=[""] * len(here),
+            )
+        )
+    begun = time.perf_counter()
+    with peak_memory(torch.device("cpu")) as peak:
+        audit(FeatureStore.open(store.path))
+    yield measure(f"{rows:,} rows of features, seconds", time.perf_counter() - begun, "s")
+    yield measure(f"{rows:,} rows of features, memory", peak.bytes / 1e9, "GB")
+
+
 def _twins(planted: Manifest, name: str, store: Path | None, log: Log) -> Iterator[BenchRow]:
     """Yield what audits of the pictures, of features and of both find."""
     log(f"twins by {name}")
@@ -127,40 +182,69 @@ def _twins(planted: Manifest, name: str, store: Path | None, log: Log) -> Iterat
         yield from _measured(f"{name} {told}", _pairs(found), planted)
         yield measure(f"{name} {told}, seconds", time.perf_counter() - begun, "s")
     rows = np.flatnonzero(opened.status == DONE)
-    vectors = unit(mean_features(opened, rows)[0])
-    ranked, alike = nearest_pairs(vectors, 16)
     ids = [opened.ids[row] for row in rows.tolist()]
-    by_rule = {
-        _key(ids[a], ids[b]): float(value)
-        for (a, b), value in zip(ranked.tolist(), alike.tolist(), strict=True)
-    }
-    yield from _measured(f"{name}, SelfClean's rule", by_rule, planted)
-    yield from _imagededup(planted) if name == "lite0" else ()
+    means = mean_features(opened, rows)
+    for told, vectors in (
+        ("features alone, all ranked", by_features(means)[0]),
+        ("SelfClean's rule", unit(means[0])),
+    ):
+        by_rank = {
+            _key(ids[a], ids[b]): float(value)
+            for (a, b), value in zip(*nearest_pairs(vectors, NEIGHBOURS), strict=True)
+        }
+        yield from _measured(f"{name} {told}", by_rank, planted)
 
 
-def _imagededup(planted: Manifest) -> Iterator[BenchRow]:
-    """Yield what imagededup finds, where it is installed."""
-    try:
-        from imagededup.methods import CNN, PHash  # type: ignore[import-not-found]
-    except ImportError:
-        return
+def _others(planted: Manifest, log: Log) -> Iterator[BenchRow]:
+    """Yield what imagededup and cleanvision find, where they are installed."""
     with tempfile.TemporaryDirectory() as place:
         names = {}
         for number, row in enumerate(planted.rows):
             names[f"{number}.png"] = row.id
             (Path(place) / f"{number}.png").write_bytes(png_bytes(read_image(row.path, row.index)))
-        for method, options in (
-            (PHash(), {"max_distance_threshold": 32}),
-            (CNN(), {"min_similarity_threshold": 0.5}),
+        for name, find in (
+            ("imagededup PHash", _phash),
+            ("imagededup CNN", _cnn),
+            ("cleanvision", _cleanvision),
         ):
-            found = method.find_duplicates(image_dir=place, scores=True, **options)
-            sign = -1.0 if isinstance(method, PHash) else 1.0
-            pairs = {
-                _key(names[one], names[other]): sign * float(score)
-                for one, others in found.items()
-                for other, score in others
-            }
-            yield from _measured(f"imagededup {type(method).__name__}", pairs, planted)
+            begun = time.perf_counter()
+            try:
+                found = find(place)
+            except ImportError:
+                continue
+            except OSError as error:  # the CNN's weights are fetched
+                log(f"{name} is left out: {error}")
+                continue
+            pairs = {_key(names[a], names[b]): value for (a, b), value in found.items()}
+            yield from _measured(name, pairs, planted)
+            yield measure(f"{name}, seconds", time.perf_counter() - begun, "s")
+
+
+def _phash(folder: str) -> Pairs:
+    from imagededup.methods import PHash  # type: ignore[import-not-found]
+
+    found = PHash().find_duplicates(image_dir=folder, scores=True, max_distance_threshold=16)
+    return {(a, b): -float(distance) for a, near in found.items() for b, distance in near}
+
+
+def _cnn(folder: str) -> Pairs:
+    from imagededup.methods import CNN
+
+    found = CNN().find_duplicates(image_dir=folder, scores=True, min_similarity_threshold=0.5)
+    return {(a, b): float(cosine) for a, near in found.items() for b, cosine in near}
+
+
+def _cleanvision(folder: str) -> Pairs:
+    from cleanvision import Imagelab  # type: ignore[import-not-found]
+
+    lab = Imagelab(data_path=folder)
+    lab.find_issues({"exact_duplicates": {}, "near_duplicates": {}}, n_jobs=1, verbose=False)
+    sets = [
+        [Path(name).name for name in one]
+        for kind in ("exact_duplicates", "near_duplicates")
+        for one in lab.info[kind]["sets"]
+    ]
+    return {pair: 1.0 for one in sets for pair in combinations(one, 2)}
 
 
 def _pairs(found: Findings) -> dict[tuple[str, str], float]:

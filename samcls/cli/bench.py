@@ -194,9 +194,14 @@ def _audit(
     folder: Annotated[
         Path | None, typer.Option(help="Keep planted pictures and stores here.")
     ] = None,
+    rows: Annotated[
+        int, typer.Option(min=0, help="Time the audit of so many rows of noise too; 0 for none.")
+    ] = 100_000,
 ) -> Outcome:
     """Plant twins and wrong labels, and measure how well audits find them; beside imagededup and cleanlab if installed."""
     from samcls.bench.audit import bench_audit
 
     named = [part.strip() for part in encoders.split(",")]
-    return shown(bench_audit(manifest, say, encoders=named, originals=originals, folder=folder))
+    return shown(
+        bench_audit(manifest, say, encoders=named, originals=originals, folder=folder, rows=rows)
+    )

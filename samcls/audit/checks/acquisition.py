@@ -13,8 +13,6 @@ from jaxtyping import Float, Int
 from samcls.audit.checks.labels import FEWEST, FOLDS, out_of_fold
 from samcls.audit.finding import Finding
 from samcls.audit.material import Material
-from samcls.learn.score.headline import of_task
-from samcls.learn.score.scoring import score
 
 __all__ = ["find"]
 
@@ -93,6 +91,9 @@ def _auc(
     groups: Sequence[str],
 ) -> tuple[float, list[float] | None]:
     """Return the AUC, of more classes than two the mean over them, and its interval if any is believed."""
+    from samcls.learn.score.headline import of_task
+    from samcls.learn.score.scoring import score  # imports scipy.stats
+
     share = said / said.sum(1, keepdims=True)
     table = score(labels[:, None], {task: share}, {task: classes}, {task: 0}, PARTS, list(groups))
     found = of_task(table, task)

@@ -11,7 +11,6 @@ from pathlib import Path
 from samcls.audit.finding import Finding
 from samcls.audit.material import Material
 from samcls.errors import InputError
-from samcls.learn.runs.known import KNOWN, parse_known
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE
 
@@ -43,6 +42,8 @@ def digests_in(path: str | Path) -> frozenset[bytes]:
         InputError: there are none.
     """
     path = Path(path)
+    from samcls.learn.runs.known import KNOWN, parse_known  # imports torch
+
     if (path / KNOWN).is_file():
         return frozenset(
             one.tobytes() for one in parse_known((path / KNOWN).read_bytes(), str(path)).sha256

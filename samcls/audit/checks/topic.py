@@ -5,9 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from samcls.audit.finding import Finding
-from samcls.audit.maps import compressed
 from samcls.audit.material import Material
-from samcls.audit.nearest import nearest, unit
 
 __all__ = ["find"]
 
@@ -18,9 +16,9 @@ FEWEST = 20
 
 def find(material: Material, note: Callable[[str], None]) -> Iterator[Finding]:
     """Yield the images whose neighbours are far."""
-    if material.means is None or len(material.rows) < FEWEST:
+    if material.near is None or len(material.rows) < FEWEST:
         return
-    _, alike = nearest(unit(compressed(material.means[0])), NEIGHBOURS)
+    alike = material.near[1][:, :NEIGHBOURS]
     distance = np.log(np.maximum(1 - alike.mean(1), 1e-6))
     middle = np.median(distance)
     spread = 1.4826 * np.median(np.abs(distance - middle))

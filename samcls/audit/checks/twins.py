@@ -13,8 +13,8 @@ from scipy.sparse.csgraph import connected_components
 
 from samcls.audit.aligned import aligned, described
 from samcls.audit.finding import Finding
-from samcls.audit.material import Material
 from samcls.audit.maps import by_features
+from samcls.audit.material import Material
 from samcls.audit.nearest import nearest_pairs, unit
 from samcls.audit.threshold import own_copies, ranked, threshold_of
 
