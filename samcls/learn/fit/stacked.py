@@ -22,7 +22,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from samcls.learn.fit.stacked_gates import MemberGates
-from samcls.learn.heads.base import Classifier, Head
+from samcls.learn.heads.base import Head
+from samcls.learn.heads.classifier import Classifier
 from samcls.learn.heads.slca import SLCA
 from samcls.pooling import masked_mean, shares_of
 

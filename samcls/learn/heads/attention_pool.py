@@ -6,9 +6,9 @@ from torch import Tensor, nn
 
 from samcls.learn.heads.base import Counts, Shape, Tokens
 from samcls.learn.heads.layers import linear
-from samcls.learn.heads.weighing import WeighingHead
+from samcls.learn.heads.weighing import Parts, WeighingHead
 from samcls.learn.settings import TrainConfig
-from samcls.pooling import masked_mean
+from samcls.pooling import masked_mean, shares_of
 
 __all__ = ["AttentionPoolHead"]
 
@@ -29,9 +29,17 @@ class AttentionPoolHead(WeighingHead):
 
     def means(self, tokens: Tokens, counts: Counts) -> list[Float[Tensor, "image _channel"]]:
         """Each level's mean, weighted by score."""
-        means = []
+        weights = self._weights(tokens, counts)
+        return [masked_mean(tokens[level], weights[level]) for level in self.levels]
+
+    def weighed(self, tokens: Tokens, counts: Counts) -> Parts:
+        """Tokens with their normalised weights."""
+        weights = self._weights(tokens, counts)
+        return {level: (tokens[level], shares_of(weights[level])) for level in self.levels}
+
+    def _weights(self, tokens: Tokens, counts: Counts) -> dict[str, Float[Tensor, "image _token"]]:
+        found = {}
         for level, inner, score in zip(self.levels, self.inner, self.score, strict=True):
             scores = score(torch.tanh(inner(tokens[level])))[:, :, 0]
-            weights = (scores - scores.amax(1, keepdim=True)).exp() * counts[level]
-            means.append(masked_mean(tokens[level], weights))
-        return means
+            found[level] = (scores - scores.amax(1, keepdim=True)).exp() * counts[level]
+        return found

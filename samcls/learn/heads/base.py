@@ -1,4 +1,4 @@
-"""What every head keeps to, and the classifier that most of them end in.
+"""What every head keeps to.
 
 A head answers with logits of all tasks side by side, as many for a task as it has classes; softmax
 over a task's own logits gives its probabilities, whatever the link behind them. What the rest of
@@ -19,11 +19,10 @@ from torch import Tensor, nn
 from samcls.learn.features.batches import batch_size, batched, select_rows
 from samcls.learn.features.pixels import Images, Pixels
 from samcls.learn.features.tensors import Features
-from samcls.learn.heads.layers import CumulativeLink, dropout, linear
+from samcls.learn.heads.contributions import Contributions, integrated
 from samcls.learn.settings import TrainConfig
 
 __all__ = [
-    "Classifier",
     "ComposedHead",
     "Counts",
     "Fitting",
@@ -223,6 +222,18 @@ class Head(nn.Module, ABC):
         del tokens, counts, images
         return {}
 
+    def contributions(self, tokens: Tokens, counts: Counts) -> Contributions:
+        """Which windows its logits come from, without dropout: exact where it is additive.
+
+        Args:
+            tokens: For each level, standardised window means.
+            counts: For each level, number of valid map cells under each token.
+
+        Raises:
+            InputError: where its answers cannot be divided among windows.
+        """
+        return integrated(lambda at: self(at, counts), tokens)
+
     def added(self, shape: Shape) -> str:
         """Return what it adds to something plainer and costs, in a sentence; empty where there is nothing."""
         del shape
@@ -351,6 +362,18 @@ class NetworkHead(Head):
         """Whether the answer depends on cached features at all."""
 
     @abstractmethod
+    def contributions_of(self, tokens: Tokens, counts: Counts, images: Images) -> Contributions:
+        """Which cells of its last map its logits come from: gradient times value (HiResCAM, 2011.08891).
+
+        Where the network ends in a mean and a linear layer that is class activation mapping, and exact.
+
+        Args:
+            tokens: For each level, standardised window means.
+            counts: For each level, number of valid map cells under each token.
+            images: The same images.
+        """
+
+    @abstractmethod
     def learning(self) -> None:
         """Into training, with whatever of the network is frozen left in evaluation."""
 
@@ -361,50 +384,6 @@ class NetworkHead(Head):
         Args:
             images: A batch.
         """
-
-
-class Classifier(nn.Module):
-    """Pooled features to logits: dropout, at most one hidden layer, a link for each task.
-
-    Args:
-        inputs: Number of pooled features.
-        config: Its dropout and ordinal tasks.
-        classes: Number of classes of each task.
-        hidden: Width of the hidden layer; 0 means none.
-        generator: Source of the initial weights.
-    """
-
-    def __init__(
-        self,
-        inputs: int,
-        config: TrainConfig,
-        classes: Mapping[str, int],
-        hidden: int,
-        generator: torch.Generator,
-    ) -> None:
-        super().__init__()
-        self.rate = config.dropout
-        links = {i: n for i, (task, n) in enumerate(classes.items()) if task in config.ordinal}
-        self.widths = [1 if i in links else n for i, n in enumerate(classes.values())]
-        self.hidden = linear(inputs, hidden, generator) if hidden else None
-        self.output = linear(hidden or inputs, sum(self.widths), generator)
-        self.links = nn.ModuleDict({str(i): CumulativeLink(n) for i, n in links.items()})
-
-    def forward(
-        self, means: Float[Tensor, "image feature"], generator: torch.Generator | None
-    ) -> Float[Tensor, "image logit"]:
-        """Logits of all tasks side by side; dropout only where a generator is given."""
-        features = dropout(means, self.rate, generator)
-        if self.hidden is not None:
-            features = dropout(torch.relu(self.hidden(features)), self.rate, generator)
-        logits: Tensor = self.output(features)
-        if not self.links:
-            return logits
-        parts = [
-            self.links[str(i)](part) if str(i) in self.links else part
-            for i, part in enumerate(torch.split(logits, self.widths, dim=1))
-        ]
-        return torch.cat(parts, 1)
 
 
 def split_logits(

@@ -15,11 +15,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from samcls.errors import InputError
 from samcls.learn.heads.base import Counts, Head, Judge, Shape, SolvedHead, Tokens
+from samcls.learn.heads.contributions import Contributions, additive
 from samcls.learn.heads.pooled import pooled_means
 from samcls.learn.score.metrics import SMALLEST
 from samcls.learn.settings import TrainConfig
-from samcls.pooling import masked_mean
+from samcls.pooling import masked_mean, shares_of
 
 __all__ = [
     "GRID",
@@ -136,6 +138,11 @@ class LogisticHead(ClosedHead):
         means, weight, bias = self.means(tokens, counts), self.weight, self.bias
         return nn.functional.linear(means.double(), weight.double(), bias.double()).float()
 
+    def contributions(self, tokens: Tokens, counts: Counts) -> Contributions:
+        """Exact: weights times tokens."""
+        parts = {level: (tokens[level], shares_of(counts[level])) for level in self.levels}
+        return additive(parts, self.weight, self.bias, self(tokens, counts))
+
     def _solve_task(
         self, task: int, x: X, y: Int[np.ndarray, " image"], val: Val, judge: Judge
     ) -> float:
@@ -201,6 +208,32 @@ class LogisticStatisticsHead(LogisticHead):
                 part.append(one)
         return torch.cat([one for part in found for one in part], 1)
 
+    def contributions(self, tokens: Tokens, counts: Counts) -> Contributions:
+        """Exact sums: a mean is shared by all windows, a maximum is the window's that holds it.
+
+        A deviation is a sum too, of the windows' squared distances from the mean, over the deviation.
+        """
+        logits = self(tokens, counts)
+        widths = [tokens[level].shape[2] for level in self.levels] * 3
+        columns = torch.split(self.weight.double(), widths, 1)
+        maps = {}
+        for number, level in enumerate(self.levels):
+            values, shares = tokens[level].double(), shares_of(counts[level]).double()[:, :, None]
+            mean = (values * shares).sum(1, keepdim=True)
+            apart = (values - mean).square() * shares
+            spread = apart.sum(1, keepdim=True).sqrt()
+            shown = values.masked_fill((counts[level] == 0)[:, :, None], -torch.inf)
+            place = nn.functional.one_hot(shown.argmax(1), values.shape[1]).transpose(1, 2)
+            parts = (
+                values * shares,
+                place * (shares > 0) * values,
+                apart / spread.clamp(min=1e-12),
+            )
+            own = columns[number :: len(self.levels)]
+            terms = [part @ weight.T for part, weight in zip(parts, own, strict=True)]
+            maps[level] = torch.stack(terms).sum(0).transpose(1, 2)
+        return Contributions(maps, self.bias.double().expand(len(logits), -1), logits.double())
+
 
 class KNNHead(ClosedHead):
     """Votes of the nearest training images, how many being chosen by validation AUC.
@@ -227,6 +260,18 @@ class KNNHead(ClosedHead):
         return (
             "head knn keeps every training image's features, and which are nearest turns on rounding, "
             "which no two programs share; export a head that is trained, or a regression"
+        )
+
+    def contributions(self, tokens: Tokens, counts: Counts) -> Contributions:
+        """Refuse: votes are of whole images.
+
+        Raises:
+            InputError: always.
+        """
+        del tokens, counts
+        raise InputError(
+            "head knn answers by votes of the nearest training images, which are of no window; its evidence is "
+            "those images. Explain a run of slca, linear, logistic or attention-pool"
         )
 
     @property

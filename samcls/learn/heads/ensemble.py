@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from samcls.learn.heads.base import ComposedHead, Counts, Head, Reads, Shape, Tokens, split_logits
+from samcls.learn.heads.contributions import Contributions, mean_of
 from samcls.learn.heads.controls import regressions
 from samcls.learn.heads.registry import build_head, head_class, unknown_head
 from samcls.learn.settings import TrainConfig
@@ -116,6 +117,10 @@ class EnsembleHead(ComposedHead):
             ]
             found.append(torch.stack(weighed).logsumexp(0).float())
         return torch.cat(found, 1)
+
+    def contributions(self, tokens: Tokens, counts: Counts) -> Contributions:
+        """Return the parts' mean, which sums to their mean logit; the answer, a mean of probabilities, is near it."""
+        return mean_of([part.contributions(tokens, counts) for part in self._parts()], self.shares)
 
     def _parts(self) -> list[Head]:
         return [part for part in self.parts_ if isinstance(part, Head)]

@@ -4,9 +4,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from samcls.learn.heads.base import Classifier, Counts, Head, Shape, Tokens
+from samcls.learn.heads.base import Counts, Head, Shape, Tokens
+from samcls.learn.heads.classifier import Classifier
+from samcls.learn.heads.contributions import Contributions, additive
 from samcls.learn.settings import TrainConfig
-from samcls.pooling import masked_mean
+from samcls.pooling import masked_mean, shares_of
 
 __all__ = ["LinearHead", "MLPHead", "pooled_means"]
 
@@ -61,6 +63,15 @@ class LinearHead(Head):
         means = pooled_means({level: tokens[level] for level in self.levels}, counts)
         logits: Tensor = self.classifier(means, generator)
         return logits
+
+    def contributions(self, tokens: Tokens, counts: Counts) -> Contributions:
+        """Exact without a hidden layer: weights times tokens."""
+        if not self.classifier.additive:
+            return super().contributions(tokens, counts)
+        with torch.no_grad():
+            output = self.classifier.output
+            parts = {level: (tokens[level], shares_of(counts[level])) for level in self.levels}
+            return additive(parts, output.weight, output.bias, self(tokens, counts))
 
 
 class MLPHead(LinearHead):

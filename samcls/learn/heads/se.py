@@ -1,13 +1,22 @@
 """`se`: the same gates with one window over the whole map, the control for being local (1709.01507)."""
 
+from typing import cast
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from samcls.learn.heads.base import Counts, Shape, Tokens
-from samcls.learn.heads.weighing import WeighingHead, attentions, gate_problems, gates_stack
+from samcls.learn.heads.slca import SLCA
+from samcls.learn.heads.weighing import (
+    Parts,
+    WeighingHead,
+    attentions,
+    gate_problems,
+    gates_stack,
+)
 from samcls.learn.settings import TrainConfig
-from samcls.pooling import masked_mean
+from samcls.pooling import masked_mean, shares_of
 
 __all__ = ["SEHead"]
 
@@ -41,3 +50,12 @@ class SEHead(WeighingHead):
             slca(masked_mean(tokens[level], counts[level])[:, None])[:, 0]
             for level, slca in zip(self.levels, self.attention, strict=True)
         ]
+
+    def weighed(self, tokens: Tokens, counts: Counts) -> Parts:
+        """Tokens under the one gate of their level, each with its share of the valid cells."""
+        found = {}
+        for level, attention in zip(self.levels, self.attention, strict=True):
+            slca, values = cast("SLCA", attention), tokens[level]
+            gate = slca.attention(masked_mean(values, counts[level])[:, None])
+            found[level] = (slca.gated(values, gate), shares_of(counts[level]))
+        return found

@@ -85,7 +85,7 @@ class SLCA(nn.Module):
             tokens: Window means, token-major. Windows without a valid cell may hold anything
                 finite.
         """
-        return self._gated(tokens, self.attention(tokens))
+        return self.gated(tokens, self.attention(tokens))
 
     def gated_mean(
         self, tokens: Float[Tensor, "image token channel"], counts: Float[Tensor, "image token"]
@@ -117,9 +117,15 @@ class SLCA(nn.Module):
                 gate = gate.repeat_interleave(self.window, axis)
         else:
             gate = _between(gate, (counts > 0)[:, None].to(gate.dtype), self.window)
-        return self._gated(maps, gate[:, :, :rows, :cols])
+        return self.gated(maps, gate[:, :, :rows, :cols])
 
-    def _gated(self, values: Tensor, gate: Tensor) -> Tensor:
+    def gated(self, values: Tensor, gate: Tensor) -> Tensor:
+        """Return x * A or x + x * A.
+
+        Args:
+            values: x.
+            gate: A, of a shape that spreads to it.
+        """
         return values * gate if self.gate == "multiply" else values + values * gate
 
 

@@ -12,9 +12,15 @@ from torch import Tensor
 
 from samcls.learn.heads.base import Counts, Reads, Shape, Tokens
 from samcls.learn.heads.slca import SLCA
-from samcls.learn.heads.weighing import WeighingHead, attentions, gate_problems, gates_stack
+from samcls.learn.heads.weighing import (
+    Parts,
+    WeighingHead,
+    attentions,
+    gate_problems,
+    gates_stack,
+)
 from samcls.learn.settings import TrainConfig
-from samcls.pooling import masked_mean, to_map, to_tokens
+from samcls.pooling import masked_mean, shares_of, to_map, to_tokens
 
 __all__ = ["SLCAHead"]
 
@@ -58,9 +64,20 @@ class SLCAHead(WeighingHead):
         """Each level's gated mean, by the pooled form where it is exact."""
         if self.pooled:
             return [slca.gated_mean(tokens[k], counts[k]) for k, slca in self._by_level()]
-        maps = {k: to_map(tokens[k], self.rows[k]) for k in self.levels}
-        valid = {k: to_map(counts[k][:, :, None], self.rows[k])[:, 0] > 0 for k in self.levels}
-        return self._means_of_maps(maps, valid)
+        return self._means_of_maps(*self._maps(tokens, counts))
+
+    def weighed(self, tokens: Tokens, counts: Counts) -> Parts:
+        """Gated tokens, each with its share of the valid cells."""
+        if self.pooled:
+            return {k: (slca(tokens[k]), shares_of(counts[k])) for k, slca in self._by_level()}
+        maps, valid = self._maps(tokens, counts)
+        return {
+            k: (
+                to_tokens(slca.gate_maps(maps[k], valid[k])),
+                shares_of(valid[k].flatten(1).to(maps[k].dtype)),
+            )
+            for k, slca in self._by_level()
+        }
 
     def from_maps(
         self,
@@ -78,6 +95,12 @@ class SLCAHead(WeighingHead):
         means = torch.cat(self._means_of_maps(maps, valid), 1)
         logits: Tensor = self.classifier(means, generator)
         return logits
+
+    def _maps(self, tokens: Tokens, counts: Counts) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Return tokens as maps, and which cells show picture."""
+        maps = {k: to_map(tokens[k], self.rows[k]) for k in self.levels}
+        valid = {k: to_map(counts[k][:, :, None], self.rows[k])[:, 0] > 0 for k in self.levels}
+        return maps, valid
 
     def _means_of_maps(
         self, maps: Mapping[str, Tensor], valid: Mapping[str, Tensor]

@@ -7,11 +7,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from samcls.learn.heads.base import Classifier, Counts, Head, Shape, Tokens
+from samcls.learn.heads.base import Counts, Head, Shape, Tokens
+from samcls.learn.heads.classifier import Classifier
+from samcls.learn.heads.contributions import Contributions, additive
 from samcls.learn.heads.slca import SLCA
 from samcls.learn.settings import TrainConfig
 
-__all__ = ["WeighingHead", "attentions", "gate_problems", "gates_stack"]
+Parts = dict[str, tuple[Float[Tensor, "image _token _channel"], Float[Tensor, "image _token"]]]
+
+__all__ = ["Parts", "WeighingHead", "attentions", "gate_problems", "gates_stack"]
 
 
 class WeighingHead(Head):
@@ -53,6 +57,24 @@ class WeighingHead(Head):
             tokens: For each level, standardised window means.
             counts: For each level, number of valid map cells under each token.
         """
+
+    @abstractmethod
+    def weighed(self, tokens: Tokens, counts: Counts) -> Parts:
+        """Each level's tokens as they are weighed: values and shares whose weighted sum is the level's mean.
+
+        Args:
+            tokens: As for `means`.
+            counts: As for `means`.
+        """
+
+    def contributions(self, tokens: Tokens, counts: Counts) -> Contributions:
+        """Exact where the classifier is linear: weights times weighed tokens."""
+        if not self.classifier.additive:
+            return super().contributions(tokens, counts)
+        with torch.no_grad():
+            output = self.classifier.output
+            parts = self.weighed(tokens, counts)
+            return additive(parts, output.weight, output.bias, self(tokens, counts))
 
     def forward(
         self, tokens: Tokens, counts: Counts, generator: torch.Generator | None = None

@@ -17,6 +17,7 @@ from torch import Tensor
 from samcls.learn.features.tensors import DEAD
 from samcls.learn.heads.base import Counts, Reader, Shape, Tokens
 from samcls.learn.heads.closed import LogisticHead, Reduced
+from samcls.learn.heads.contributions import Contributions
 from samcls.learn.settings import TrainConfig
 from samcls.pooling import pool, to_map, to_tokens
 
@@ -70,6 +71,27 @@ class LogisticWindowsHead(LogisticHead):
             shown = cells / cells.amax(1, keepdim=True).clamp(min=1)
             parts.append((maps * shown[:, :, None]).flatten(1))
         return torch.cat(parts, 1)
+
+    def contributions(self, tokens: Tokens, counts: Counts) -> Contributions:
+        """Exact: a window's own weights times its values; of windows that were averaged, by their cells."""
+        logits = self(tokens, counts)
+        maps, start = {}, 0
+        for level in self.levels:
+            values, cells, rows = tokens[level].double(), counts[level].double(), self.rows[level]
+            cols = values.shape[1] // rows
+            down, across = -(-rows // self.factor), -(-cols // self.factor)
+            place = torch.arange(rows)[:, None] // self.factor * across
+            place = (place + torch.arange(cols) // self.factor).flatten()  # of each token's window
+            width = down * across * values.shape[2]
+            weight = self.weight[:, start : start + width].double()
+            weight = weight.reshape(len(weight), down * across, -1)
+            together = torch.zeros(len(cells), down * across).double().index_add_(1, place, cells)
+            shown = together / together.amax(1, keepdim=True).clamp(min=1)
+            shares = cells * (shown / together.clamp(min=1))[:, place]
+            terms = torch.einsum("ntc,ltc->nlt", values, weight[:, place])
+            maps[level] = terms * shares[:, None]
+            start += width
+        return Contributions(maps, self.bias.double().expand(len(logits), -1), logits.double())
 
     def prepare(self, read: Reader, rows: Int64[Tensor, " row"]) -> None:
         """Find the components, in two passes for mean and deviation and one over pairs of blocks."""

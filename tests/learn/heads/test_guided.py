@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from samcls.errors import ConfigError, InputError
-from samcls.learn.heads.base import Classifier, Shape
+from samcls.learn.heads.base import Shape
+from samcls.learn.heads.classifier import Classifier
 from samcls.learn.heads.guided.backbone import Point, load_backbone, point_names, points_of
 from samcls.learn.heads.guided.net import Gating, GuidedNet, paired_levels
 from samcls.learn.heads.guided.resize import Resize, axis_weights

@@ -12,7 +12,8 @@ from torch import Tensor
 
 from samcls.errors import ConfigError
 from samcls.learn.fit.price import members_at_once, solution_seconds
-from samcls.learn.heads.base import Classifier, Counts, Head, Reads, Shape, Tokens
+from samcls.learn.heads.base import Counts, Head, Reads, Shape, Tokens
+from samcls.learn.heads.classifier import Classifier
 from samcls.learn.heads.registry import (
     HEADS,
     head_class,

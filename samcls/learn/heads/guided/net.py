@@ -21,7 +21,9 @@ from samcls.files import meant
 from samcls.learn.features.batches import partners, select_rows
 from samcls.learn.features.pixels import Images, Pixels
 from samcls.learn.features.tensors import Features
-from samcls.learn.heads.base import Classifier, Counts, NetworkHead, Shape, Tokens
+from samcls.learn.heads.base import Counts, NetworkHead, Shape, Tokens
+from samcls.learn.heads.classifier import Classifier
+from samcls.learn.heads.contributions import Contributions
 from samcls.learn.heads.guided.backbone import (
     GUIDED,
     Point,
@@ -35,6 +37,7 @@ from samcls.learn.heads.guided.backbone import (
 )
 from samcls.learn.heads.guided.cost import Cost, cost_of
 from samcls.learn.heads.guided.gates import GatedPoint, SelfGate, StageGate, switched_off
+from samcls.learn.heads.guided.last_map import of_last_map
 from samcls.learn.settings import Control, Gate, TrainConfig, Upsampling
 
 __all__ = ["Gating", "GuidedNet", "cost_of_network", "paired_levels"]
@@ -296,6 +299,10 @@ class GuidedNet(NetworkHead):
     ) -> dict[str, Float[Tensor, "image _channel _row _col"]]:
         """As `attention_maps`, of images as they are kept."""
         return self.attention_maps(tokens, counts, self.normalise(images))
+
+    def contributions_of(self, tokens: Tokens, counts: Counts, images: Images) -> Contributions:
+        """Gradient times value of the last map."""
+        return of_last_map(self, tokens, counts, images)
 
     def answer(
         self,
