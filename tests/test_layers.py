@@ -18,8 +18,8 @@ ORDER = (
     ("config", "device", "files", "pooling", "views", "cluster"),
     ("data", "store"),
     ("encode", "learn"),
-    ("sweep", "report", "deploy", "audit"),
-    ("api",),
+    ("sweep", "report", "deploy", "audit", "explain"),
+    ("api", "loaded"),
     ("",),  # the package's own face
     ("bench", "demo", "doctor"),
     ("cli",),

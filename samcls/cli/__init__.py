@@ -12,6 +12,7 @@ from samcls.cli.audit import register as register_audit
 from samcls.cli.bench import register as register_bench
 from samcls.cli.deploy import register as register_deploy
 from samcls.cli.doctor import register as register_doctor
+from samcls.cli.explain import register as register_explain
 from samcls.cli.inputs import register as register_inputs
 from samcls.cli.learn import register as register_learn
 from samcls.cli.runs import register as register_runs
@@ -60,6 +61,7 @@ register_learn(app)
 register_sweep(app)
 register_runs(app)
 register_deploy(app)
+register_explain(app)
 register_doctor(app)
 register_bench(app)
 

@@ -42,6 +42,7 @@ __all__ = [
     "Frame",
     "Resize",
     "count_animation",
+    "jpeg_bytes",
     "jpeg_copy",
     "make_frame",
     "pixel_digest",
@@ -126,9 +127,14 @@ def jpeg_copy(
     image: UInt8[np.ndarray, "row col 3"], quality: int
 ) -> UInt8[np.ndarray, "row col 3"]:
     """Return what is left of a picture in a JPEG of some quality, 1..95."""
+    return np.array(Image.open(io.BytesIO(jpeg_bytes(image, quality))).convert("RGB"))
+
+
+def jpeg_bytes(image: UInt8[np.ndarray, "row col 3"], quality: int) -> bytes:
+    """Return a picture as the contents of a JPEG file of some quality, 1..95."""
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=quality)
-    return np.array(Image.open(file).convert("RGB"))
+    return file.getvalue()
 
 
 def png_bytes(image: UInt8[np.ndarray, "row col 3"]) -> bytes:

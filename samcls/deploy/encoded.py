@@ -3,21 +3,24 @@
 features = features_of(model, fingerprint, batch, rows, texts, shapes)
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int
 
+from samcls.deploy.said import TOGETHER
+from samcls.errors import InputError
 from samcls.learn.features.meta import LEVEL as META
 from samcls.learn.features.meta import encode
 from samcls.learn.features.pixels import Pixels, extents_of
 from samcls.learn.features.tensors import Features, tokens_of
 from samcls.learn.fit.prediction import Model
-from samcls.store.feature_store import RowBatch
+from samcls.learn.heads.registry import reads
+from samcls.store.feature_store import FeatureStore, RowBatch
 from samcls.store.schema import PIXELS, Fingerprint, LevelShape, cells_under, rounded
 
-__all__ = ["features_of", "placed"]
+__all__ = ["features_of", "placed", "stored"]
 
 
 def features_of(
@@ -73,6 +76,44 @@ def features_of(
         pixels=pixels,
         meta=model.meta,
     )
+
+
+def stored(
+    model: Model, made: Fingerprint, store: FeatureStore, rows: Int[np.ndarray, " image"]
+) -> Iterator[RowBatch]:
+    """Yield images whose features a store holds as stage one gives them, 64 at once.
+
+    Args:
+        model: Says which levels, and whether it looks at images.
+        made: What made the features that it learned from.
+        store: An open store.
+        rows: Which of its images, ascending.
+
+    Raises:
+        FingerprintMismatch: the store was made with other settings.
+        InputError: the model looks at images that the store does not keep.
+    """
+    store.require(made)
+    looks, side = reads(model.config).pixels, model.shape.pixels
+    if looks and store.pixel_size != side:
+        raise InputError(
+            f"the run's network looks at images of {side} pixels, and {store.path} keeps "
+            f"{store.pixel_size or 'none'}; extract with --keep-pixels {side}"
+        )
+    levels = [level for level in model.shape.channels if level in store.levels]
+    for start in range(0, len(rows), TOGETHER):
+        part = rows[start : start + TOGETHER]
+        features = {level: store.read(level, part) for level in levels}
+        if looks:
+            features[PIXELS] = store.pixels(part)
+        yield RowBatch(
+            rows=part,
+            features=features,
+            valid=store.valid[part],
+            sha256=store.sha256[part],
+            status=store.status[part],
+            error=[store.errors[row] for row in part.tolist()],
+        )
 
 
 def placed(

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int, UInt8
 
-from samcls.deploy.encoded import features_of, placed
-from samcls.deploy.said import TOGETHER, Picture, Said, encoded
+from samcls.deploy.encoded import features_of, placed, stored
+from samcls.deploy.said import Picture, Said, encoded
 from samcls.deploy.weights import encoder_of
 from samcls.encode.base import Encoder
 from samcls.encode.encoders import default_batch
@@ -39,7 +39,7 @@ from samcls.learn.runs.operating import OperatingPoint, mean_probabilities, oper
 from samcls.learn.score.calibration import temperature_scaled
 from samcls.learn.score.operating import answered
 from samcls.store.feature_store import FeatureStore, RowBatch
-from samcls.store.schema import DONE, PIXELS, Fingerprint, LevelShape
+from samcls.store.schema import DONE, Fingerprint, LevelShape
 
 __all__ = ["Predictor", "load_predictor"]
 
@@ -302,28 +302,8 @@ class Predictor:
             FingerprintMismatch: the store was made with other settings.
             InputError: the runs look at images or columns that the store does not keep.
         """
-        store.require(self.fingerprint)
         self._need_columns(texts or {})
-        side = self.models[0].shape.pixels
-        if self.looks and store.pixel_size != side:
-            raise InputError(
-                f"the run's network looks at images of {side} pixels, and {store.path} keeps "
-                f"{store.pixel_size or 'none'}; extract with --keep-pixels {side}"
-            )
-        levels = [level for level in self.models[0].shape.channels if level in store.levels]
-        for start in range(0, len(rows), TOGETHER):
-            part = rows[start : start + TOGETHER]
-            features = {level: store.read(level, part) for level in levels}
-            if self.looks:
-                features[PIXELS] = store.pixels(part)
-            batch = RowBatch(
-                rows=part,
-                features=features,
-                valid=store.valid[part],
-                sha256=store.sha256[part],
-                status=store.status[part],
-                error=[store.errors[row] for row in part.tolist()],
-            )
+        for batch in stored(self.models[0], self.fingerprint, store, rows):
             yield self.of_batch(batch, texts, store.levels)
 
     def of_features(

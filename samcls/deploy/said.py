@@ -19,7 +19,7 @@ from samcls.encode.options import ExtractOptions
 from samcls.encode.pipeline import Pipeline
 from samcls.store.feature_store import RowBatch
 
-__all__ = ["TOGETHER", "Picture", "Said", "encoded"]
+__all__ = ["TOGETHER", "Picture", "Said", "encoded", "read_picture"]
 
 TOGETHER = 64  # images answered at once
 HELD_SECONDS = 1.0  # at most, until encoded images are answered
@@ -67,7 +67,7 @@ def encoded(
         options: How pictures become features, the batch settled.
         log: Called with a sentence when the device ran out of memory and less is tried.
     """
-    pipeline = Pipeline(pictures, encoder, options, log, read=_read)
+    pipeline = Pipeline(pictures, encoder, options, log, read=read_picture)
     waiting: list[RowBatch] = []
     since = time.monotonic()
     for batch in pipeline.run(wanted, _Forgetful(), _nothing):
@@ -87,7 +87,8 @@ class _Forgetful(dict[bytes, int]):
         """Let it go."""
 
 
-def _read(picture: Picture) -> UInt8[np.ndarray, "row col 3"]:
+def read_picture(picture: Picture) -> UInt8[np.ndarray, "row col 3"]:
+    """Return a picture, however it is given, as RGB."""
     if isinstance(picture, Row):
         return read_image(picture.path, picture.index)
     if isinstance(picture, np.ndarray):

@@ -234,6 +234,18 @@ class Head(nn.Module, ABC):
         """
         return integrated(lambda at: self(at, counts), tokens)
 
+    def window_gates(
+        self, tokens: Tokens, counts: Counts
+    ) -> dict[str, Float[Tensor, "image _channel _token"]]:
+        """Return its gates A in (0, 1) over the windows of each level; none where it has none.
+
+        Args:
+            tokens: For each level, standardised window means.
+            counts: For each level, number of valid map cells under each token.
+        """
+        del tokens, counts
+        return {}
+
     def added(self, shape: Shape) -> str:
         """Return what it adds to something plainer and costs, in a sentence; empty where there is nothing."""
         del shape

@@ -122,6 +122,15 @@ class EnsembleHead(ComposedHead):
         """Return the parts' mean, which sums to their mean logit; the answer, a mean of probabilities, is near it."""
         return mean_of([part.contributions(tokens, counts) for part in self._parts()], self.shares)
 
+    def window_gates(
+        self, tokens: Tokens, counts: Counts
+    ) -> dict[str, Float[Tensor, "image _channel _token"]]:
+        """Return the mean over those of its parts that have gates."""
+        found = [one for part in self._parts() if (one := part.window_gates(tokens, counts))]
+        return (
+            {k: torch.stack([one[k] for one in found]).mean(0) for k in found[0]} if found else {}
+        )
+
     def _parts(self) -> list[Head]:
         return [part for part in self.parts_ if isinstance(part, Head)]
 

@@ -109,6 +109,19 @@ class SLCA(nn.Module):
             maps: Feature maps; rows and columns need not be multiples of the window.
             valid: Cells that show picture rather than padding.
         """
+        return self.gated(maps, self.gates(maps, valid))
+
+    def gates(
+        self,
+        maps: Float[Tensor, "image channel row col"],
+        valid: Bool[Tensor, "image row col"],
+    ) -> Float[Tensor, "image channel row col"]:
+        """Return A of each cell of whole maps.
+
+        Args:
+            maps: As for `gate_maps`.
+            valid: As for `gate_maps`.
+        """
         rows, cols = maps.shape[2:]
         pooled, counts = pool(maps, valid.to(maps.dtype), self.window)
         gate = to_map(self.attention(to_tokens(pooled)), pooled.shape[2])
@@ -117,7 +130,7 @@ class SLCA(nn.Module):
                 gate = gate.repeat_interleave(self.window, axis)
         else:
             gate = _between(gate, (counts > 0)[:, None].to(gate.dtype), self.window)
-        return self.gated(maps, gate[:, :, :rows, :cols])
+        return gate[:, :, :rows, :cols]
 
     def gated(self, values: Tensor, gate: Tensor) -> Tensor:
         """Return x * A or x + x * A.

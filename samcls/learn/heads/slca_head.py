@@ -96,6 +96,18 @@ class SLCAHead(WeighingHead):
         logits: Tensor = self.classifier(means, generator)
         return logits
 
+    def window_gates(
+        self, tokens: Tokens, counts: Counts
+    ) -> dict[str, Float[Tensor, "image _channel _token"]]:
+        """Return A of each level's windows, of whole maps that of their cells."""
+        with torch.no_grad():
+            if self.pooled:
+                return {
+                    k: slca.attention(tokens[k]).transpose(1, 2) for k, slca in self._by_level()
+                }
+            maps, valid = self._maps(tokens, counts)
+            return {k: slca.gates(maps[k], valid[k]).flatten(2) for k, slca in self._by_level()}
+
     def _maps(self, tokens: Tokens, counts: Counts) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Return tokens as maps, and which cells show picture."""
         maps = {k: to_map(tokens[k], self.rows[k]) for k in self.levels}

@@ -26,7 +26,7 @@ from samcls.learn.fit.prediction import predict_logits, to_probabilities
 from samcls.learn.heads.guided.backbone import have_weights
 from samcls.learn.heads.guided.net import GuidedNet
 from samcls.learn.runs.folder import load_run
-from samcls.learn.runs.maps import attention_maps
+from samcls.explain.gates import attention_maps
 from samcls.learn.runs.predictions import read_predictions
 from samcls.learn.runs.train import train
 from samcls.learn.settings import TrainConfig

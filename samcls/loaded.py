@@ -8,13 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from samcls.deploy.predictor import Predictor
 from samcls.deploy.said import Picture
 from samcls.learn.runs.folder import Run, load_run
+
+if TYPE_CHECKING:
+    from samcls.explain.explain import Explained
 
 __all__ = ["LoadedRun", "load"]
 
@@ -48,6 +51,17 @@ class LoadedRun(Run):
             pictures: Paths or arrays.
         """
         return self.predictor.predict(pictures)
+
+    def explain(self, image: str | Path | np.ndarray, **options: Any) -> "Explained":
+        """Where it looked: evidence of one picture, with arrays and a figure.
+
+        Args:
+            image: A file, or an array of grey or RGB values.
+            options: `task`, `name` and `against`, as `samcls.explain` has them.
+        """
+        from samcls.explain.explain import explain_picture
+
+        return explain_picture(self, image, **options)
 
 
 def load(path: str | Path) -> LoadedRun:

@@ -1,4 +1,4 @@
-"""Where a network's gates are open, image by image: what reports show.
+"""Where gates are open, image by image.
 
 A is in (0, 1): how much of SAM's say each channel of a stage gets in each of its cells.
 
@@ -14,14 +14,19 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from samcls.errors import FingerprintMismatch, InputError
+from samcls.explain.evidence import Evidence, places_of
+from samcls.explain.geometry import Place
+from samcls.explain.subject import Subject
+from samcls.learn.features.batches import select_rows
 from samcls.learn.features.pixels import Pixels
 from samcls.learn.features.targets import UNUSED, Targets, targets_of
 from samcls.learn.features.tensors import Features, image_rows, load_features
+from samcls.learn.fit.prediction import Model
 from samcls.learn.runs.folder import Run
 from samcls.store.feature_store import FeatureStore
 from samcls.store.schema import DONE
 
-__all__ = ["attention_maps"]
+__all__ = ["attention_maps", "gate_evidence"]
 
 BATCH = 64  # images at once
 
@@ -111,3 +116,63 @@ def _rows(features: Features, ids: Sequence[str], store: FeatureStore) -> Int64[
             f"{', '.join(strange[:5])}; there are {', '.join(features.ids[:2])}, ..."
         )
     return torch.tensor([places[name] for name in ids], dtype=torch.int64)
+
+
+def gate_evidence(subject: Subject) -> Evidence:
+    """Return the mean gate of each window as evidence has it: one number, 0..1, in place of a logit.
+
+    Gates are of the picture as it is, of several views too, and the mean over channels and runs. A network's lie on its
+    stages.
+
+    Args:
+        subject: What is looked at.
+
+    Raises:
+        InputError: the head has no gates.
+    """
+    models = subject.predictor.models
+    places = places_of(models[0], subject.made, subject.shapes)
+    parts: list[dict[str, np.ndarray]] = []
+    extents = []
+    for features, extent in subject.chunks():
+        by_run = [_mean_gates(model, features, places) for model in models]
+        if not by_run[0]:
+            raise InputError(
+                f"head {models[0].config.head} has no gates; look at its evidence, or at a run of slca or of a guided "
+                "network"
+            )
+        parts.append({k: np.mean([one[k] for one in by_run], axis=0) for k in by_run[0]})
+        extents.append(extent)
+    maps = {k: np.concatenate([part[k] for part in parts])[:, None] for k in parts[0]}
+    nothing = np.zeros((len(subject.ids), 1))
+    return Evidence(
+        ids=subject.ids,
+        tasks={},
+        maps=maps,
+        bias=nothing,
+        logits=nothing,
+        probabilities={},
+        places={k: places[k] for k in maps},
+        extents=np.concatenate(extents),
+        method="mean gate A of each window",
+    )
+
+
+def _mean_gates(
+    model: Model, features: Features, places: dict[str, Place]
+) -> dict[str, Float[np.ndarray, "image _row _col"]]:
+    """Return the mean over channels of each level's gates, or of each stage's, whose places are noted."""
+    flat = torch.arange(len(features.ids)) * features.views
+    tokens, counts = select_rows(features.tokens, features.counts, flat)
+    standard = model.scaler.apply(tokens)
+    if features.pixels is not None and model.head.maps_gates:
+        found = model.head.gate_maps(
+            standard, counts, features.pixels.batch(flat, torch.device("cpu"))
+        )
+        places.update(
+            {k: Place(v.shape[2], v.shape[3], 1 / v.shape[2], 1) for k, v in found.items()}
+        )
+        return {k: v.mean(1).numpy() for k, v in found.items()}
+    gates = model.head.window_gates(standard, counts)
+    flat_maps = {k: v.mean(1).masked_fill(counts[k] == 0, 0.0) for k, v in gates.items()}
+    return {k: v.numpy().reshape(len(flat), places[k].rows, -1) for k, v in flat_maps.items()}

@@ -1,0 +1,489 @@
+"""`samcls explain`: where a run looked, in numbers that can be checked.
+
+    found = explain("run", "out", store="features.zarr", manifest="manifest.csv", log=print)
+    found.contrast.maps["neck"], found.contrast.bias, found.scores["deletion"].gaps["centre"]
+
+Without `out` nothing is written. Numbers are of all images; overlays and the page are of the worst by loss, and are
+pictures of patients.
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, UInt8
+
+from samcls.data.images import png_bytes
+from samcls.deploy.inputs import pictures_of
+from samcls.deploy.predictor import Predictor, load_predictor
+from samcls.errors import ImageError, InputError, OverwriteRefused, SamclsError
+from samcls.explain.evidence import Contrast, Evidence
+from samcls.explain.gates import gate_evidence
+from samcls.explain.geometry import on_grid
+from samcls.explain.masks import mask_scores
+from samcls.explain.overlay import overlay, shrunk
+from samcls.explain.page import explain_page, explain_text
+from samcls.explain.scores import Score, sanity_scores, window_scores
+from samcls.explain.subject import Neighbours, Subject, of_pictures, of_store
+from samcls.explain.through_encoder import encoder_scores
+from samcls.files import few, to_json, write_whole
+from samcls.learn.runs.folder import Run
+from samcls.store.feature_store import FeatureStore
+
+__all__ = ["Explained", "explain", "explain_picture"]
+
+EVIDENCE, GATE = "evidence", "gate"
+MARKS = 99.0  # per cent of all windows that the colour scale reaches
+LARGEST = 2048  # pixels of an overlay's longer side; a larger picture is shrunk by whole blocks
+FEWEST = 20  # images below which no score is told
+
+Picture = UInt8[np.ndarray, "_row _col 3"]
+Log = Callable[[str], None]
+
+
+@dataclass(frozen=True, eq=False)
+class Explained:
+    """Evidence of some images, and how far it may be believed.
+
+    Attributes:
+        subject: What was explained.
+        what: `evidence` or `gate`.
+        task: Whose evidence.
+        evidence: Of every class, by level.
+        contrast: Of one class against another.
+        shown: Numbers of the images that the page shows, the worst by loss first.
+        pictures: Of these, by number, as far as they are there.
+        scores: By name.
+        locality: By level.
+        neighbours: Nearest training images; None where they are not known.
+        notes: What could not be done, and why.
+    """
+
+    subject: Subject
+    what: str
+    task: str
+    evidence: Evidence
+    contrast: Contrast
+    shown: tuple[int, ...]
+    pictures: Mapping[int, Picture]
+    scores: Mapping[str, Score] = field(default_factory=dict)
+    locality: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    neighbours: Neighbours | None = None
+    notes: tuple[str, ...] = ()
+
+    @cached_property
+    def grid(self) -> Float[np.ndarray, "image row col"]:
+        """All levels in windows of one side: their sum, of gates their mean."""
+        summed = self.evidence.summed(self.contrast)
+        return summed / len(self.evidence.places) if self.what == GATE else summed
+
+    def level(self, name: str) -> Float[np.ndarray, "image row col"]:
+        """Return one level in the same windows."""
+        places = {name: self.evidence.places[name]}
+        maps = {name: self.contrast.maps[name]}
+        return on_grid(maps, places, self.evidence.extents, self.evidence.side())
+
+    @cached_property
+    def scale(self) -> float:
+        """Logits at which a colour is strongest: one for all images."""
+        if self.what == GATE:
+            return 0.5
+        there = np.abs(self.grid[self.grid != 0])
+        return float(np.percentile(there, MARKS)) if there.size else 1.0
+
+    @property
+    def ends(self) -> tuple[str, str, str]:
+        """What the ends of the colour scale mean, and the sentence between them."""
+        if self.what == GATE:
+            return (
+                "gate 0: shut",
+                "Mean gate A of each window's channels; 0.5 leaves the picture grey.",
+                "1: open",
+            )
+        side = 100 * self.evidence.side()
+        names = self.evidence.tasks[self.task]
+        known = set(self.contrast.classes.tolist())
+        name = names[known.pop()] if len(known) == 1 else "the class answered"
+        name = f"{self.task} {name}"
+        told = (
+            f"Logits that each window adds, {side:.1f} % of the frame a side. One scale for all images and levels: the "
+            f"{MARKS:.0f}th percentile of all windows."
+        )
+        return f"{-self.scale:+.3g}, against {name}", told, f"{self.scale:+.3g}, for {name}"
+
+    @property
+    def title(self) -> str:
+        """Of the page."""
+        run = self.subject.predictor.runs[0].path.name
+        return f"{'Gates' if self.what == GATE else 'Evidence'} of {run}, task {self.task}"
+
+    @property
+    def sentence(self) -> str:
+        """What was done."""
+        if self.what == GATE:
+            return f"{self.subject.source}: {self.evidence.method}, by level."
+        method = self.evidence.method
+        told = "terms of windows that sum, with the bias, to the logit"
+        return (
+            f"{self.subject.source}: {told} ({method}; largest difference {self.evidence.error:.1g}), for the class "
+            f"{self._name()} against {self.contrast.against}."
+        )
+
+    def _name(self) -> str:
+        names = self.evidence.tasks[self.task]
+        known = set(self.contrast.classes.tolist())
+        return names[known.pop()] if len(known) == 1 else "that is answered"  # of each image
+
+    def said(self, number: int) -> str:
+        """Return what the run says of an image, in words."""
+        label = self.subject.label(number)
+        told = f"label {label}. " if label else ""
+        if self.what == GATE:
+            return told
+        chance = self.evidence.probabilities[self.task][number]
+        names = self.evidence.tasks[self.task]
+        terms = ", ".join(
+            f"{level} {values[number].sum():+.2f}" for level, values in self.contrast.maps.items()
+        )
+        return (
+            f"{told}Answer {names[chance.argmax()]} with probability {chance.max():.2f}. Logit for "
+            f"{names[self.contrast.classes[number]]} against {self.contrast.against} {self.contrast.logit[number]:+.2f}"
+            f" = bias {self.contrast.bias[number]:+.2f}, {terms}"
+        )
+
+    def wrong(self, number: int) -> bool:
+        """Whether the most probable class is not the label."""
+        if self.what == GATE:
+            return False
+        label = self.subject.labels[number, list(self.evidence.tasks).index(self.task)]
+        return bool(label >= 0 and self.evidence.probabilities[self.task][number].argmax() != label)
+
+    def drawn(self, number: int, picture: Picture, level: str | None = None) -> Picture:
+        """Return an image's picture with its evidence over it, of all levels or of one.
+
+        Args:
+            number: Of the image.
+            picture: As large as is wanted.
+            level: One of the evidence's places.
+        """
+        values = self.grid[number] if level is None else self.level(level)[number]
+        return self._over(number, picture, values)
+
+    def _over(self, number: int, picture: Picture, values: np.ndarray) -> Picture:
+        shift = 0.5 if self.what == GATE else 0.0
+        side, extent = self.evidence.side(), self.evidence.extents[number]
+        return overlay(picture, values - shift, side, extent, self.scale)
+
+    def captions(self, number: int) -> dict[str, str]:
+        """Return what stands under each level's map of an image."""
+        return {
+            level: level
+            if self.what == GATE
+            else f"{level} {self.contrast.maps[level][number].sum():+.2f}"
+            for level in self.evidence.places
+        }
+
+    def near_picture(self, name: str) -> Picture | None:
+        """Return a training image's picture; None where it cannot be had."""
+        return self._near.get(name)
+
+    @cached_property
+    def _near(self) -> dict[str, Picture]:
+        if self.neighbours is None or self.subject.others is None:
+            return {}
+        others = self.subject.others
+        places = {name: row for row, name in enumerate(others.ids)}
+        found = {}
+        for name in {one for number in self.shown for one in self.neighbours.ids[number]}:
+            try:
+                found[name] = shrunk(others.picture(places[name]), LARGEST // 16)
+            except ImageError:
+                continue
+        return found
+
+    def figure(self, number: int) -> Picture:
+        """Return an image's picture with its evidence over it, at the picture's own size: for notebooks."""
+        return self.drawn(number, self.subject.picture(number))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return what a program needs to know."""
+        places = {k: asdict(v) | {"side": v.side} for k, v in self.evidence.places.items()}
+        return {
+            "runs": [str(run.path) for run in self.subject.predictor.runs],
+            "source": self.subject.source,
+            "what": self.what,
+            "task": self.task,
+            "classes": list(self.evidence.tasks.get(self.task, ())),
+            "for": None if self.what == GATE else self._name(),
+            "against": self.contrast.against,
+            "method": self.evidence.method,
+            "error": self.evidence.error if self.what == EVIDENCE else None,
+            "unit": "gate, 0..1" if self.what == GATE else "logit",
+            "scale": self.scale,
+            "levels": places,
+            "images": len(self.evidence.ids),
+            "scores": {name: asdict(score) for name, score in self.scores.items()},
+            "locality": {k: dict(v) for k, v in self.locality.items()},
+            "notes": list(self.notes),
+        }
+
+    def text(self) -> str:
+        """Return the page of text."""
+        return explain_text(self)
+
+    def html(self) -> str:
+        """Return the page to look at."""
+        return explain_page(self)
+
+
+def explain(
+    run: str | Path | Predictor,
+    out: str | Path | None = None,
+    *,
+    store: str | Path | FeatureStore | None = None,
+    ids: Sequence[str] = (),
+    split: str = "test",
+    images: Sequence[str | Path] = (),
+    manifest: str | Path | None = None,
+    root: str | Path | None = None,
+    task: str | None = None,
+    name: str | None = None,
+    against: str | None = None,
+    what: str = EVIDENCE,
+    shown: int = 24,
+    scores: bool = True,
+    through: int = 0,
+    masks: str | Path | None = None,
+    checkpoint: str | Path | None = None,
+    device: str = "auto",
+    log: Log = lambda _: None,
+) -> Explained:
+    """Explain what a run says of images.
+
+    Args:
+        run: Its folder, or one of several seeds, whose evidence is averaged.
+        out: Folder for `evidence.npz`, `manifest.json`, `explain.html` and overlays; None writes nothing.
+        store: Feature store of the images; the one that the run was trained on, if it still lies where it did.
+        ids: Images of the store.
+        split: Of the run, where no image is named.
+        images: Files, folders or a manifest of pictures, encoded now, in place of images of the store.
+        manifest: Where the store's pictures are.
+        root: Folder that a manifest's relative paths start from.
+        task: Of the run's; its first by default.
+        name: Class that evidence is for: of two the last, of more the one that each image is answered to have.
+        against: Class that it is held against: of two the other, of more all others.
+        what: `evidence`, or `gate` for the mean gate of each window.
+        shown: How many images get an overlay and a place in the page, the worst by loss first.
+        scores: Whether evidence is held against maps that know nothing, where there are 20 images or more.
+        through: Of how many images, evenly spaced, pictures are blanked and encoded again.
+        masks: Folder of masks, ID.png or ID_segmentation.png, in which evidence should lie.
+        checkpoint: File of the encoder's weights, where it is not found by its digest.
+        device: `auto`, `cpu` or `cuda`.
+        log: Called with what is being done, and what a user should know.
+
+    Raises:
+        InputError: there is nothing to explain, or the head's answers cannot be divided among windows.
+        FingerprintMismatch: the store was made with other settings than the run's.
+        OverwriteRefused: `out` holds something.
+    """
+    if out is not None and Path(out).is_dir() and any(Path(out).iterdir()):
+        raise OverwriteRefused(f"{out} is not empty; choose another folder")
+    if what not in (EVIDENCE, GATE):
+        raise InputError(f"what is {what!r}; expected {EVIDENCE} or {GATE}")
+    predictor = (
+        run
+        if isinstance(run, Predictor)
+        else load_predictor(run, checkpoint=checkpoint, device=device, log=log)
+    )
+    notes: list[str] = []
+    subject = _subject(predictor, store, ids, split, images, manifest, root, notes)
+    task = next(iter(predictor.tasks)) if task is None else task
+    if what == GATE:
+        evidence = gate_evidence(subject)
+        contrast = _gates(evidence)
+    else:
+        evidence = subject.evidence
+        contrast = evidence.contrast(task, name, against)
+    chosen = (
+        _worst(subject, evidence, task)[:shown]
+        if what == EVIDENCE
+        else tuple(range(len(subject.ids)))[:shown]
+    )
+    found: dict[str, Any] = {"scores": {}, "locality": {}}
+    count = len(subject.ids)
+    if scores and what == EVIDENCE and count < FEWEST:
+        notes.append(f"scores need at least {FEWEST} images, and {count} were explained")
+    elif scores and what == EVIDENCE:
+        found = _scored(subject, task, through, masks, notes, log)
+    if what == EVIDENCE and len(predictor.tasks) > 1:
+        others = [one for one in predictor.tasks if one != task]
+        notes.append(f"evidence is of task {task}; others by --task {', '.join(others)}")
+    result = Explained(
+        subject=subject,
+        what=what,
+        task=task,
+        evidence=evidence,
+        contrast=contrast,
+        shown=chosen,
+        pictures=_pictures(subject, chosen, notes, {}),
+        neighbours=subject.neighbours(),
+        notes=tuple(notes),
+        **found,
+    )
+    if out is not None:
+        _keep(result, Path(out))
+    return result
+
+
+def explain_picture(run: Run, image: str | Path | np.ndarray, **options: Any) -> Explained:
+    """Explain what a run says of one picture: `run.explain(image)`.
+
+    Args:
+        run: A finished one.
+        image: A file, or an array of grey or RGB values.
+        options: As `explain` has them, such as `task` and `name`.
+    """
+    predictor = Predictor([run])
+    subject = of_pictures(predictor, image, None, lambda _: None)
+    task = options.get("task") or next(iter(predictor.tasks))
+    contrast = subject.evidence.contrast(task, options.get("name"), options.get("against"))
+    return Explained(
+        subject, EVIDENCE, task, subject.evidence, contrast, (0,), {0: subject.picture(0)}
+    )
+
+
+def _subject(
+    predictor: Predictor,
+    store: str | Path | FeatureStore | None,
+    ids: Sequence[str],
+    split: str,
+    images: Sequence[str | Path],
+    manifest: str | Path | None,
+    root: str | Path | None,
+    notes: list[str],
+) -> Subject:
+    if images:
+        if ids or manifest is not None:
+            raise InputError(
+                "--images are encoded now; --ids and --manifest are for images of a store"
+            )
+        opened = None if store is None else _opened(store)
+        return of_pictures(predictor, pictures_of(images, root=root), opened, notes.append)
+    opened = _opened(_found(predictor.runs[0]) if store is None else store)
+    subject = of_store(predictor, opened, ids=ids, split=split, manifest=manifest, root=root)
+    if subject.read is None:
+        notes.append(
+            "without pictures (--manifest M.csv, or a store made with --keep-pixels) there are numbers and maps, and no "
+            "overlays"
+        )
+    return subject
+
+
+def _opened(store: str | Path | FeatureStore) -> FeatureStore:
+    return store if isinstance(store, FeatureStore) else FeatureStore.open(store)
+
+
+def _found(run: Run) -> str:
+    """Return the store that a run's own command named, if it lies there still.
+
+    Raises:
+        InputError: it does not.
+    """
+    try:
+        command = json.loads((run.path / "environment.json").read_text())["command"]
+    except (OSError, ValueError, KeyError):
+        command = []
+    for text in command:
+        for place in (Path(text), run.path.parent / Path(text).name):
+            if (place / "zarr.json").is_file():
+                return str(place)
+    raise InputError(
+        f"where the features of {run.path} lie is not known: name their store with --store, or pictures with --images"
+    )
+
+
+def _gates(evidence: Evidence) -> Contrast:
+    maps = {level: values[:, 0] for level, values in evidence.maps.items()}
+    nothing = np.zeros(len(evidence.ids))
+    return Contrast(maps, nothing, nothing, np.zeros(len(evidence.ids), dtype=np.int64), "")
+
+
+def _worst(subject: Subject, evidence: Evidence, task: str) -> tuple[int, ...]:
+    """Return images by their loss, the largest first, those without a label last."""
+    labels = subject.labels[:, list(evidence.tasks).index(task)]
+    chance = evidence.probabilities[task][np.arange(len(labels)), labels]
+    loss = np.where(labels >= 0, 1 - chance, -1.0)
+    return tuple(np.argsort(-loss, kind="stable").tolist())
+
+
+def _pictures(
+    subject: Subject, numbers: Sequence[int], notes: list[str], known: dict[int, Picture]
+) -> dict[int, Picture]:
+    """Return the pictures of some images, and note those that cannot be read."""
+    if subject.read is None:
+        return known
+    bad = []
+    for number in numbers:
+        try:
+            known[number] = subject.picture(number)
+        except ImageError as error:
+            bad.append(f"{subject.ids[number]}: {error}")
+    if bad:
+        notes.append(f"{len(bad)} pictures cannot be read, and have numbers alone ({few(bad)})")
+    return known
+
+
+def _scored(
+    subject: Subject, task: str, through: int, masks: str | Path | None, notes: list[str], log: Log
+) -> dict[str, Any]:
+    """Return scores and locality."""
+    log("scoring against maps that know nothing")
+    pictures = _pictures(subject, range(len(subject.ids)), notes, {})
+    small = {number: shrunk(picture, 256) for number, picture in pictures.items()}
+    scores = window_scores(subject, task, small)
+    if not scores:
+        notes.append(
+            "deletion and insertion from the cache are for heads on features; take --through for this one"
+        )
+    else:
+        scores |= sanity_scores(subject, task)
+    if masks is not None:
+        scores |= mask_scores(subject, task, Path(masks), pictures, notes)
+    local: Mapping[str, Mapping[str, float]] = {}
+    if through and not pictures:
+        notes.append("pictures are blanked and encoded again only where there are pictures")
+    elif through:
+        chosen = np.unique(np.linspace(0, len(subject.ids) - 1, through).astype(int)).tolist()
+        some = {number: pictures[number] for number in chosen if number in pictures}
+        try:
+            more, local = encoder_scores(subject, task, some, log)
+            scores |= more
+        except SamclsError as error:
+            notes.append(f"pictures were not blanked and encoded again: {error}")
+    return {"scores": scores, "locality": local}
+
+
+def _keep(found: Explained, folder: Path) -> None:
+    """Write the numbers, the overlays and the page."""
+    (folder / "overlays").mkdir(parents=True, exist_ok=True)
+    arrays: dict[str, np.ndarray] = {"ids": np.array(found.evidence.ids)}
+    if found.what == EVIDENCE:
+        arrays |= {"bias": found.evidence.bias, "logits": found.evidence.logits}
+    for level, values in found.evidence.maps.items():
+        arrays[f"map:{level}"] = values.astype(np.float32)
+    np.savez_compressed(folder / "evidence.npz", allow_pickle=False, **arrays)
+    files = {}
+    for number in found.shown:
+        if number in found.pictures:
+            name = re.sub(r"[^A-Za-z0-9_-]+", "_", found.evidence.ids[number])[:60]
+            file = f"overlays/{number:05}-{name}.png"
+            picture = shrunk(found.pictures[number], LARGEST)
+            (folder / file).write_bytes(png_bytes(found.drawn(number, picture)))
+            files[found.evidence.ids[number]] = file
+    write_whole(folder / "explain.html", found.html().encode())
+    write_whole(folder / "manifest.json", to_json({**found.to_dict(), "overlays": files}))

@@ -1,0 +1,101 @@
+"""Whether evidence lies where an expert drew: the pointing game, and the share of evidence inside a mask.
+
+scores = mask_scores(subject, "melanoma", Path("masks"), pictures, notes)
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+
+from samcls.data.images import read_image
+from samcls.errors import ImageError, InputError
+from samcls.explain.maps import centre, random_maps, shown
+from samcls.explain.overlay import places_in
+from samcls.explain.scores import HIGHER, Score, answered_for, score_of
+from samcls.explain.subject import Subject
+
+__all__ = ["mask_scores"]
+
+ENDS = (".png", "_segmentation.png", "_mask.png", ".jpg", ".bmp", ".tif")
+DRAWN = 127  # grey level above which a mask marks
+
+Pictures = Mapping[int, UInt8[np.ndarray, "_row _col 3"]]
+
+
+def mask_scores(
+    subject: Subject, task: str, folder: Path, pictures: Pictures, notes: list[str]
+) -> dict[str, Score]:
+    """Return how often the strongest window lies in the mask, and how much of what speaks for the answer does.
+
+    Args:
+        subject: What is explained.
+        task: Whose evidence.
+        folder: Of masks, `ID.png`, `ID_segmentation.png` or `ID_mask.png`, as large as the pictures or in the same
+            proportions.
+        pictures: Not needed but for their proportions.
+        notes: Given a sentence on masks that are not there.
+
+    Raises:
+        InputError: there is no mask.
+    """
+    evidence = subject.evidence
+    grid, _, side = answered_for(evidence, task)
+    count = grid.shape[1]
+    there = shown(evidence.extents, side, count)
+    inside, rows = [], []
+    for number, name in enumerate(subject.ids):
+        file = next(
+            (folder / f"{name}{end}" for end in ENDS if (folder / f"{name}{end}").is_file()), None
+        )
+        if file is None:
+            continue
+        try:
+            mask = read_image(str(file))[:, :, 0] > DRAWN
+        except ImageError as error:
+            notes.append(f"mask of {name} is left out: {error}")
+            continue
+        picture = pictures.get(number)
+        if (
+            picture is not None
+            and abs(mask.shape[0] * picture.shape[1] / (mask.shape[1] * picture.shape[0]) - 1)
+            > 0.02
+        ):
+            notes.append(f"mask of {name} is left out: its proportions are not the picture's")
+            continue
+        at = places_in(mask.shape, (count, count), side, evidence.extents[number])
+        share, pixels = np.zeros((count, count)), np.zeros((count, count))
+        np.add.at(share, (at[0][:, None], at[1]), mask)
+        np.add.at(pixels, (at[0][:, None], at[1]), 1)
+        inside.append(share / np.maximum(pixels, 1))
+        rows.append(number)
+    if not rows:
+        raise InputError(
+            f"{folder} has no mask of any image; expected files such as {subject.ids[0]}.png"
+        )
+    if len(rows) < len(subject.ids):
+        notes.append(f"masks are there of {len(rows)} of {len(subject.ids)} images")
+    share, own = np.stack(inside), there[rows]
+    extents = evidence.extents[rows]
+    maps = {
+        "evidence": grid[rows],
+        "random": random_maps((len(rows), count, count), 0),
+        "centre": centre(extents, side, count),
+    }
+    groups = tuple(subject.groups[row] for row in rows)
+    point, mass = {}, {}
+    for name, values in maps.items():
+        low = np.where(own, values, np.inf).min((1, 2), keepdims=True)
+        best = np.where(own, values, -np.inf).reshape(len(rows), -1).argmax(1)
+        point[name] = (share.reshape(len(rows), -1)[np.arange(len(rows)), best] >= 0.5).astype(
+            float
+        )
+        weight = np.maximum(values, 0) if name == "evidence" else values - low
+        weight = np.where(own, weight, 0)
+        total = weight.sum((1, 2))
+        mass[name] = (weight * share).sum((1, 2)) / np.where(total > 0, total, np.inf)
+    return {
+        "pointing game": score_of(HIGHER, point, groups),
+        "mass in the mask": score_of(HIGHER, mass, groups),
+    }
