@@ -19,6 +19,7 @@ from samcls.explain.subject import Subject
 __all__ = ["mask_scores"]
 
 ENDS = (".png", "_segmentation.png", "_mask.png", ".jpg", ".bmp", ".tif")
+ROUNDED = 0.01
 DRAWN = 127  # grey level above which a mask marks
 
 Pictures = Mapping[int, UInt8[np.ndarray, "_row _col 3"]]
@@ -57,11 +58,7 @@ def mask_scores(
             notes.append(f"mask of {name} is left out: {error}")
             continue
         picture = pictures.get(number)
-        if (
-            picture is not None
-            and abs(mask.shape[0] * picture.shape[1] / (mask.shape[1] * picture.shape[0]) - 1)
-            > 0.02
-        ):
+        if picture is not None and not _alike(mask.shape, picture.shape):
             notes.append(f"mask of {name} is left out: its proportions are not the picture's")
             continue
         at = places_in(mask.shape, (count, count), side, evidence.extents[number])
@@ -99,3 +96,9 @@ def mask_scores(
         "pointing game": score_of(HIGHER, point, groups),
         "mass in the mask": score_of(HIGHER, mass, groups),
     }
+
+
+def _alike(one: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether two pictures have the same proportions, but for a pixel by which sides were rounded."""
+    apart = abs(one[0] * other[1] / (one[1] * other[0]) - 1)
+    return apart <= 1 / min(*one[:2], *other[:2]) + ROUNDED

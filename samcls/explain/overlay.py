@@ -79,7 +79,7 @@ def coloured(
     return found
 
 
-def shrunk(picture: Picture, most: int) -> Picture:
+def shrunk(picture: Picture, most: int) -> UInt8[np.ndarray, "_row _col 3"]:
     """Return a picture no side of which is longer than so many pixels: means of whole blocks."""
     step = max(1, -(-max(picture.shape[:2]) // most))
     height, width = (max(1, n // step) for n in picture.shape[:2])
