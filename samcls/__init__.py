@@ -14,14 +14,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from samcls.api import extract, open_store, runs, train
+    from samcls.api import extract, load_run, open_store, runs, train
     from samcls.audit.audit import audit
     from samcls.data.manifest import read_manifest
     from samcls.deploy.predict import predict
     from samcls.deploy.predictor import load_predictor
     from samcls.explain.explain import explain
     from samcls.learn.estimator import SLCAClassifier
-    from samcls.loaded import load as load_run
     from samcls.sweep.call import sweep
 
 __all__ = [
@@ -46,7 +45,6 @@ HOMES = {  # of what is not in samcls.api: module, and its name there
     "SLCAClassifier": ("samcls.learn.estimator", "SLCAClassifier"),
     "explain": ("samcls.explain.explain", "explain"),
     "load_predictor": ("samcls.deploy.predictor", "load_predictor"),
-    "load_run": ("samcls.loaded", "load"),
     "predict": ("samcls.deploy.predict", "predict"),
     "read_manifest": ("samcls.data.manifest", "read_manifest"),
     "sweep": ("samcls.sweep.call", "sweep"),

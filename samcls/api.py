@@ -10,14 +10,19 @@ They say nothing unless they are given a `log`, such as `print`.
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
 
 from samcls.config import load_toml, parse, to_dict
 from samcls.data.manifest import Manifest, check_files, check_labels, read_manifest
 from samcls.encode.options import ExtractOptions
 from samcls.errors import ConfigError
+from samcls.learn.runs.folder import Run
+from samcls.learn.runs.folder import load_run as read_run
 from samcls.learn.runs.overview import runs_in as runs
 from samcls.learn.runs.repeats import RepeatsResult, train_repeats
 from samcls.learn.runs.train import RunResult
@@ -27,9 +32,12 @@ from samcls.learn.settings import TrainConfig
 from samcls.store.feature_store import FeatureStore
 
 if TYPE_CHECKING:
+    from samcls.deploy.predictor import Predictor
+    from samcls.deploy.said import Picture
     from samcls.encode.extract import ExtractSummary, Progress
+    from samcls.explain.explain import Explained
 
-__all__ = ["extract", "open_store", "runs", "train"]
+__all__ = ["LoadedRun", "extract", "load_run", "open_store", "runs", "train"]
 
 Log = Callable[[str], None]
 
@@ -178,3 +186,60 @@ def _config(config: TrainConfig | str | Path | None, settings: Mapping[str, Any]
         for name, value in settings.items()
     }
     return parse(TrainConfig, {**to_dict(base), **given}, "the settings")
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LoadedRun(Run):
+    """A finished run that predicts; its encoder is opened when the first picture comes."""
+
+    @cached_property
+    def predictor(self) -> "Predictor":
+        """The run as a classifier, on the device that `samcls extract` would take."""
+        from samcls.deploy.predictor import Predictor  # imports the encoders
+
+        return Predictor([self])
+
+    @property
+    def classes_(self) -> Any:
+        """Class names as scikit-learn has them: an array; of several tasks a list of arrays."""
+        return self.predictor.classes_
+
+    def predict_proba(self, pictures: "Sequence[Picture] | np.ndarray") -> Any:
+        """Probabilities of `classes_`, as `Predictor.predict_proba`.
+
+        Args:
+            pictures: Paths or arrays.
+        """
+        return self.predictor.predict_proba(pictures)
+
+    def predict(self, pictures: "Sequence[Picture] | np.ndarray") -> np.ndarray:
+        """Class of each picture by the threshold that validation fixed, as `Predictor.predict`.
+
+        Args:
+            pictures: Paths or arrays.
+        """
+        return self.predictor.predict(pictures)
+
+    def explain(self, image: str | Path | np.ndarray, **options: Any) -> "Explained":
+        """Where it looked: evidence of one picture, with arrays and a figure.
+
+        Args:
+            image: A file, or an array of grey or RGB values.
+            options: `task`, `name` and `against`, as `samcls.explain` has them.
+        """
+        from samcls.explain.explain import explain_picture
+
+        return explain_picture(self, image, **options)
+
+
+def load_run(path: str | Path) -> LoadedRun:
+    """Read a finished run back.
+
+    Args:
+        path: Its folder; several seeds or folds are read by `load_predictor`.
+
+    Raises:
+        InputError: there is no run, it is unfinished, damaged, or by a newer version.
+    """
+    run = read_run(path)
+    return LoadedRun(**{field.name: getattr(run, field.name) for field in fields(Run)})

@@ -19,7 +19,7 @@ ORDER = (
     ("data", "store"),
     ("encode", "learn"),
     ("sweep", "report", "deploy", "audit", "explain"),
-    ("api", "loaded"),
+    ("api",),
     ("",),  # the package's own face
     ("bench", "demo", "doctor"),
     ("cli",),
