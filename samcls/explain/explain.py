@@ -10,26 +10,24 @@ pictures of patients.
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
 from samcls.data.images import png_bytes
 from samcls.deploy.inputs import pictures_of
 from samcls.deploy.predictor import Predictor, load_predictor
 from samcls.errors import ImageError, InputError, OverwriteRefused, SamclsError
 from samcls.explain.evidence import Contrast, Evidence
+from samcls.explain.explained import EVIDENCE, GATE, Explained
 from samcls.explain.gates import gate_evidence
-from samcls.explain.geometry import on_grid
 from samcls.explain.masks import mask_scores
-from samcls.explain.overlay import overlay, shrunk
-from samcls.explain.page import explain_page, explain_text
-from samcls.explain.scores import Score, sanity_scores, window_scores
-from samcls.explain.subject import Neighbours, Subject, of_pictures, of_store
+from samcls.explain.overlay import shrunk
+from samcls.explain.scores import sanity_scores, window_scores
+from samcls.explain.subject import Subject, of_pictures, of_store
 from samcls.explain.through_encoder import encoder_scores
 from samcls.files import few, to_json, write_whole
 from samcls.learn.runs.folder import Run
@@ -37,208 +35,13 @@ from samcls.store.feature_store import FeatureStore
 
 __all__ = ["Explained", "explain", "explain_picture"]
 
-EVIDENCE, GATE = "evidence", "gate"
-MARKS = 99.0  # per cent of all windows that the colour scale reaches
 LARGEST = 2048  # pixels of an overlay's longer side; a larger picture is shrunk by whole blocks
+SEEN = 256  # pixels of pictures whose edges are looked for
+DECODERS = 4
 FEWEST = 20  # images below which no score is told
 
 Picture = UInt8[np.ndarray, "_row _col 3"]
 Log = Callable[[str], None]
-
-
-@dataclass(frozen=True, eq=False)
-class Explained:
-    """Evidence of some images, and how far it may be believed.
-
-    Attributes:
-        subject: What was explained.
-        what: `evidence` or `gate`.
-        task: Whose evidence.
-        evidence: Of every class, by level.
-        contrast: Of one class against another.
-        shown: Numbers of the images that the page shows, the worst by loss first.
-        pictures: Of these, by number, as far as they are there.
-        scores: By name.
-        locality: By level.
-        neighbours: Nearest training images; None where they are not known.
-        notes: What could not be done, and why.
-    """
-
-    subject: Subject
-    what: str
-    task: str
-    evidence: Evidence
-    contrast: Contrast
-    shown: tuple[int, ...]
-    pictures: Mapping[int, Picture]
-    scores: Mapping[str, Score] = field(default_factory=dict)
-    locality: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
-    neighbours: Neighbours | None = None
-    notes: tuple[str, ...] = ()
-
-    @cached_property
-    def grid(self) -> Float[np.ndarray, "image row col"]:
-        """All levels in windows of one side: their sum, of gates their mean."""
-        summed = self.evidence.summed(self.contrast)
-        return summed / len(self.evidence.places) if self.what == GATE else summed
-
-    def level(self, name: str) -> Float[np.ndarray, "image row col"]:
-        """Return one level in the same windows."""
-        places = {name: self.evidence.places[name]}
-        maps = {name: self.contrast.maps[name]}
-        return on_grid(maps, places, self.evidence.extents, self.evidence.side())
-
-    @cached_property
-    def scale(self) -> float:
-        """Logits at which a colour is strongest: one for all images."""
-        if self.what == GATE:
-            return 0.5
-        there = np.abs(self.grid[self.grid != 0])
-        return float(np.percentile(there, MARKS)) if there.size else 1.0
-
-    @property
-    def ends(self) -> tuple[str, str, str]:
-        """What the ends of the colour scale mean, and the sentence between them."""
-        if self.what == GATE:
-            return (
-                "gate 0: shut",
-                "Mean gate A of each window's channels; 0.5 leaves the picture grey.",
-                "1: open",
-            )
-        side = 100 * self.evidence.side()
-        names = self.evidence.tasks[self.task]
-        known = set(self.contrast.classes.tolist())
-        name = names[known.pop()] if len(known) == 1 else "the class answered"
-        name = f"{self.task} {name}"
-        told = (
-            f"Logits that each window adds, {side:.1f} % of the frame a side. One scale for all images and levels: the "
-            f"{MARKS:.0f}th percentile of all windows."
-        )
-        return f"{-self.scale:+.3g}, against {name}", told, f"{self.scale:+.3g}, for {name}"
-
-    @property
-    def title(self) -> str:
-        """Of the page."""
-        run = self.subject.predictor.runs[0].path.name
-        return f"{'Gates' if self.what == GATE else 'Evidence'} of {run}, task {self.task}"
-
-    @property
-    def sentence(self) -> str:
-        """What was done."""
-        if self.what == GATE:
-            return f"{self.subject.source}: {self.evidence.method}, by level."
-        method = self.evidence.method
-        told = "terms of windows that sum, with the bias, to the logit"
-        return (
-            f"{self.subject.source}: {told} ({method}; largest difference {self.evidence.error:.1g}), for the class "
-            f"{self._name()} against {self.contrast.against}."
-        )
-
-    def _name(self) -> str:
-        names = self.evidence.tasks[self.task]
-        known = set(self.contrast.classes.tolist())
-        return names[known.pop()] if len(known) == 1 else "that is answered"  # of each image
-
-    def said(self, number: int) -> str:
-        """Return what the run says of an image, in words."""
-        label = self.subject.label(number)
-        told = f"label {label}. " if label else ""
-        if self.what == GATE:
-            return told
-        chance = self.evidence.probabilities[self.task][number]
-        names = self.evidence.tasks[self.task]
-        terms = ", ".join(
-            f"{level} {values[number].sum():+.2f}" for level, values in self.contrast.maps.items()
-        )
-        return (
-            f"{told}Answer {names[chance.argmax()]} with probability {chance.max():.2f}. Logit for "
-            f"{names[self.contrast.classes[number]]} against {self.contrast.against} {self.contrast.logit[number]:+.2f}"
-            f" = bias {self.contrast.bias[number]:+.2f}, {terms}"
-        )
-
-    def wrong(self, number: int) -> bool:
-        """Whether the most probable class is not the label."""
-        if self.what == GATE:
-            return False
-        label = self.subject.labels[number, list(self.evidence.tasks).index(self.task)]
-        return bool(label >= 0 and self.evidence.probabilities[self.task][number].argmax() != label)
-
-    def drawn(self, number: int, picture: Picture, level: str | None = None) -> Picture:
-        """Return an image's picture with its evidence over it, of all levels or of one.
-
-        Args:
-            number: Of the image.
-            picture: As large as is wanted.
-            level: One of the evidence's places.
-        """
-        values = self.grid[number] if level is None else self.level(level)[number]
-        return self._over(number, picture, values)
-
-    def _over(self, number: int, picture: Picture, values: np.ndarray) -> Picture:
-        shift = 0.5 if self.what == GATE else 0.0
-        side, extent = self.evidence.side(), self.evidence.extents[number]
-        return overlay(picture, values - shift, side, extent, self.scale)
-
-    def captions(self, number: int) -> dict[str, str]:
-        """Return what stands under each level's map of an image."""
-        return {
-            level: level
-            if self.what == GATE
-            else f"{level} {self.contrast.maps[level][number].sum():+.2f}"
-            for level in self.evidence.places
-        }
-
-    def near_picture(self, name: str) -> Picture | None:
-        """Return a training image's picture; None where it cannot be had."""
-        return self._near.get(name)
-
-    @cached_property
-    def _near(self) -> dict[str, Picture]:
-        if self.neighbours is None or self.subject.others is None:
-            return {}
-        others = self.subject.others
-        places = {name: row for row, name in enumerate(others.ids)}
-        found = {}
-        for name in {one for number in self.shown for one in self.neighbours.ids[number]}:
-            try:
-                found[name] = shrunk(others.picture(places[name]), LARGEST // 16)
-            except ImageError:
-                continue
-        return found
-
-    def figure(self, number: int) -> Picture:
-        """Return an image's picture with its evidence over it, at the picture's own size: for notebooks."""
-        return self.drawn(number, self.subject.picture(number))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what a program needs to know."""
-        places = {k: asdict(v) | {"side": v.side} for k, v in self.evidence.places.items()}
-        return {
-            "runs": [str(run.path) for run in self.subject.predictor.runs],
-            "source": self.subject.source,
-            "what": self.what,
-            "task": self.task,
-            "classes": list(self.evidence.tasks.get(self.task, ())),
-            "for": None if self.what == GATE else self._name(),
-            "against": self.contrast.against,
-            "method": self.evidence.method,
-            "error": self.evidence.error if self.what == EVIDENCE else None,
-            "unit": "gate, 0..1" if self.what == GATE else "logit",
-            "scale": self.scale,
-            "levels": places,
-            "images": len(self.evidence.ids),
-            "scores": {name: asdict(score) for name, score in self.scores.items()},
-            "locality": {k: dict(v) for k, v in self.locality.items()},
-            "notes": list(self.notes),
-        }
-
-    def text(self) -> str:
-        """Return the page of text."""
-        return explain_text(self)
-
-    def html(self) -> str:
-        """Return the page to look at."""
-        return explain_page(self)
 
 
 def explain(
@@ -330,7 +133,7 @@ def explain(
         evidence=evidence,
         contrast=contrast,
         shown=chosen,
-        pictures=_pictures(subject, chosen, notes, {}),
+        pictures=_pictures(subject, chosen, notes),
         neighbours=subject.neighbours(),
         notes=tuple(notes),
         **found,
@@ -422,20 +225,26 @@ def _worst(subject: Subject, evidence: Evidence, task: str) -> tuple[int, ...]:
 
 
 def _pictures(
-    subject: Subject, numbers: Sequence[int], notes: list[str], known: dict[int, Picture]
+    subject: Subject, numbers: Sequence[int], notes: list[str], most: int | None = None
 ) -> dict[int, Picture]:
-    """Return the pictures of some images, and note those that cannot be read."""
+    """Return the pictures of some images, shrunk to so many pixels a side, and note those that cannot be read."""
     if subject.read is None:
-        return known
-    bad = []
-    for number in numbers:
+        return {}
+
+    def read(number: int) -> Picture | ImageError:
         try:
-            known[number] = subject.picture(number)
+            picture = subject.picture(number)
         except ImageError as error:
-            bad.append(f"{subject.ids[number]}: {error}")
+            return error
+        return picture if most is None else shrunk(picture, most)
+
+    with ThreadPoolExecutor(DECODERS, thread_name_prefix="picture") as pool:
+        read_all = dict(zip(numbers, pool.map(read, numbers), strict=True))
+    bad = [f"{subject.ids[n]}: {one}" for n, one in read_all.items() if isinstance(one, ImageError)]
     if bad:
-        notes.append(f"{len(bad)} pictures cannot be read, and have numbers alone ({few(bad)})")
-    return known
+        told = f"{len(bad)} pictures cannot be read, and have numbers alone ({few(bad)})"
+        notes += [] if told in notes else [told]
+    return {n: one for n, one in read_all.items() if not isinstance(one, ImageError)}
 
 
 def _scored(
@@ -443,8 +252,7 @@ def _scored(
 ) -> dict[str, Any]:
     """Return scores and locality."""
     log("scoring against maps that know nothing")
-    pictures = _pictures(subject, range(len(subject.ids)), notes, {})
-    small = {number: shrunk(picture, 256) for number, picture in pictures.items()}
+    small = _pictures(subject, range(len(subject.ids)), notes, SEEN)
     scores = window_scores(subject, task, small)
     if not scores:
         notes.append(
@@ -453,13 +261,13 @@ def _scored(
     else:
         scores |= sanity_scores(subject, task)
     if masks is not None:
-        scores |= mask_scores(subject, task, Path(masks), pictures, notes)
+        scores |= mask_scores(subject, task, Path(masks), small, notes)
     local: Mapping[str, Mapping[str, float]] = {}
-    if through and not pictures:
+    if through and not small:
         notes.append("pictures are blanked and encoded again only where there are pictures")
     elif through:
         chosen = np.unique(np.linspace(0, len(subject.ids) - 1, through).astype(int)).tolist()
-        some = {number: pictures[number] for number in chosen if number in pictures}
+        some = _pictures(subject, chosen, notes)
         try:
             more, local = encoder_scores(subject, task, some, log)
             scores |= more

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Float, UInt8
 
 from samcls.data.images import read_image
 from samcls.errors import ImageError, InputError
@@ -20,6 +20,7 @@ __all__ = ["mask_scores"]
 
 ENDS = (".png", "_segmentation.png", "_mask.png", ".jpg", ".bmp", ".tif")
 ROUNDED = 0.01
+HALF = 0.5  # of a window, from which it counts as marked
 DRAWN = 127  # grey level above which a mask marks
 
 Pictures = Mapping[int, UInt8[np.ndarray, "_row _col 3"]]
@@ -44,12 +45,45 @@ def mask_scores(
     evidence = subject.evidence
     grid, _, side = answered_for(evidence, task)
     count = grid.shape[1]
-    there = shown(evidence.extents, side, count)
-    inside, rows = [], []
-    for number, name in enumerate(subject.ids):
-        file = next(
-            (folder / f"{name}{end}" for end in ENDS if (folder / f"{name}{end}").is_file()), None
+    marked = _marked(subject, folder, pictures, (side, count), notes)
+    if not marked:
+        raise InputError(
+            f"{folder} has no mask of any image; expected files such as {subject.ids[0]}.png"
         )
+    if len(marked) < len(subject.ids):
+        notes.append(f"masks are there of {len(marked)} of {len(subject.ids)} images")
+    rows = list(marked)
+    share, extents = np.stack(list(marked.values())), evidence.extents[rows]
+    own = shown(extents, side, count)
+    maps = {
+        "evidence": np.maximum(grid[rows], 0),
+        "random": random_maps((len(rows), count, count), 0),
+        "centre": centre(extents, side, count) + 1,  # 0..1: nothing is farther than 1
+    }
+    point, mass = {}, {}
+    for name, values in maps.items():
+        weight = np.where(own, values, 0)
+        best = np.where(own, values, -np.inf).reshape(len(rows), -1).argmax(1)
+        inside = share.reshape(len(rows), -1)[np.arange(len(rows)), best]
+        point[name] = (inside >= HALF).astype(np.float64)
+        total = weight.sum((1, 2))
+        mass[name] = (weight * share).sum((1, 2)) / np.where(total > 0, total, np.inf)
+    groups = tuple(subject.groups[row] for row in rows)
+    return {
+        "pointing game": score_of(HIGHER, point, groups),
+        "mass in the mask": score_of(HIGHER, mass, groups),
+    }
+
+
+def _marked(
+    subject: Subject, folder: Path, pictures: Pictures, windows: tuple[float, int], notes: list[str]
+) -> dict[int, Float[np.ndarray, "row col"]]:
+    """Return, of each image that has a mask, which share of each window it marks."""
+    side, count = windows
+    found = {}
+    there = {path.name: path for path in folder.iterdir()} if folder.is_dir() else {}
+    for number, name in enumerate(subject.ids):
+        file = next((there[name + end] for end in ENDS if name + end in there), None)
         if file is None:
             continue
         try:
@@ -61,41 +95,12 @@ def mask_scores(
         if picture is not None and not _alike(mask.shape, picture.shape):
             notes.append(f"mask of {name} is left out: its proportions are not the picture's")
             continue
-        at = places_in(mask.shape, (count, count), side, evidence.extents[number])
+        at = places_in(mask.shape, (count, count), side, subject.evidence.extents[number])
         share, pixels = np.zeros((count, count)), np.zeros((count, count))
         np.add.at(share, (at[0][:, None], at[1]), mask)
         np.add.at(pixels, (at[0][:, None], at[1]), 1)
-        inside.append(share / np.maximum(pixels, 1))
-        rows.append(number)
-    if not rows:
-        raise InputError(
-            f"{folder} has no mask of any image; expected files such as {subject.ids[0]}.png"
-        )
-    if len(rows) < len(subject.ids):
-        notes.append(f"masks are there of {len(rows)} of {len(subject.ids)} images")
-    share, own = np.stack(inside), there[rows]
-    extents = evidence.extents[rows]
-    maps = {
-        "evidence": grid[rows],
-        "random": random_maps((len(rows), count, count), 0),
-        "centre": centre(extents, side, count),
-    }
-    groups = tuple(subject.groups[row] for row in rows)
-    point, mass = {}, {}
-    for name, values in maps.items():
-        low = np.where(own, values, np.inf).min((1, 2), keepdims=True)
-        best = np.where(own, values, -np.inf).reshape(len(rows), -1).argmax(1)
-        point[name] = (share.reshape(len(rows), -1)[np.arange(len(rows)), best] >= 0.5).astype(
-            float
-        )
-        weight = np.maximum(values, 0) if name == "evidence" else values - low
-        weight = np.where(own, weight, 0)
-        total = weight.sum((1, 2))
-        mass[name] = (weight * share).sum((1, 2)) / np.where(total > 0, total, np.inf)
-    return {
-        "pointing game": score_of(HIGHER, point, groups),
-        "mass in the mask": score_of(HIGHER, mass, groups),
-    }
+        found[number] = share / np.maximum(pixels, 1)
+    return found
 
 
 def _alike(one: tuple[int, ...], other: tuple[int, ...]) -> bool:

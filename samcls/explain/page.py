@@ -16,12 +16,13 @@ from samcls.explain.scores import Score
 from samcls.learn.runs.text import aligned, printable
 
 if TYPE_CHECKING:
-    from samcls.explain.explain import Explained
+    from samcls.explain.explained import Explained
 
 __all__ = ["explain_page", "explain_text", "verdicts"]
 
 SIDE, SMALL, NEAR = 320, 150, 96  # pixels of pictures in the page
 QUALITY = 88
+HEAD = ("score", "better", "map", "mean", "95 % interval", "evidence minus it")
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #1b1f24;
@@ -72,9 +73,12 @@ def explain_text(found: "Explained") -> str:
 
 
 def _score_lines(scores: Mapping[str, Score]) -> list[str]:
-    if not scores:
-        return []
-    rows = [["score", "better", "map", "mean", "95 % interval", "evidence minus it"]]
+    return ["", *aligned([list(HEAD), *_rows(scores)]), ""] if scores else []
+
+
+def _rows(scores: Mapping[str, Score]) -> list[list[str]]:
+    """Return a row for each map of each score, by the columns of `HEAD`."""
+    rows = []
     for name, score in scores.items():
         for place, (kind, value) in enumerate(score.values.items()):
             low, high = score.intervals[kind]
@@ -82,7 +86,7 @@ def _score_lines(scores: Mapping[str, Score]) -> list[str]:
             told = "" if gap is None else f"{gap[0]:+.3f} ({gap[1]:+.3f} to {gap[2]:+.3f})"
             first = [name, score.better] if place == 0 else ["", ""]
             rows.append([*first, kind, f"{value:.3f}", f"{low:.3f} to {high:.3f}", told])
-    return ["", *aligned(rows), ""]
+    return rows
 
 
 def explain_page(found: "Explained") -> str:
@@ -111,24 +115,17 @@ def _scale(found: "Explained") -> str:
 def _table(scores: Mapping[str, Score]) -> str:
     if not scores:
         return ""
-    head = "".join(
-        f'<th scope="col">{name}</th>'
-        for name in ("score", "better", "map", "mean", "95 % interval", "evidence minus it")
+    head = "".join(f'<th scope="col">{name}</th>' for name in HEAD)
+    rows = "".join(
+        f"<tr>{''.join(_cell(text, number=place > 2) for place, text in enumerate(row))}</tr>"
+        for row in _rows(scores)
     )
-    rows = []
-    for name, score in scores.items():
-        for place, (kind, value) in enumerate(score.values.items()):
-            low, high = score.intervals[kind]
-            gap = score.gaps.get(kind)
-            told = "" if gap is None else f"{gap[0]:+.3f} ({gap[1]:+.3f} to {gap[2]:+.3f})"
-            first = (name, score.better) if place == 0 else ("", "")
-            cells = [f"<td>{escape(text)}</td>" for text in (*first, kind)]
-            cells += [
-                f'<td class="n">{text}</td>'
-                for text in (f"{value:.3f}", f"{low:.3f} to {high:.3f}", told)
-            ]
-            rows.append(f"<tr>{''.join(cells)}</tr>")
-    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+    return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+
+
+def _cell(text: str, *, number: bool) -> str:
+    mark = ' class="n"' if number else ""
+    return f"<td{mark}>{escape(text)}</td>"
 
 
 def _locality(found: "Explained") -> str:
