@@ -2,7 +2,7 @@
 
 A window is drawn as it is, with sharp edges: nothing is interpolated, and no resolution is invented. Orange speaks for
 the class and blue against it; orange is light and blue is dark, so that they stay apart in grey print and to eyes that
-see colours otherwise. What adds nothing leaves the picture as it is.
+see colours otherwise. What adds nothing leaves the picture as it is, in grey of less contrast.
 
     drawn = overlay(picture, values, side, extent, scale)
 """
@@ -10,11 +10,12 @@ see colours otherwise. What adds nothing leaves the picture as it is.
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-__all__ = ["AGAINST", "FOR", "coloured", "overlay", "shrunk"]
+__all__ = ["AGAINST", "FOR", "GREY", "coloured", "fitted", "overlay", "places_in", "shrunk"]
 
 FOR = (255, 176, 0)  # RGB, light
 AGAINST = (0, 46, 138)  # dark
 STRONGEST = 0.8  # share of the colour where evidence reaches the scale
+DARKEST, CONTRAST = 50, 0.7  # of the picture in grey: neither colour is lost on black or white
 GREY = np.array([0.299, 0.587, 0.114])
 
 Picture = UInt8[np.ndarray, "row col 3"]
@@ -38,7 +39,7 @@ def overlay(
     """
     rows, cols = places_in(picture.shape[:2], values.shape, side, extent)
     shown = values[rows[:, None], cols]
-    grey = np.repeat((picture @ GREY)[:, :, None], 3, 2)
+    grey = np.repeat((DARKEST + CONTRAST * (picture @ GREY))[:, :, None], 3, 2)
     return coloured(shown, scale, grey)
 
 
@@ -77,6 +78,17 @@ def coloured(
         np.uint8
     )
     return found
+
+
+def fitted(picture: Picture, most: int) -> UInt8[np.ndarray, "_row _col 3"]:
+    """Return a picture of about so many pixels a side: shrunk, or each pixel repeated.
+
+    Args:
+        picture: RGB.
+        most: Pixels of the longer side.
+    """
+    times = max(1, most // max(picture.shape[:2]))
+    return shrunk(picture, most) if times == 1 else picture.repeat(times, 0).repeat(times, 1)
 
 
 def shrunk(picture: Picture, most: int) -> UInt8[np.ndarray, "_row _col 3"]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from samcls.data.images import jpeg_bytes
-from samcls.explain.overlay import coloured, shrunk
+from samcls.explain.overlay import coloured, fitted
 from samcls.explain.scores import Score
 from samcls.learn.runs.text import aligned, printable
 
@@ -149,10 +149,10 @@ def _image(found: "Explained", number: int) -> str:
     picture = found.pictures.get(number)
     parts = []
     if picture is not None:
-        small = shrunk(picture, SIDE)
+        small = fitted(picture, SIDE)
         parts.append(_figure(small, "picture"))
         parts.append(_figure(found.drawn(number, small), "all levels"))
-        tiny = shrunk(picture, SMALL)
+        tiny = fitted(picture, SMALL)
         parts += [
             _figure(found.drawn(number, tiny, level), text)
             for level, text in found.captions(number).items()
@@ -188,7 +188,7 @@ def _image(found: "Explained", number: int) -> str:
 
 def _near(found: "Explained", name: str) -> str:
     picture = found.near_picture(name)
-    return "" if picture is None else _img(shrunk(picture, NEAR), name)
+    return "" if picture is None else _img(fitted(picture, NEAR), name)
 
 
 def _figure(picture: np.ndarray, caption: str) -> str:
