@@ -1,7 +1,8 @@
 """From which similarity on two images are called twins: told by the user's own images.
 
 What strangers look like is said by the similarity of every image to its sixth nearest, since nearer ones may be
-twins: of those, what one in two hundred exceeds, and beyond that by as much as the nearest of an image commonly goes
+twins: of those, what one in two hundred exceeds, or what is 4.5 robust deviations from their middle if that is less, since
+larger sets of twins are no strangers; and beyond that by as much as the nearest of an image commonly goes
 beyond its sixth (in Fisher's z). Images that surely have a twin say nothing of strangers. What twins look like is said by
 up to 64 images and their own copies (JPEG of quality 70, 5 % cropped, brightened by a fifth; turned and mirrored
 copies are the same by construction) or, of features alone, their stored views: however alike strangers are, no more
@@ -28,6 +29,10 @@ QUALITY, CROP, LIGHT = 70, 0.05, 1.2
 RANK = 6  # of the neighbour that is taken for a stranger
 TAIL = 99.5  # per cent
 MOST = 0.995
+ALARM, SPREAD = (
+    4.5,
+    1.4826,
+)  # robust standard deviations, and what makes them of the median distance
 MISSED = 50  # per cent of own copies that the threshold may miss
 
 Picture = UInt8[np.ndarray, "row col 3"]
@@ -85,7 +90,10 @@ def threshold_of(
     sure = MOST if some is None else min(MOST, float(np.percentile(some, MISSED)))
     alone = strangers[strangers[:, 0] < sure]
     nearest, far = np.arctanh(np.clip(alone if len(alone) else strangers, -0.9999, 0.9999)).T
-    bound = float(np.tanh(np.percentile(far, TAIL) + np.median(nearest - far)))
+    middle = float(np.median(far))
+    farthest = middle + ALARM * SPREAD * float(np.median(np.abs(far - middle)))
+    reach = min(float(np.percentile(far, TAIL)), farthest)
+    bound = float(np.tanh(reach + np.median(nearest - far)))
     value = float(np.clip(min(bound, sure), least, MOST))
     told = f"twins are from similarity {value:.3f} on: "
     if some is None:
