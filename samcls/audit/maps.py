@@ -57,7 +57,7 @@ def _sums(
 
 def by_features(
     means: Float[np.ndarray, "view row channel"],
-) -> tuple[Float[np.ndarray, "row component"], Float[np.ndarray, "own view"] | None]:
+) -> tuple[Float[np.ndarray, "row component"], Float[np.ndarray, "own copy"] | None]:
     """Return vectors of length 1 whose inner products are similarities, and those of some images to their own views.
 
     Args:

@@ -214,6 +214,12 @@ def _of_store(
                 f"{len(moved)} pictures of {known.source} are not those that {store.path} was made from "
                 f"({few(moved)}): give the manifest of this store, or extract again with --changed encode"
             )
+        gone = [store.ids[i] for i in np.flatnonzero(there & ~looks.there).tolist()]
+        if gone:
+            notes.append(
+                f"{len(gone)} of {there.sum()} pictures cannot be read now ({few(gone)}): near twins of "
+                f"{'it' if len(gone) == 1 else 'them'} are not found"
+            )
         read = lambda at: _picture(rows[at])  # noqa: E731 - one of three
     elif store.pixel_size:
         size = store.fingerprint.input_size

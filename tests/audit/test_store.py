@@ -107,6 +107,30 @@ def test_what_the_leak_did_stands_beside_the_figures(leaky: Deployed) -> None:
     assert list(leaky.root.glob("samcls-audit-*")) == []
 
 
+def test_the_control_leaves_as_many_others_out(
+    leaky: Deployed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Training images that are no test image's twin, as many as there are twins, and none twice."""
+    asked: list[set[str]] = []
+
+    def retrained(runs: object, store: object, removed: list[str]) -> dict[str, object]:
+        del runs, store
+        assert len(set(removed)) == len(removed)
+        asked.append(set(removed))
+        return {"asked": len(asked)}
+
+    monkeypatch.setattr("samcls.audit.effect._retrained", retrained)
+    path = leaky.run("run", head="logistic")
+    again = samcls.audit(leaky.store, run=path).effect["retrained"]
+    twins, others = asked
+    assert again == {"removed": 3, "tasks": {"asked": 1}, "control": {"asked": 2}}
+    assert all(name.startswith("twin-") for name in twins)
+    assert len(others) == 3
+    assert not others & twins
+    known = samcls.open_store(leaky.store)
+    assert {known.splits[known.ids.index(name)] for name in others} == {"train"}
+
+
 def test_without_twins_in_training_the_run_is_that_of_a_manifest_without_them(
     leaky: Deployed, tmp_path: Path
 ) -> None:
@@ -143,6 +167,42 @@ def _without_last(manifest: Path, folder: Path) -> Path:
     with (folder / "short.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
     return folder / "short.csv"
+
+
+def test_pictures_that_are_gone_are_counted(leaky: Deployed, tmp_path: Path) -> None:
+    """The rest is audited as before, and what could not be compared is named."""
+    rows = list(csv.reader((leaky.root / "leaky.csv").read_text().splitlines()))
+    place, name = rows[0].index("path"), rows[0].index("id")
+    for row in rows[1:]:
+        gone = row[name] == "twin-image-06"
+        row[place] = str(tmp_path / "gone.png" if gone else leaky.root / row[place])
+    with (tmp_path / "gone.csv").open("w", newline="") as file:
+        csv.writer(file).writerows(rows)
+    found = samcls.audit(leaky.store, manifest=tmp_path / "gone.csv")
+    assert found.images == 66
+    assert len([one for one in found.of("near") if one.across]) == 2
+    (note,) = [note for note in found.notes if "cannot be read now" in note]
+    assert note.startswith("1 of 66 pictures cannot be read now (twin-image-06)")
+    assert "near twins of it are not found" in note
+
+
+def test_stored_views_say_what_twins_look_like_by_features(tmp_path: Path) -> None:
+    """Without them, strangers alone decide; with them, the share of views that is found stands in the notes."""
+    rng = np.random.default_rng(3)
+    rows = ["id,path,split,grade"]
+    for i in range(24):
+        Image.fromarray(picture(rng, 90 + 4 * i, 40, 40)).save(tmp_path / f"{i}.png")
+        rows.append(f"i{i},{i}.png,{'train' if i < 18 else 'test'},{'ab'[i % 2]}")
+    (tmp_path / "m.csv").write_text("\n".join(rows) + "\n")
+    said = {}
+    for views in ("none", "flip"):
+        store = tmp_path / f"{views}.zarr"
+        samcls.extract(tmp_path / "m.csv", store, views=views, **TINY)
+        (said[views],) = [
+            note for note in samcls.audit(store).notes if note.startswith("twins are from")
+        ]
+    assert "own copies" not in said["none"]
+    assert "of some images' own copies reach it, and strangers reach" in said["flip"]
 
 
 def test_pictures_that_changed_since_are_refused(leaky: Deployed, tmp_path: Path) -> None:

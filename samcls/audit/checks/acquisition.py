@@ -53,6 +53,8 @@ def _columns(material: Material) -> dict[str, Float[np.ndarray, "image number"]]
     rows = material.rows
     if material.looks is not None:
         sizes = material.looks.sizes[rows].astype(np.float64)
+        seen = material.looks.there[rows]
+        sizes[~seen] = np.median(sizes[seen], axis=0) if seen.any() else 1
         found["size"] = np.log(
             np.maximum(np.column_stack([sizes, sizes[:, 0] / sizes[:, 1]]), 1e-3)
         )
