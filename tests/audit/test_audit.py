@@ -288,6 +288,30 @@ def test_similarity_is_one_under_every_symmetry_and_low_between_strangers() -> N
     assert similarity[9] == 0
 
 
+@pytest.mark.parametrize(
+    ("share", "top", "left"), [(0.04, 0, 3), (0.06, 5, 1), (0.08, 3, 7), (0.1, 2, 5)]
+)
+def test_crops_at_any_offset_are_registered(
+    share: float, top: int, left: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Moved and scaled until it fits, a crop is as like its picture as a compressed copy; the grid alone is not."""
+    whole, length = texture(0), round(SIDE * (1 - share))
+    crop = np.ascontiguousarray(whole[top:, left:][:length, :length])
+    thumbs = np.stack([thumb_of(whole), thumb_of(crop[:, ::-1])])
+    pair = np.array([[0, 1], [1, 0]])
+    fitted = aligned(thumbs, pair)
+    assert (fitted > 0.97).all()
+    monkeypatch.setattr("samcls.audit.aligned.STEPS_OF_FIT", 0)
+    assert (aligned(thumbs, pair) < fitted - 0.015).all()
+
+
+def test_the_smallest_crops_stay_twins(planted: Planted) -> None:
+    """Two pixels in a hundred lost are found without a crop of the grid being better than the whole."""
+    length = round(SIDE * 0.98)
+    twin = planted.add(texture(0)[1 : 1 + length, :length], "test", "a")
+    assert pairs(samcls.audit(planted.write()), "near") == {("p000", twin)}
+
+
 def test_images_that_the_encoder_was_trained_on_are_named(planted: Planted, tmp_path: Path) -> None:
     """By digests in a text; one that holds something else is refused with what was met."""
     manifest = planted.write()
