@@ -192,9 +192,7 @@ def _difference(
     }
 
 
-def _retrained(
-    runs: Sequence[Run], store: FeatureStore, removed: Sequence[str]
-) -> dict[str, Any]:
+def _retrained(runs: Sequence[Run], store: FeatureStore, removed: Sequence[str]) -> dict[str, Any]:
     """Train again without some training images and compare on the same test images."""
     with tempfile.TemporaryDirectory(prefix="samcls-audit-") as folder:
         for number, one in enumerate(runs):
