@@ -220,16 +220,25 @@ class LoadedRun(Run):
         """
         return self.predictor.predict(pictures)
 
-    def explain(self, image: str | Path | np.ndarray, **options: Any) -> "Explained":
+    def explain(
+        self,
+        image: str | Path | np.ndarray,
+        *,
+        task: str | None = None,
+        name: str | None = None,
+        against: str | None = None,
+    ) -> "Explained":
         """Where it looked: evidence of one picture, with arrays and a figure.
 
         Args:
             image: A file, or an array of grey or RGB values.
-            options: `task`, `name` and `against`, as `samcls.explain` has them.
+            task: As `samcls.explain` has it.
+            name: As `samcls.explain` has it: the class.
+            against: As `samcls.explain` has it.
         """
         from samcls.explain.explain import explain_picture
 
-        return explain_picture(self, image, **options)
+        return explain_picture(self, image, task=task, name=name, against=against)
 
 
 def load_run(path: str | Path) -> LoadedRun:

@@ -25,7 +25,9 @@ def _explain(
         ),
     ] = None,
     ids: Annotated[str | None, typer.Option(help="Images of the store, comma-separated.")] = None,
-    split: Annotated[str, typer.Option(help="Images of this split, where none is named.")] = "test",
+    split: Annotated[
+        str | None, typer.Option(help="Images of this split, where none is named; test by default.")
+    ] = None,
     images: Annotated[
         list[str] | None,
         typer.Option(help="File, folder or manifest of pictures, encoded now; may be given again."),

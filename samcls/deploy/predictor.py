@@ -238,7 +238,7 @@ class Predictor:
         Raises:
             InputError: the runs need columns that are not there.
         """
-        self._need_columns(texts or {})
+        self.need_columns(texts or {})
         wanted = np.arange(len(pictures)) if todo is None else todo
         for batch in encoded(pictures, wanted, self.encoder, self.options, self._log):
             yield self.of_batch(batch, texts)
@@ -302,7 +302,7 @@ class Predictor:
             FingerprintMismatch: the store was made with other settings.
             InputError: the runs look at images or columns that the store does not keep.
         """
-        self._need_columns(texts or {})
+        self.need_columns(texts or {})
         for batch in stored(self.models[0], self.fingerprint, store, rows):
             yield self.of_batch(batch, texts, store.levels)
 
@@ -341,7 +341,15 @@ class Predictor:
             for of_runs in zip(*found, strict=True)
         ] or [""] * len(digests)
 
-    def _need_columns(self, texts: Mapping[str, Sequence[str]]) -> None:
+    def need_columns(self, texts: Mapping[str, Sequence[str]]) -> None:
+        """Make sure that the columns beside the image are there.
+
+        Args:
+            texts: Columns of the manifest.
+
+        Raises:
+            InputError: one is not.
+        """
         columns = self.models[0].meta
         missing = [one.name for one in columns if one.name not in texts]
         if missing:

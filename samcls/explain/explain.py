@@ -24,9 +24,10 @@ from samcls.errors import ImageError, InputError, OverwriteRefused, SamclsError
 from samcls.explain.evidence import Contrast, Evidence
 from samcls.explain.explained import EVIDENCE, GATE, Explained
 from samcls.explain.gates import gate_evidence
+from samcls.explain.maps import shown as shown_windows
 from samcls.explain.masks import mask_scores
 from samcls.explain.overlay import shrunk
-from samcls.explain.scores import sanity_scores, window_scores
+from samcls.explain.scores import MOST, sanity_scores, window_scores
 from samcls.explain.subject import Subject, of_pictures, of_store
 from samcls.explain.through_encoder import encoder_scores
 from samcls.files import few, to_json, write_whole
@@ -38,6 +39,7 @@ __all__ = ["Explained", "explain", "explain_picture"]
 LARGEST = 2048  # pixels of an overlay's longer side; a larger picture is shrunk by whole blocks
 SEEN = 256  # pixels of pictures whose edges are looked for
 DECODERS = 4
+FEWEST_WINDOWS = 4
 FEWEST = 20  # images below which no score is told
 
 Picture = UInt8[np.ndarray, "_row _col 3"]
@@ -45,13 +47,13 @@ Log = Callable[[str], None]
 
 
 def explain(
-    run: str | Path | Predictor,
+    run: str | Path | Run | Predictor,
     out: str | Path | None = None,
     *,
     store: str | Path | FeatureStore | None = None,
-    ids: Sequence[str] = (),
-    split: str = "test",
-    images: Sequence[str | Path] = (),
+    ids: str | Sequence[str] = (),
+    split: str | None = None,
+    images: str | Path | Sequence[str | Path] = (),
     manifest: str | Path | None = None,
     root: str | Path | None = None,
     task: str | None = None,
@@ -73,7 +75,7 @@ def explain(
         out: Folder for `evidence.npz`, `manifest.json`, `explain.html` and overlays; None writes nothing.
         store: Feature store of the images; the one that the run was trained on, if it still lies where it did.
         ids: Images of the store.
-        split: Of the run, where no image is named.
+        split: Of the run, where no image is named; test by default.
         images: Files, folders or a manifest of pictures, encoded now, in place of images of the store.
         manifest: Where the store's pictures are.
         root: Folder that a manifest's relative paths start from.
@@ -94,17 +96,22 @@ def explain(
         FingerprintMismatch: the store was made with other settings than the run's.
         OverwriteRefused: `out` holds something.
     """
-    if out is not None and Path(out).is_dir() and any(Path(out).iterdir()):
-        raise OverwriteRefused(f"{out} is not empty; choose another folder")
-    if what not in (EVIDENCE, GATE):
-        raise InputError(f"what is {what!r}; expected {EVIDENCE} or {GATE}")
+    wanted = [ids] if isinstance(ids, str) else list(ids)
+    pictures = [images] if isinstance(images, str | Path) else list(images)
+    _refuse(out, what, masks, asked=(task, name, against), scored=scores, through=through)
+    if pictures and (wanted or split is not None or manifest is not None):
+        raise InputError(
+            "--images are encoded now; --ids, --split and --manifest are for images of a store"
+        )
+    if isinstance(run, Run):
+        run = Predictor([run], checkpoint=checkpoint, device=device, log=log)
     predictor = (
         run
         if isinstance(run, Predictor)
         else load_predictor(run, checkpoint=checkpoint, device=device, log=log)
     )
     notes: list[str] = []
-    subject = _subject(predictor, store, ids, split, images, manifest, root, notes)
+    subject = _subject(predictor, store, wanted, split or "test", pictures, manifest, root, notes)
     task = next(iter(predictor.tasks)) if task is None else task
     if what == GATE:
         evidence = gate_evidence(subject)
@@ -123,6 +130,8 @@ def explain(
         notes.append(f"scores need at least {FEWEST} images, and {count} were explained")
     elif scores and what == EVIDENCE:
         found = _scored(subject, task, through, masks, notes, log)
+    if found["scores"] and (name is not None or against is not None):
+        notes.append("scores are for the class that is answered, whichever class the maps are for")
     if what == EVIDENCE and len(predictor.tasks) > 1:
         others = [one for one in predictor.tasks if one != task]
         notes.append(f"evidence is of task {task}; others by --task {', '.join(others)}")
@@ -143,21 +152,63 @@ def explain(
     return result
 
 
-def explain_picture(run: Run, image: str | Path | np.ndarray, **options: Any) -> Explained:
+def explain_picture(
+    run: Run,
+    image: str | Path | np.ndarray,
+    *,
+    task: str | None = None,
+    name: str | None = None,
+    against: str | None = None,
+) -> Explained:
     """Explain what a run says of one picture: `run.explain(image)`.
 
     Args:
         run: A finished one.
         image: A file, or an array of grey or RGB values.
-        options: As `explain` has them, such as `task` and `name`.
+        task: As `explain` has it.
+        name: As `explain` has it.
+        against: As `explain` has it.
     """
     predictor = Predictor([run])
     subject = of_pictures(predictor, image, None, lambda _: None)
-    task = options.get("task") or next(iter(predictor.tasks))
-    contrast = subject.evidence.contrast(task, options.get("name"), options.get("against"))
+    task = task or next(iter(predictor.tasks))
+    contrast = subject.evidence.contrast(task, name, against)
     return Explained(
         subject, EVIDENCE, task, subject.evidence, contrast, (0,), {0: subject.picture(0)}
     )
+
+
+def _refuse(
+    out: str | Path | None,
+    what: str,
+    masks: str | Path | None,
+    *,
+    asked: tuple[str | None, ...],
+    scored: bool,
+    through: int,
+) -> None:
+    """Refuse what does not go together, before anything is done."""
+    if what not in (EVIDENCE, GATE):
+        raise InputError(f"what is {what!r}; expected {EVIDENCE} or {GATE}")
+    if what == GATE and (any(asked) or masks is not None or through):
+        raise InputError(
+            "gates are of no task and no class, and are not scored; leave out --task, --class, --against, --through and "
+            "--masks"
+        )
+    if not scored and (masks is not None or through):
+        raise InputError("--masks and --through are scores; leave out --no-scores")
+    if through < 0:
+        raise InputError(f"through is {through}; expected how many images, 0 for none")
+    if masks is not None and not Path(masks).is_dir():
+        raise InputError(f"there is no folder of masks {masks}")
+    if out is None:
+        return
+    if Path(out).is_dir() and any(Path(out).iterdir()):
+        raise OverwriteRefused(f"{out} is not empty; choose another folder")
+    try:
+        Path(out).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{out} cannot be made a folder: {error.strerror}") from error
 
 
 def _subject(
@@ -171,10 +222,6 @@ def _subject(
     notes: list[str],
 ) -> Subject:
     if images:
-        if ids or manifest is not None:
-            raise InputError(
-                "--images are encoded now; --ids and --manifest are for images of a store"
-            )
         opened = None if store is None else _opened(store)
         return of_pictures(predictor, pictures_of(images, root=root), opened, notes.append)
     opened = _opened(_found(predictor.runs[0]) if store is None else store)
@@ -252,14 +299,21 @@ def _scored(
 ) -> dict[str, Any]:
     """Return scores and locality."""
     log("scoring against maps that know nothing")
+    side = subject.evidence.side(MOST)
+    windows = shown_windows(subject.evidence.extents, side, round(1 / side)).sum((1, 2))
+    if windows.min() < FEWEST_WINDOWS:
+        notes.append(
+            f"scores need {FEWEST_WINDOWS} windows of each picture or more, and some have {windows.min()}: their order "
+            "says nothing"
+        )
+        return {"scores": {}, "locality": {}}
     small = _pictures(subject, range(len(subject.ids)), notes, SEEN)
     scores = window_scores(subject, task, small)
     if not scores:
         notes.append(
-            "deletion and insertion from the cache are for heads on features; take --through for this one"
+            "deletion and insertion from the cache are for heads on features; --through asks the encoder and network"
         )
-    else:
-        scores |= sanity_scores(subject, task)
+    scores |= sanity_scores(subject, task)
     if masks is not None:
         scores |= mask_scores(subject, task, Path(masks), small, notes)
     local: Mapping[str, Mapping[str, float]] = {}
@@ -279,12 +333,14 @@ def _scored(
 def _keep(found: Explained, folder: Path) -> None:
     """Write the numbers, the overlays and the page."""
     (folder / "overlays").mkdir(parents=True, exist_ok=True)
-    arrays: dict[str, np.ndarray] = {"ids": np.array(found.evidence.ids)}
+    evidence = found.evidence
+    arrays: dict[str, np.ndarray] = {"ids": np.array(evidence.ids), "extents": evidence.extents}
     if found.what == EVIDENCE:
-        arrays |= {"bias": found.evidence.bias, "logits": found.evidence.logits}
+        arrays |= {"bias": evidence.bias, "logits": evidence.logits}
+        arrays |= {f"probabilities:{task}": said for task, said in evidence.probabilities.items()}
     for level, values in found.evidence.maps.items():
         arrays[f"map:{level}"] = values.astype(np.float32)
-    np.savez_compressed(folder / "evidence.npz", allow_pickle=False, **arrays)
+    np.savez_compressed(folder / "evidence.npz", **arrays)  # type: ignore[arg-type]
     files = {}
     for number in found.shown:
         if number in found.pictures:

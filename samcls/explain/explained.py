@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from samcls.errors import ImageError
+from samcls.errors import ImageError, InputError
 from samcls.explain.evidence import Contrast, Evidence
 from samcls.explain.geometry import on_grid
 from samcls.explain.overlay import overlay, shrunk
 from samcls.explain.page import explain_page, explain_text
 from samcls.explain.scores import Score
 from samcls.explain.subject import Neighbours, Subject
+from samcls.learn.heads.contributions import MEAN_OF_MEMBERS
 
 __all__ = ["EVIDENCE", "GATE", "Explained"]
 
@@ -67,6 +68,10 @@ class Explained:
 
     def level(self, name: str) -> Float[np.ndarray, "image row col"]:
         """Return one level in the same windows."""
+        if name not in self.evidence.places:
+            raise InputError(
+                f"there is no map of {name}; there are {', '.join(self.evidence.places)}"
+            )
         places = {name: self.evidence.places[name]}
         maps = {name: self.contrast.maps[name]}
         return on_grid(maps, places, self.evidence.extents, self.evidence.side())
@@ -134,10 +139,16 @@ class Explained:
             f"{level} {values[number].sum():+.2f}" for level, values in self.contrast.maps.items()
         )
         return (
-            f"{told}Answer {names[chance.argmax()]} with probability {chance.max():.2f}. Logit for "
+            f"{told}Answer {names[chance.argmax()]} with probability {chance.max():.2f}. {self._logit} for "
             f"{names[self.contrast.classes[number]]} against {self.contrast.against} {self.contrast.logit[number]:+.2f}"
             f" = bias {self.contrast.bias[number]:+.2f}, {terms}"
         )
+
+    @property
+    def _logit(self) -> str:
+        """What the logit is called: of several members or views it is not that of the mean probability."""
+        members = self.evidence.method.startswith(MEAN_OF_MEMBERS)
+        return "Mean logit" if members or len(self.subject.made.views) > 1 else "Logit"
 
     def wrong(self, number: int) -> bool:
         """Whether the most probable class is not the label."""
@@ -201,7 +212,9 @@ class Explained:
             "source": self.subject.source,
             "what": self.what,
             "task": self.task,
-            "classes": list(self.evidence.tasks.get(self.task, ())),
+            "columns": [
+                [task, one] for task, names in self.evidence.tasks.items() for one in names
+            ],
             "for": None if self.what == GATE else self._name(),
             "against": self.contrast.against,
             "method": self.evidence.method,
@@ -210,7 +223,7 @@ class Explained:
             "scale": self.scale,
             "levels": places,
             "images": len(self.evidence.ids),
-            "scores": {name: asdict(score) for name, score in self.scores.items()},
+            "scores": {name: score.to_dict() for name, score in self.scores.items()},
             "locality": {k: dict(v) for k, v in self.locality.items()},
             "notes": list(self.notes),
         }

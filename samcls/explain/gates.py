@@ -174,5 +174,7 @@ def _mean_gates(
         )
         return {k: v.mean(1).numpy() for k, v in found.items()}
     gates = model.head.window_gates(standard, counts)
-    flat_maps = {k: v.mean(1).masked_fill(counts[k] == 0, 0.0) for k, v in gates.items()}
+    flat_maps = {
+        k: v.mean(1).masked_fill(counts[k] == 0, 0.0) for k, v in gates.items() if k in places
+    }
     return {k: v.numpy().reshape(len(flat), places[k].rows, -1) for k, v in flat_maps.items()}

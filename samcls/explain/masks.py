@@ -21,7 +21,7 @@ __all__ = ["mask_scores"]
 ENDS = (".png", "_segmentation.png", "_mask.png", ".jpg", ".bmp", ".tif")
 ROUNDED = 0.01
 HALF = 0.5  # of a window, from which it counts as marked
-DRAWN = 127  # grey level above which a mask marks
+DRAWN = 127  # grey level above which a mask marks; one of 0 and 1 marks by 1
 
 Pictures = Mapping[int, UInt8[np.ndarray, "_row _col 3"]]
 
@@ -87,9 +87,13 @@ def _marked(
         if file is None:
             continue
         try:
-            mask = read_image(str(file))[:, :, 0] > DRAWN
+            grey = read_image(str(file))[:, :, 0]
         except ImageError as error:
             notes.append(f"mask of {name} is left out: {error}")
+            continue
+        mask = grey > (DRAWN if grey.max(initial=0) > 1 else 0)
+        if not mask.any():
+            notes.append(f"mask of {name} is left out: it marks nothing")
             continue
         picture = pictures.get(number)
         if picture is not None and not _alike(mask.shape, picture.shape):

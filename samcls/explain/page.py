@@ -22,7 +22,7 @@ __all__ = ["explain_page", "explain_text", "verdicts"]
 
 SIDE, SMALL, NEAR = 320, 150, 96  # pixels of pictures in the page
 QUALITY = 88
-HEAD = ("score", "better", "map", "mean", "95 % interval", "evidence minus it")
+HEAD = ("score", "images", "better", "map", "mean", "95 % interval", "evidence minus it")
 
 STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #1b1f24;
@@ -84,7 +84,7 @@ def _rows(scores: Mapping[str, Score]) -> list[list[str]]:
             low, high = score.intervals[kind]
             gap = score.gaps.get(kind)
             told = "" if gap is None else f"{gap[0]:+.3f} ({gap[1]:+.3f} to {gap[2]:+.3f})"
-            first = [name, score.better] if place == 0 else ["", ""]
+            first = [name, str(score.images), score.better] if place == 0 else [""] * 3
             rows.append([*first, kind, f"{value:.3f}", f"{low:.3f} to {high:.3f}", told])
     return rows
 
@@ -117,7 +117,7 @@ def _table(scores: Mapping[str, Score]) -> str:
         return ""
     head = "".join(f'<th scope="col">{name}</th>' for name in HEAD)
     rows = "".join(
-        f"<tr>{''.join(_cell(text, number=place > 2) for place, text in enumerate(row))}</tr>"
+        f"<tr>{''.join(_cell(text, number=place == 1 or place > 3) for place, text in enumerate(row))}</tr>"
         for row in _rows(scores)
     )
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
@@ -170,7 +170,7 @@ def _image(found: "Explained", number: int) -> str:
     near = ""
     if found.neighbours is not None:
         figures = [
-            f"<figure>{_near(found, one)}<figcaption>{escape(one)}<br>{escape(label)}<br>distance {far:.1f}</figcaption></figure>"
+            f"<figure>{_near(found, one)}<figcaption><bdi>{escape(one)}</bdi><br>{escape(label)}<br>distance {far:.1f}</figcaption></figure>"
             for one, label, far in zip(
                 found.neighbours.ids[number],
                 found.neighbours.labels[number],
@@ -181,7 +181,7 @@ def _image(found: "Explained", number: int) -> str:
         near = f'<p>Nearest training images, by features:</p><div class="maps near">{"".join(figures)}</div>'
     mark = ' class="wrong"' if found.wrong(number) else ""
     return (
-        f"<article><h2>{escape(name)}</h2><p{mark}>{escape(found.said(number))}</p>"
+        f"<article><h2><bdi>{escape(name)}</bdi></h2><p{mark}>{escape(found.said(number))}</p>"
         f'<div class="maps">{"".join(parts)}</div>{near}</article>'
     )
 

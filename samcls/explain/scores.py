@@ -15,6 +15,7 @@ Each image counts once, and intervals draw whole groups, as all intervals of sam
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ __all__ = [
     "Score",
     "agreement",
     "answered_for",
+    "area",
     "randomised",
     "ranks",
     "sanity_scores",
@@ -71,6 +73,20 @@ class Score:
     gaps: Mapping[str, tuple[float, float, float]]
     images: int
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON has it: what is no number is null."""
+
+        def plain(values: tuple[float, ...]) -> list[float | None]:
+            return [one if np.isfinite(one) else None for one in values]
+
+        return {
+            "better": self.better,
+            "values": dict(self.values),
+            "intervals": {k: plain(v) for k, v in self.intervals.items()},
+            "gaps": {k: plain(v) for k, v in self.gaps.items()},
+            "images": self.images,
+        }
+
     def beats(self, control: str) -> bool:
         """Whether evidence is better than a control by more than noise."""
         _, low, high = self.gaps[control]
@@ -94,6 +110,8 @@ def score_of(
     weights /= np.maximum(weights.sum(1, keepdims=True), 1)
 
     def interval(one: np.ndarray) -> tuple[float, float]:
+        if count < 2:  # of one group no spread is known
+            return float("nan"), float("nan")
         low, high = np.percentile(weights @ one, [2.5, 97.5]).tolist()
         return low, high
 
@@ -227,7 +245,12 @@ def _curve(
             for model, own in zip(models, standard, strict=True)
         ]
         curve.append(np.mean(parts, axis=0))
-    found: np.ndarray = np.trapezoid(np.stack(curve), dx=1 / STEPS, axis=0)
+    return area(np.stack(curve))
+
+
+def area(curve: Float[np.ndarray, "step ..."]) -> Float[np.ndarray, "..."]:
+    """Return the area under a curve over 0..1, by trapezoids; NumPy's own name for it differs by version."""
+    found: np.ndarray = (curve[1:] + curve[:-1]).mean(0) / 2
     return found
 
 

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int, UInt8
 
-from samcls.data.images import read_image
-from samcls.data.manifest import Manifest, Row, read_manifest
+from samcls.data.images import pixel_digest, read_image
+from samcls.data.manifest import SPLITS, Manifest, Row, read_manifest
 from samcls.deploy.encoded import features_of, stored
 from samcls.deploy.inputs import Pictures
 from samcls.deploy.predictor import Predictor
@@ -70,6 +70,7 @@ class Subject:
         store: Where training images are found; None without one.
         texts: Columns beside the image, by the number that a batch gives an image.
         source: What it is, in words.
+        sha256: Of the decoded pixels.
         manifest: Where the store's pictures are; None for those that it keeps.
     """
 
@@ -83,6 +84,7 @@ class Subject:
     store: FeatureStore | None
     texts: Mapping[str, Sequence[str]]
     source: str
+    sha256: UInt8[np.ndarray, "image 32"]
     manifest: Manifest | None = None
 
     @property
@@ -149,7 +151,7 @@ class Subject:
         others = self.others
         if others is None:
             return None
-        count = min(NEIGHBOURS + 1, len(others.ids))
+        count = min(2 * NEIGHBOURS, len(others.ids))
         distances = np.sqrt(
             np.maximum(
                 np.square(self.means).sum(1)[:, None]
@@ -161,7 +163,12 @@ class Subject:
         order = np.argsort(distances, axis=1, kind="stable")[:, :count]
         ids, labels, far = [], [], np.full((len(self.ids), NEIGHBOURS), np.nan)
         for image, row in enumerate(order.tolist()):
-            near = [at for at in row if others.ids[at] != self.ids[image]][:NEIGHBOURS]
+            near = [
+                at
+                for at in row
+                if others.ids[at] != self.ids[image]
+                and not np.array_equal(others.sha256[at], self.sha256[image])
+            ][:NEIGHBOURS]
             ids.append([others.ids[at] for at in near])
             labels.append([others.label(at) for at in near])
             far[image, : len(near)] = distances[image, near]
@@ -202,11 +209,13 @@ def of_store(
     """
     store.require(predictor.fingerprint)
     run = predictor.runs[0]
-    if not ids and len(predictor.runs) > 1 and run.config.folds:
+    if len(predictor.runs) > 1 and run.config.folds:
         raise InputError(
             "every fold has another test split, and the others learned from its images; name one fold's folder, "
-            f"such as {run.path}, or images with --ids"
+            f"such as {run.path}"
         )
+    if split not in SPLITS:
+        raise InputError(f"split is {split!r}; expected one of {', '.join(SPLITS)}")
     wanted = tuple(ids) or run.predictions(split).ids
     places = {name: row for row, name in enumerate(store.ids)}
     strange = [name for name in wanted if name not in places]
@@ -219,7 +228,7 @@ def of_store(
     bad = [store.ids[row] for row in rows.tolist() if store.status[row] != DONE]
     if bad:
         raise InputError(
-            f"{len(bad)} images of {store.path} have no features ({few(bad)}); leave them out"
+            f"{counted(len(bad), 'image')} of {store.path} cannot be explained, having no features ({few(bad)}); leave them out"
         )
     known = None if manifest is None else read_manifest(manifest, root)
     return of_rows(predictor, store, rows, known)
@@ -250,7 +259,8 @@ def of_rows(
         read=_reader(store, rows, manifest),
         store=store,
         texts=store.meta,
-        source=f"{len(rows)} images of {store.path}",
+        source=f"{counted(len(rows), 'image')} of {store.path}",
+        sha256=store.sha256[rows],
         manifest=manifest,
     )
 
@@ -273,6 +283,7 @@ def of_pictures(
         InputError: none can be used.
     """
     known = pictures if isinstance(pictures, Pictures) else Pictures(())
+    predictor.need_columns(known.texts())
     given: list[Any] = list(known.rows) if isinstance(pictures, Pictures) else [pictures]
     batches = list(encoded(given, np.arange(len(given)), predictor.encoder, predictor.options, log))
     good = np.concatenate([batch.rows[batch.status == DONE] for batch in batches])
@@ -302,7 +313,8 @@ def of_pictures(
         read=lambda number: read_picture(kept[number]),
         store=store,
         texts=known.texts(),
-        source=f"{len(kept)} pictures",
+        source=counted(len(kept), "picture"),
+        sha256=np.concatenate([batch.sha256[batch.status == DONE] for batch in batches]),
     )
 
 
@@ -316,7 +328,10 @@ def _reader(
             name = store.ids[int(rows[number])]
             if name not in known:
                 raise ImageError(f"{name} is not in {manifest.source}")
-            return read_image(known[name].path, known[name].index)
+            picture = read_image(known[name].path, known[name].index)
+            if pixel_digest(picture) != store.sha256[int(rows[number])].tobytes().hex():
+                raise ImageError(f"{known[name].path} is not the picture that was encoded")
+            return picture
 
         return of_file
     if not store.pixel_size:
@@ -359,3 +374,8 @@ def _named(
             given = [row.labels[own] for row in rows]
             found[:, place] = [names.index(one) if one in names else -1 for one in given]
     return found
+
+
+def counted(number: int, what: str) -> str:
+    """Return a number of things in words."""
+    return f"{number:,} {what}" if number == 1 else f"{number:,} {what}s"

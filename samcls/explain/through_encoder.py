@@ -33,6 +33,7 @@ from samcls.explain.scores import (
     Score,
     agreement,
     answered_for,
+    area,
     ranks,
     score_of,
 )
@@ -189,7 +190,7 @@ def _curves(
             said = _probabilities(subject, made, task)
             steps.append(said[np.arange(len(made)), classes])
     down, up = np.stack(steps[: STEPS + 1]), np.stack(steps[STEPS + 1 :])
-    return np.trapezoid(down, dx=1 / STEPS, axis=0), np.trapezoid(up, dx=1 / STEPS, axis=0)
+    return area(down), area(up)
 
 
 def _blanked(

@@ -113,7 +113,49 @@ def test_new_pictures_and_arrays(made: Deployed, tmp_path: Path) -> None:
     np.testing.assert_allclose(own.contrast.logit, found.contrast.logit, atol=1e-6)
     assert own.figure(0).shape == image.shape
     with pytest.raises(InputError, match="encoded now"):
-        explain(made.root / "linear", images=[tmp_path / "new.png"], ids=["a"])
+        explain(made.root / "linear", images=tmp_path / "new.png", ids="a")
+    assert isinstance(samcls.explain(run, images=tmp_path / "new.png").text(), str)
+    assert callable(samcls.explain)
+
+
+def test_other_pictures_get_no_overlay(tmp_path: Path) -> None:
+    """A file that was exchanged since is named, and nothing is drawn on it."""
+    data = deployed(tmp_path)
+    run = data.run("linear", head="linear")
+    Image.fromarray(np.zeros((10, 200, 3), np.uint8)).save(data.root / "06.png")
+    found = explain(
+        run, store=data.store, manifest=data.root / "manifest.csv", scores=False, ids="image-06"
+    )
+    assert not found.pictures
+    assert any("is not the picture that was encoded" in note for note in found.notes)
+
+
+def test_what_does_not_go_together_is_refused_at_once(made: Deployed, tmp_path: Path) -> None:
+    """Options that would be ignored, a folder that cannot be, one image's verdict."""
+    run = made.root / "linear"
+    (tmp_path / "file").write_text("")
+    for options, message in (
+        ({"what": "gate", "task": "grade"}, "gates are of no task"),
+        ({"scores": False, "through": 4}, "leave out --no-scores"),
+        ({"masks": tmp_path / "none"}, "no folder of masks"),
+        ({"out": tmp_path / "file" / "sub"}, "cannot be made a folder"),
+        ({"split": "foo"}, "expected one of"),
+    ):
+        with pytest.raises(InputError, match=message):
+            explain(run, store=made.store, **options)  # type: ignore[arg-type]
+    one = score_of(HIGHER, {"evidence": np.ones(4), "random": np.zeros(4)}, ("a",) * 4)
+    assert not one.beats("random")
+    assert one.to_dict()["gaps"]["random"] == [1.0, None, None]
+
+
+def test_a_run_with_columns_shows_gates_and_refuses_bare_pictures(made: Deployed) -> None:
+    """Columns have no place in the picture; without them pictures cannot be answered."""
+    run = made.run("columns", head="slca", with_meta=["sex", "age"])
+    found = explain(run, store=made.store, what="gate")
+    assert "meta" not in found.evidence.places
+    assert "meta" in explain(run, store=made.store, scores=False).contrast.maps
+    with pytest.raises(InputError, match="meta:sex"):
+        explain(run, images=made.root / "06.png")
 
 
 def test_windows_that_matter_go_first(made: Deployed) -> None:
@@ -171,10 +213,11 @@ def test_evidence_is_held_against_masks(made: Deployed, tmp_path: Path) -> None:
 
 
 def test_scores_count_groups_whole() -> None:
-    """Intervals of one group are as wide as its images make it; ranks are by size, padding last."""
+    """A group is drawn whole or not at all; ranks are by size, padding last."""
     values = {"evidence": np.array([1.0, 2.0, 3.0]), "random": np.zeros(3)}
-    one = score_of(HIGHER, values, ("a", "a", "a"))
-    assert one.intervals["evidence"] == (2.0, 2.0)
+    one = score_of(HIGHER, values, ("a", "a", ""))
+    assert one.values["evidence"] == 2
+    assert one.intervals["evidence"] == (1.5, 3.0)
     assert one.beats("random")
     assert not score_of(LOWER, values, ("", "", "")).beats("random")
     order = np.array([[[0.5, 9.0], [0.1, 0.7]]])
