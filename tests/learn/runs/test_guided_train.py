@@ -21,12 +21,12 @@ from typer.testing import CliRunner
 from samcls.cli.learn import register
 from samcls.config import to_toml
 from samcls.errors import FingerprintMismatch, InputError
+from samcls.explain.gates import attention_maps
 from samcls.learn.features.tensors import load_features, with_pixels
 from samcls.learn.fit.prediction import predict_logits, to_probabilities
 from samcls.learn.heads.guided.backbone import have_weights
 from samcls.learn.heads.guided.net import GuidedNet
 from samcls.learn.runs.folder import load_run
-from samcls.explain.gates import attention_maps
 from samcls.learn.runs.predictions import read_predictions
 from samcls.learn.runs.train import train
 from samcls.learn.settings import TrainConfig
