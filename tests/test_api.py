@@ -51,7 +51,7 @@ def test_every_name_is_there_with_its_documentation() -> None:
     for name in samcls.__all__:
         assert getattr(samcls, name).__doc__
     with pytest.raises(
-        AttributeError, match=r"no attribute 'fit'; it has SLCAClassifier, audit, extract"
+        AttributeError, match=r"no attribute 'fit'; it has SLCAClassifier, audit, explain, extract"
     ):
         samcls.fit  # noqa: B018 # the look-up is what is tested
 

@@ -136,8 +136,8 @@ class SLCA(nn.Module):
         """Return x * A or x + x * A.
 
         Args:
-            values: x.
-            gate: A, of a shape that spreads to it.
+            values: Features, x.
+            gate: Of a shape that spreads to them, A.
         """
         return values * gate if self.gate == "multiply" else values + values * gate
 
