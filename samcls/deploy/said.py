@@ -19,7 +19,7 @@ from samcls.encode.options import ExtractOptions
 from samcls.encode.pipeline import Pipeline
 from samcls.store.feature_store import RowBatch
 
-__all__ = ["TOGETHER", "Picture", "Said", "encoded", "read_picture"]
+__all__ = ["TOGETHER", "Picture", "Said", "encoded", "joined", "read_picture"]
 
 TOGETHER = 64  # images answered at once
 HELD_SECONDS = 1.0  # at most, until encoded images are answered
@@ -74,10 +74,10 @@ def encoded(
         waiting.append(batch)
         # Answers to a few images cost as much as to many; of a slow encoder nothing is held back.
         if sum(map(len, waiting)) >= TOGETHER or time.monotonic() - since > HELD_SECONDS:
-            yield _joined(waiting)
+            yield joined(waiting)
             waiting, since = [], time.monotonic()
     if waiting:
-        yield _joined(waiting)
+        yield joined(waiting)
 
 
 class _Forgetful(dict[bytes, int]):
@@ -96,8 +96,12 @@ def read_picture(picture: Picture) -> UInt8[np.ndarray, "row col 3"]:
     return read_image(str(picture))
 
 
-def _joined(batches: Sequence[RowBatch]) -> RowBatch:
-    """Return several batches as one."""
+def joined(batches: Sequence[RowBatch]) -> RowBatch:
+    """Return several batches as one.
+
+    Args:
+        batches: In order.
+    """
     if len(batches) == 1:
         return batches[0]
     first = batches[0]

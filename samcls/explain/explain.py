@@ -24,6 +24,7 @@ from samcls.errors import ImageError, InputError, OverwriteRefused, SamclsError
 from samcls.explain.evidence import Contrast, Evidence
 from samcls.explain.explained import EVIDENCE, GATE, Explained
 from samcls.explain.gates import gate_evidence
+from samcls.explain.geometry import grid_count
 from samcls.explain.maps import shown as shown_windows
 from samcls.explain.masks import mask_scores
 from samcls.explain.overlay import shrunk
@@ -143,7 +144,7 @@ def explain(
         contrast=contrast,
         shown=chosen,
         pictures=_pictures(subject, chosen, notes),
-        neighbours=subject.neighbours(),
+        neighbours=subject.neighbours(chosen),
         notes=tuple(notes),
         **found,
     )
@@ -300,7 +301,7 @@ def _scored(
     """Return scores and locality."""
     log("scoring against maps that know nothing")
     side = subject.evidence.side(MOST)
-    windows = shown_windows(subject.evidence.extents, side, round(1 / side)).sum((1, 2))
+    windows = shown_windows(subject.evidence.extents, side, grid_count(side)).sum((1, 2))
     if windows.min() < FEWEST_WINDOWS:
         notes.append(
             f"scores need {FEWEST_WINDOWS} windows of each picture or more, and some have {windows.min()}: their order "

@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from samcls.errors import FingerprintMismatch, InputError
+from samcls.errors import InputError
 from samcls.explain.evidence import Evidence, places_of
 from samcls.explain.geometry import Place
 from samcls.explain.subject import Subject
@@ -24,7 +24,7 @@ from samcls.learn.features.tensors import Features, image_rows, load_features
 from samcls.learn.fit.prediction import Model
 from samcls.learn.runs.folder import Run
 from samcls.store.feature_store import FeatureStore
-from samcls.store.schema import DONE
+from samcls.store.schema import DONE, Fingerprint
 
 __all__ = ["attention_maps", "gate_evidence"]
 
@@ -59,11 +59,7 @@ def attention_maps(
             f"{run.path} is of head {run.config.head}, which has no stages; attention maps are those "
             "of a run with a network that looks at images"
         )
-    made = store.fingerprint.to_dict()
-    differing = {k: (v, run.fingerprint.get(k)) for k, v in made.items()}
-    differing = {k: pair for k, pair in differing.items() if pair[0] != pair[1]}
-    if differing:
-        raise FingerprintMismatch(store.path, differing)
+    store.require(Fingerprint.from_dict(run.fingerprint))
     views = store.fingerprint.views
     if view not in views:
         raise InputError(f"{store.path} has no view {view!r}; it holds {', '.join(views)}")

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 from samcls.store.schema import TRANSPOSED
 from samcls.views import symmetry
 
-__all__ = ["Place", "common_side", "on_grid", "overlap", "turned_back"]
+__all__ = ["Place", "common_side", "grid_count", "on_grid", "overlap", "turned_back"]
 
 ROUNDING = 1e-9
 
@@ -92,7 +92,7 @@ def on_grid(
         extents: Height and width of each picture, as shares of the frame.
         side: Of the windows, as a share of the frame's.
     """
-    count = int(np.ceil(1 / side - ROUNDING))
+    count = grid_count(side)
     found = np.zeros((len(extents), count, count))
     for level, values in maps.items():
         place = places[level]
@@ -102,6 +102,11 @@ def on_grid(
             across = overlap(place.side, place.cols, side, count, width)
             found[here] += down.T @ values[here] @ across
     return found
+
+
+def grid_count(side: float) -> int:
+    """Return how many windows of a side lie along the frame, the last of which may hang over its edge."""
+    return int(np.ceil(1 / side - ROUNDING))
 
 
 def overlap(

@@ -174,8 +174,8 @@ def _image(found: "Explained", number: int) -> str:
             for one, label, far in zip(
                 found.neighbours.ids[number],
                 found.neighbours.labels[number],
-                found.neighbours.distances[number].tolist(),
-                strict=False,
+                found.neighbours.distances[number],
+                strict=True,
             )
         ]
         near = f'<p>Nearest training images, by features:</p><div class="maps near">{"".join(figures)}</div>'

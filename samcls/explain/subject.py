@@ -42,7 +42,7 @@ Log = Callable[[str], None]
 
 @dataclass(frozen=True, eq=False)
 class Neighbours:
-    """Of each image the training images with the most similar features.
+    """Of some images, by number, the training images with the most similar features.
 
     Attributes:
         ids: Nearest first.
@@ -50,9 +50,9 @@ class Neighbours:
         distances: Euclidean, between standardised means of all levels.
     """
 
-    ids: Sequence[Sequence[str]]
-    labels: Sequence[Sequence[str]]
-    distances: Float[np.ndarray, "image near"]
+    ids: Mapping[int, Sequence[str]]
+    labels: Mapping[int, Sequence[str]]
+    distances: Mapping[int, Sequence[float]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,33 +146,28 @@ class Subject:
         rows = np.array(sorted(places[name] for name in train if name in places), dtype=np.int64)
         return of_rows(self.predictor, self.store, rows, self.manifest) if len(rows) else None
 
-    def neighbours(self) -> Neighbours | None:
-        """Return the nearest training images of each; None without a store."""
+    def neighbours(self, numbers: Sequence[int]) -> Neighbours | None:
+        """Return the nearest training images of some images; None without a store.
+
+        Args:
+            numbers: Of the images.
+        """
         others = self.others
         if others is None:
             return None
-        count = min(2 * NEIGHBOURS, len(others.ids))
-        distances = np.sqrt(
-            np.maximum(
-                np.square(self.means).sum(1)[:, None]
-                + np.square(others.means).sum(1)
-                - 2 * self.means @ others.means.T,
-                0,
-            )
-        )
-        order = np.argsort(distances, axis=1, kind="stable")[:, :count]
-        ids, labels, far = [], [], np.full((len(self.ids), NEIGHBOURS), np.nan)
-        for image, row in enumerate(order.tolist()):
+        means, ids, labels, distances = others.means, {}, {}, {}
+        for number in numbers:
+            away = np.linalg.norm(means - self.means[number], axis=1)
             near = [
                 at
-                for at in row
-                if others.ids[at] != self.ids[image]
-                and not np.array_equal(others.sha256[at], self.sha256[image])
+                for at in np.argsort(away, kind="stable")[: 2 * NEIGHBOURS].tolist()
+                if others.ids[at] != self.ids[number]
+                and not np.array_equal(others.sha256[at], self.sha256[number])
             ][:NEIGHBOURS]
-            ids.append([others.ids[at] for at in near])
-            labels.append([others.label(at) for at in near])
-            far[image, : len(near)] = distances[image, near]
-        return Neighbours(ids, labels, far)
+            ids[number] = [others.ids[at] for at in near]
+            labels[number] = [others.label(at) for at in near]
+            distances[number] = away[near].tolist()
+        return Neighbours(ids, labels, distances)
 
     def label(self, number: int) -> str:
         """Return an image's labels in words; empty where it has none."""

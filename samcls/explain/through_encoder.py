@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int, UInt8
 
 from samcls.deploy.encoded import features_of
-from samcls.deploy.said import encoded
+from samcls.deploy.said import encoded, joined
 from samcls.encode.base import Encoder
 from samcls.encode.encoders import open_encoder
 from samcls.encode.options import ExtractOptions
@@ -216,19 +216,8 @@ def _nothing(subject: Subject) -> UInt8[np.ndarray, " 3"]:
 def _features(subject: Subject, pictures: Sequence[Picture], encoder: Encoder) -> Features:
     """Encode pictures as the run's own were; all must be usable."""
     predictor = subject.predictor
-    batches = list(
-        encoded(pictures, np.arange(len(pictures)), encoder, predictor.options, lambda _: None)
-    )
-    first = batches[0]
-    whole = replace(
-        first,
-        rows=np.concatenate([b.rows for b in batches]),
-        features={k: np.concatenate([b.features[k] for b in batches]) for k in first.features},
-        valid=np.concatenate([b.valid for b in batches]),
-        sha256=np.concatenate([b.sha256 for b in batches]),
-        status=np.concatenate([b.status for b in batches]),
-        error=[error for b in batches for error in b.error],
-    )
+    numbers = np.arange(len(pictures))
+    whole = joined(list(encoded(pictures, numbers, encoder, predictor.options, lambda _: None)))
     rows = np.flatnonzero(whole.status == DONE)
     if len(rows) < len(pictures):
         raise InputError("; ".join(filter(None, whole.error)))

@@ -65,7 +65,8 @@ def test_files_hold_the_numbers_and_the_overlays(made: Deployed, tmp_path: Path)
         number = found.evidence.ids.index(name)
         assert read_image(str(out / file)).shape[:2] == found.subject.picture(number).shape[:2]
     assert found.neighbours is not None
-    assert len(found.neighbours.ids[0]) == 5
+    assert list(found.neighbours.ids) == list(found.shown)
+    assert {len(near) for near in found.neighbours.ids.values()} == {5}
     with pytest.raises(OverwriteRefused, match="not empty"):
         explain(made.root / "linear", out, store=made.store)
 
