@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from samcls.deploy.predictor import load_predictor
     from samcls.explain.explain import explain
     from samcls.learn.estimator import SLCAClassifier
+    from samcls.report.report import report
     from samcls.sweep.call import sweep
 
 __all__ = [
@@ -33,6 +34,7 @@ __all__ = [
     "open_store",
     "predict",
     "read_manifest",
+    "report",
     "runs",
     "sweep",
     "train",
@@ -47,6 +49,7 @@ HOMES = {  # of what is not in samcls.api: module, and its name there
     "load_predictor": ("samcls.deploy.predictor", "load_predictor"),
     "predict": ("samcls.deploy.predict", "predict"),
     "read_manifest": ("samcls.data.manifest", "read_manifest"),
+    "report": ("samcls.report.report", "report"),
     "sweep": ("samcls.sweep.call", "sweep"),
 }
 

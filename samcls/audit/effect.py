@@ -42,7 +42,12 @@ Log = Callable[[str], None]
 
 
 def effect_of(
-    material: Material, found: Sequence[Finding], run: str | Path, log: Log = lambda _: None
+    material: Material,
+    found: Sequence[Finding],
+    run: str | Path,
+    log: Log = lambda _: None,
+    *,
+    retrain: bool = True,
 ) -> dict[str, Any]:
     """Return the figures with and without the leak.
 
@@ -51,6 +56,7 @@ def effect_of(
         found: What was found in it.
         run: A run's folder, or one of several seeds.
         log: Called with a line of progress now and then.
+        retrain: Whether the run is trained again without twins.
 
     Returns:
         `run`, `test_images`, `affected` and `ids` of those, `learned_twins` (images of training and validation
@@ -89,7 +95,7 @@ def effect_of(
         task: _without(said, place, task, kept) for place, task in enumerate(runs[0].tasks)
     }
     removed = sorted(name for name in behind if splits[name] == "train")
-    if removed:
+    if removed and retrain:
         log(f"training again without {len(removed)} training images that test images are twins of")
         others = [name for name in _ids(runs[0], "train") if name not in behind]
         drawn = np.random.default_rng(0).permutation(len(others))[: len(removed)]

@@ -8,6 +8,7 @@ suffix.
     frame = make_frame(read_image("lesion.jpg"), 1024)
 """
 
+import base64
 import hashlib
 import io
 from dataclasses import dataclass
@@ -42,6 +43,7 @@ __all__ = [
     "Frame",
     "Resize",
     "count_animation",
+    "data_uri",
     "jpeg_bytes",
     "jpeg_copy",
     "make_frame",
@@ -135,6 +137,17 @@ def jpeg_bytes(image: UInt8[np.ndarray, "row col 3"], quality: int) -> bytes:
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=quality)
     return file.getvalue()
+
+
+def data_uri(image: UInt8[np.ndarray, "row col 3"], quality: int) -> str:
+    """Return a picture as a JPEG in an address of its own, for a page that asks for nothing else.
+
+    Args:
+        image: RGB, 0..255.
+        quality: 1..95.
+    """
+    text = base64.b64encode(jpeg_bytes(np.ascontiguousarray(image), quality)).decode()
+    return f"data:image/jpeg;base64,{text}"
 
 
 def png_bytes(image: UInt8[np.ndarray, "row col 3"]) -> bytes:

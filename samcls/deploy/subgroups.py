@@ -14,7 +14,7 @@ from jaxtyping import Int
 
 from samcls.learn.runs.predictions import Predictions
 
-__all__ = ["picked", "subgroups"]
+__all__ = ["parts_of", "picked", "subgroups"]
 
 MOST = 12  # texts of a column that names images rather than describing them
 QUARTERS = (0.25, 0.5, 0.75)
@@ -35,7 +35,7 @@ def subgroups(
     """
     found = {}
     for name, values in texts.items():
-        parts = _parts([value.strip() for value in values])
+        parts = parts_of([value.strip() for value in values])
         if len(set(parts)) < 2:
             continue
         found[name] = {
@@ -60,8 +60,12 @@ def picked(said: Predictions, rows: Int[np.ndarray, " image"]) -> Predictions:
     )
 
 
-def _parts(values: Sequence[str]) -> list[str]:
-    """Return the part that each image falls in; one part alone where the column describes nothing."""
+def parts_of(values: Sequence[str]) -> list[str]:
+    """Return the part that each image falls in; one part alone where the column describes nothing.
+
+    Args:
+        values: A column's texts; numbers of many values are divided into quarters.
+    """
     counts = Counter(values)
     if len(counts) <= MOST:
         return [value or MISSING for value in values]

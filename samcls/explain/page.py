@@ -3,14 +3,13 @@
 The page holds pictures of patients wherever there are pictures. Every text of a manifest is escaped.
 """
 
-import base64
 from collections.abc import Mapping
 from html import escape
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from samcls.data.images import jpeg_bytes
+from samcls.data.images import data_uri
 from samcls.explain.overlay import coloured, fitted
 from samcls.explain.scores import Score
 from samcls.learn.runs.text import aligned, printable
@@ -196,5 +195,4 @@ def _figure(picture: np.ndarray, caption: str) -> str:
 
 
 def _img(picture: np.ndarray, alt: str) -> str:
-    text = base64.b64encode(jpeg_bytes(np.ascontiguousarray(picture), QUALITY)).decode()
-    return f'<img alt="{escape(alt)}" src="data:image/jpeg;base64,{text}">'
+    return f'<img alt="{escape(alt)}" src="{data_uri(picture, QUALITY)}">'

@@ -158,8 +158,11 @@ class Run:
             InputError: where the split was not scored, as a sweep scores no test split but its
                 winner's.
         """
-        name = "predictions.csv"
-        said = parse_predictions(self.tables[name], self.tasks, split, f"{self.path / name}")
+        said = self._parsed.get(split)
+        if said is None:
+            name = "predictions.csv"
+            said = parse_predictions(self.tables[name], self.tasks, split, f"{self.path / name}")
+            self._parsed[split] = said
         if not said.ids:
             raise InputError(
                 f"{self.path} says nothing of split {split}: runs of a sweep are scored on val alone, "
@@ -167,6 +170,11 @@ class Run:
                 "winner"
             )
         return said
+
+    @cached_property
+    def _parsed(self) -> dict[str, Predictions]:
+        """What was said, by split, as far as it was asked for."""
+        return {}
 
     @property
     def order(self) -> list[str]:

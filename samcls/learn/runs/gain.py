@@ -14,9 +14,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from samcls.learn.heads.controls import MEANINGS
+from samcls.learn.runs.folder import Run
+from samcls.learn.runs.predictions import together
 from samcls.learn.score.paired import against_first
 
-__all__ = ["best_controls", "gain_over_controls", "gain_sentences"]
+__all__ = ["best_controls", "gain_of_runs", "gain_over_controls", "gain_sentences"]
 
 Said = Mapping[str, Float[np.ndarray, "image _class"]]
 SHOWN = ("first", "second", "difference", "difference_interval", "p")
@@ -42,6 +44,39 @@ def best_controls(
 
     known = [name for name in controls if name in validations]
     return {task: max(known, key=lambda name: mean_auc(name, task)) for task in tasks if known}
+
+
+def gain_of_runs(runs: Sequence[Run], beside: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Return what the mean of a config's runs gains over that of a control; folds are put together.
+
+    Args:
+        runs: Scored on test, all of one config: of one seed or several, with or without folds.
+        beside: Controls among which validation chooses.
+
+    Returns:
+        As `gain_over_controls`; nothing where a run, being of an earlier version, kept no controls.
+    """
+    tasks = runs[0].tasks
+    validations = {
+        name: [run.metrics["baselines"][name]["validation"] for run in runs]
+        for name in runs[0].metrics.get("baselines", {})
+        if all("validation" in run.metrics["baselines"].get(name, {}) for run in runs)
+    }
+    chosen = best_controls([*tasks], beside, validations)
+    by_seed: dict[int, list[Run]] = {}
+    for run in runs:
+        by_seed.setdefault(run.config.seed, []).append(run)
+    heads = [together([run.predictions("test") for run in own]) for own in by_seed.values()]
+    said = [[run.controls("test") for run in own] for own in by_seed.values()]
+    if not all(name in one for own in said for one in own for name in chosen.values()):
+        return {}
+    controls = {
+        name: [together([one[name] for one in own]).probabilities for own in said]
+        for name in set(chosen.values())
+    }
+    first = heads[0]
+    answers = [one.probabilities for one in heads]
+    return gain_over_controls(tasks, first.labels, first.groups, answers, controls, chosen)
 
 
 def gain_over_controls(

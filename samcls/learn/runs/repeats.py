@@ -24,12 +24,11 @@ from samcls.config import digest
 from samcls.errors import ConfigError, OverwriteRefused
 from samcls.files import PART, few, to_json, write_whole
 from samcls.learn.heads.controls import judges
-from samcls.learn.runs.folder import MARK, SUMMARY, Run, load_run
-from samcls.learn.runs.gain import best_controls, gain_over_controls, gain_sentences
+from samcls.learn.runs.folder import MARK, SUMMARY, load_run
+from samcls.learn.runs.gain import gain_of_runs, gain_sentences
 from samcls.learn.runs.inputs import check, settled
 from samcls.learn.runs.medmnist import check_medmnist
 from samcls.learn.runs.notes import leaks_of, refuse_leaks
-from samcls.learn.runs.predictions import together
 from samcls.learn.runs.train import train
 from samcls.learn.score.headline import headlines
 from samcls.learn.score.intervals import interval_notes
@@ -114,7 +113,7 @@ def train_repeats(
     result["select"] = config.select
     result["head"] = ", ".join(dict.fromkeys(one.head for one in plan.values()))
     if result["head"] == config.head:
-        result["gain"] = _gain(config, found, [folder / name for name in plan])
+        result["gain"] = _gain(config, [folder / name for name in plan])
     if folds:
         result["pooled"] = [
             _pooled(config, [folder / name for name in names]) for names in _by_seed(plan).values()
@@ -246,34 +245,10 @@ def _of_mean(config: TrainConfig, folders: Sequence[Path]) -> dict[str, Any]:
     return mean_intervals(said[0].labels, answers, tasks, config.intervals, said[0].groups)
 
 
-def _gain(
-    config: TrainConfig, found: Mapping[str, Mapping[str, Any]], folders: Sequence[Path]
-) -> dict[str, Any]:
+def _gain(config: TrainConfig, folders: Sequence[Path]) -> dict[str, Any]:
     """Return what the runs' mean gains over that of the controls of the same windows; folds are put together."""
     beside = judges(config) if config.intervals else ()
-    if not beside:
-        return {}
-    runs = [load_run(folder) for folder in folders]
-    tasks = runs[0].tasks
-    validations = {
-        name: [one["baselines"][name]["validation"] for one in found.values()]
-        for name in next(iter(found.values()))["baselines"]
-    }
-    chosen = best_controls([*tasks], beside, validations)
-    by_seed: dict[int, list[Run]] = {}
-    for run in runs:
-        by_seed.setdefault(run.config.seed, []).append(run)
-    heads = [together([run.predictions("test") for run in own]) for own in by_seed.values()]
-    said = [[run.controls("test") for run in own] for own in by_seed.values()]
-    if not all(name in one for own in said for one in own for name in chosen.values()):
-        return {}  # runs of an earlier version among them
-    controls = {
-        name: [together([one[name] for one in own]).probabilities for own in said]
-        for name in set(chosen.values())
-    }
-    first = heads[0]
-    answers = [one.probabilities for one in heads]
-    return gain_over_controls(tasks, first.labels, first.groups, answers, controls, chosen)
+    return gain_of_runs([load_run(folder) for folder in folders], beside) if beside else {}
 
 
 def _add(table: dict[str, Any], more: Mapping[str, Any]) -> None:

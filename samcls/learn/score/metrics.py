@@ -1,8 +1,8 @@
 """The figures themselves, each for many weightings of the same images at once.
 
 A weighting is a row that says how often each image counts: all ones is the sample, other rows are
-resamples. Everything of the predicted classes comes from one matrix product (the weighted confusion
-tables), everything of the ranking from one sort a class.
+resamples. Everything of the predicted classes comes from matrix products over classes, everything of the
+ranking from one sort a class.
 
     values = figures(weights, labels, probabilities)     # "figure resample", in FIGURES' order
 """
@@ -59,14 +59,14 @@ def figures(
     - `ece`: expected calibration error of the answer's probability in 15 bins (1706.04599).
     """
     classes = probabilities.shape[1]
-    tables = _confusion(weights, labels, predicted(probabilities), classes)
+    answers = predicted(probabilities)
     positives = [1] if classes == 2 else list(range(classes))
     curves = np.stack([_ranking(weights, labels == c, probabilities[:, c]) for c in positives])
     auc, sensitivity_at, precision = mean_defined(curves).reshape(3, -1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        total = tables.sum((1, 2))
-        hits = np.diagonal(tables, axis1=1, axis2=2).T
-        actual, answered = tables.sum(2).T, tables.sum(1).T
+        total = weights.sum(1)
+        actual, answered = _counts(weights, labels, classes), _counts(weights, answers, classes)
+        hits = _counts(weights * (labels == answers), labels, classes)
         recalls = hits / actual
         f1 = np.where(actual > 0, 2 * hits / (actual + answered), np.nan)
         negatives = total - actual
@@ -82,7 +82,7 @@ def figures(
             mean_defined(specific[positives]),
             sensitivity_at,
             precision,
-            _kappa(tables),
+            _kappa(weights, labels, answers),
             _brier(weights, labels, probabilities),
             _calibration_error(weights, labels, probabilities),
         ]
@@ -146,22 +146,21 @@ def _ranking(
     return np.stack([auc, at, average])
 
 
-def _confusion(
-    weights: Weights, labels: Labels, answers: Labels, classes: int
-) -> Float[np.ndarray, "resample actual answered"]:
-    cells = np.zeros((len(labels), classes * classes))
-    cells[np.arange(len(labels)), labels * classes + answers] = 1
-    return (weights @ cells).reshape(-1, classes, classes)
+def _counts(weights: Weights, values: Labels, classes: int) -> Float[np.ndarray, "class resample"]:
+    """Weight of the images of each class."""
+    found: np.ndarray = (weights @ (values[:, None] == np.arange(classes)).astype(np.float64)).T
+    return found
 
 
-def _kappa(tables: Float[np.ndarray, "resample actual answered"]) -> PerResample:
-    classes = tables.shape[1]
-    places = np.arange(classes)
-    cost = (places[:, None] - places).astype(np.float64) ** 2
-    seen = (tables * cost).sum((1, 2))
-    by_chance = np.einsum("ra,ab,rb->r", tables.sum(2), cost, tables.sum(1))
+def _kappa(weights: Weights, labels: Labels, answers: Labels) -> PerResample:
+    """Cohen's kappa, whose quadratic weights need no table: moments of labels and answers are enough."""
+    first, second = labels.astype(np.float64), answers.astype(np.float64)
+    total, seen = weights.sum(1), weights @ (first - second) ** 2
+    # Of all pairs of a label and an answer: (a - b)^2 = a^2 - 2ab + b^2.
+    squares = total * (weights @ first**2 + weights @ second**2)
+    by_chance = squares - 2 * (weights @ first) * (weights @ second)
     with np.errstate(invalid="ignore", divide="ignore"):
-        kappa: np.ndarray = 1 - seen * tables.sum((1, 2)) / by_chance
+        kappa: np.ndarray = 1 - seen * total / by_chance
     kappa[by_chance == 0] = np.nan
     return kappa
 
