@@ -337,9 +337,13 @@ def _opened(results: Results) -> Found:
 
 
 def _untrained(results: Results) -> Found:
-    if results.subject.runs and (
-        drawn := results.subject.runs[0].metrics.get("weights", {}).get("untrained")
-    ):
+    if not results.subject.runs:
+        raise CannotShow(results.subject.reason or "the run is not where the evaluation says")
+    run = results.subject.run
+    drawn = run.metrics.get("weights", {}).get("untrained")
+    if not drawn and any("UNTRAINED" in str(note) for note in run.metrics.get("notes", [])):
+        drawn = f"{run.fingerprint.get('encoder')} with random weights"
+    if drawn:
         yield (
             "error",
             f"the encoder is untrained ({drawn}): figures say what random features are worth",

@@ -127,7 +127,11 @@ def confusion_on(
     """
     number = len(classes)
     shares = table / np.maximum(table.sum(1, keepdims=True), 1)
-    panel.imshow(shares, cmap="Blues", vmin=0, vmax=1.6, aspect="auto", alpha=0.85)
+    edges = np.arange(number + 1) - 0.5
+    panel.pcolormesh(
+        edges, edges, shares, cmap="Blues", vmin=0, vmax=1.6
+    )  # no raster in vector graphics
+    panel.invert_yaxis()
     for row in range(number):
         for column in range(number):
             told = f"{table[row, column]}" + (
