@@ -1,9 +1,11 @@
 """What holds for every test: one thread a process, and shapes in signatures that are executed."""
 
 import os
+import sys
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import settings
@@ -11,6 +13,14 @@ from jaxtyping import install_import_hook
 
 # Bits are promised at equal threads, here and in the processes that tests start; set before torch is imported.
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
+
+# Where Python is told to keep no bytecode, every process that a test starts would compile torch and all
+# else anew, some 4 s each: they share a folder that is gone with this process.
+if sys.dont_write_bytecode:
+    BYTECODE = TemporaryDirectory(prefix="bytecode-", ignore_cleanup_errors=True)
+    sys.dont_write_bytecode, sys.pycache_prefix = False, BYTECODE.name
+    os.environ["PYTHONPYCACHEPREFIX"] = BYTECODE.name
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 install_import_hook("samcls", "beartype.beartype")
 
