@@ -277,8 +277,11 @@ def test_a_worker_that_dies_is_replaced(manifest: Manifest, tmp_path: Path) -> N
         np.testing.assert_array_equal(store.read(level), values)
 
 
-def test_a_scheduler_that_is_not_there_is_said(manifest: Manifest, tmp_path: Path) -> None:
+def test_a_scheduler_that_is_not_there_is_said(
+    manifest: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """An address without a scheduler says how to start one."""
+    monkeypatch.setattr("samcls.cluster.PATIENCE", "1s")
     with pytest.raises(RunError, match="dask scheduler"):
         extract(manifest, tmp_path / "s.zarr", replace(SMALL, dask="tcp://127.0.0.1:9"))
 
