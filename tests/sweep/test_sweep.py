@@ -17,6 +17,7 @@ import torch
 from filelock import FileLock
 from safetensors.torch import load_file
 from support.cli import samcls
+from support.planted import planted_store
 
 from samcls.config import digest
 from samcls.errors import ConfigError, RunError
@@ -47,8 +48,33 @@ reduction = [2, 3]
 """
 
 
+LONGER = SPACE.replace("epochs = 3", "epochs = 12")  # which leaves time to kill what works on it
+
 # A member's numbers are those of a single run, bit for bit, from 32 channels on.
 WIDE = {"block:1": LevelShape(32, 4, 4, 16), "neck": LevelShape(64, 4, 4, 16)}
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """A store that is read alone."""
+    return planted_store(tmp_path_factory.mktemp("wide"), levels=WIDE)
+
+
+@pytest.fixture(scope="module")
+def whole(wide: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process makes of the space, without a stop."""
+    folder = tmp_path_factory.mktemp("whole") / "sweep"
+    result = sweep(wide.path, folder, parse_space(SPACE))
+    assert (result.runs, result.finished, result.failed) == (12, 12, 0)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def longer(wide: FeatureStore, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one process makes of the longer one."""
+    folder = tmp_path_factory.mktemp("longer") / "sweep"
+    sweep(wide.path, folder, parse_space(LONGER))
+    return folder
 
 
 def figures(folder: Path) -> dict[str, tuple[float | None, float]]:
@@ -60,44 +86,38 @@ def board(folder: Path) -> object:
     return [{k: v for k, v in row.items() if k != "seconds"} for row in rows]
 
 
-def test_every_run_is_what_train_makes_of_its_config(make_store: MakeStore, tmp_path: Path) -> None:
+def test_every_run_is_what_train_makes_of_its_config(
+    wide: FeatureStore, whole: Path, tmp_path: Path
+) -> None:
     """Validation figures and weights are those of `samcls train`, bit for bit."""
-    store = make_store(levels=WIDE)
-    space = parse_space(SPACE)
-    result = sweep(store.path, tmp_path / "sweep", space)
-    assert (result.runs, result.finished, result.failed) == (12, 12, 0)
-    for key, record in read_runs(tmp_path / "sweep").items():
-        single = train(store, record.config, tmp_path / key)
+    for key, record in read_runs(whole).items():
+        single = train(wide, record.config, tmp_path / key)
         assert record.auc == single.validation["auc"]
-        mine = load_file(tmp_path / "sweep" / "runs" / key / "head.safetensors")
+        mine = load_file(whole / "runs" / key / "head.safetensors")
         alone = load_file(tmp_path / key / "head.safetensors")
         assert mine.keys() == alone.keys()
         for name, value in mine.items():
             assert torch.equal(value, alone[name]), (record.config.head, name)
 
 
-def test_processes_find_what_one_process_finds(make_store: MakeStore, tmp_path: Path) -> None:
+def test_processes_find_what_one_process_finds(
+    wide: FeatureStore, whole: Path, tmp_path: Path
+) -> None:
     """Figures of every run are equal, and so is the leaderboard."""
-    store, space = make_store(levels=WIDE), parse_space(SPACE)
-    sweep(store.path, tmp_path / "one", space)
-    sweep(store.path, tmp_path / "two", space, workers=2)
-    assert figures(tmp_path / "two") == figures(tmp_path / "one")
-    assert board(tmp_path / "two") == board(tmp_path / "one")
+    sweep(wide.path, tmp_path / "two", parse_space(SPACE), workers=2)
+    assert figures(tmp_path / "two") == figures(whole)
+    assert board(tmp_path / "two") == board(whole)
 
 
 def test_a_killed_sweep_goes_on_to_the_same_leaderboard(
-    make_store: MakeStore, tmp_path: Path
+    wide: FeatureStore, longer: Path, tmp_path: Path
 ) -> None:
     """SIGKILL at three moments loses no finished run and changes no figure."""
-    store = make_store(levels=WIDE)
-    text = SPACE.replace("epochs = 3", "epochs = 12")
-    sweep(store.path, tmp_path / "whole", parse_space(text))
     folder = tmp_path / "killed"
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["samcls.sweep.sweep"])
     kept: set[str] = set()
     for wanted in (1, 3, 6):
-        process = context.Process(target=sweep, args=(store.path, folder, parse_space(text)))
+        process = context.Process(target=sweep, args=(wide.path, folder, parse_space(LONGER)))
         process.start()
         deadline = time.monotonic() + 100
         while len(read_runs(folder)) < wanted and process.is_alive():
@@ -108,19 +128,17 @@ def test_a_killed_sweep_goes_on_to_the_same_leaderboard(
         found = set(read_runs(folder))
         assert kept <= found
         kept = found
-    result = sweep(store.path, folder, parse_space(text))
+    result = sweep(wide.path, folder, parse_space(LONGER))
     assert result.made == 12 - len(kept)
-    assert board(folder) == board(tmp_path / "whole")
+    assert board(folder) == board(longer)
 
 
 def test_dask_finds_the_same_even_where_a_worker_dies(
-    make_store: MakeStore, tmp_path: Path, dask_address: str
+    wide: FeatureStore, longer: Path, tmp_path: Path, dask_address: str
 ) -> None:
     """Figures and leaderboard are those of one process; a dead worker's groups are done again."""
     from distributed import Client
 
-    store, space = make_store(levels=WIDE), parse_space(SPACE.replace("epochs = 3", "epochs = 40"))
-    sweep(store.path, tmp_path / "one", space)
     with Client(dask_address) as client:
         killed: list[int] = []
 
@@ -131,32 +149,32 @@ def test_dask_finds_the_same_even_where_a_worker_dies(
                 os.kill(killed[0], signal.SIGKILL)
 
         result = sweep(
-            store.path,
+            wide.path,
             tmp_path / "dask",
-            space,
+            parse_space(LONGER),
             dask=dask_address,
             progress=kill,
         )
     assert killed
     assert (result.finished, result.failed) == (12, 0)
-    assert figures(tmp_path / "dask") == figures(tmp_path / "one")
-    assert board(tmp_path / "dask") == board(tmp_path / "one")
+    assert figures(tmp_path / "dask") == figures(longer)
+    assert board(tmp_path / "dask") == board(longer)
 
 
-def test_the_test_split_does_not_choose(make_store: MakeStore, tmp_path: Path) -> None:
+def test_the_test_split_does_not_choose(wide: FeatureStore, whole: Path, tmp_path: Path) -> None:
     """With the test labels permuted, the winner and every validation figure stay as they were."""
-    store = make_store(levels=WIDE)
-    labels = store.labels.copy()
-    test = np.flatnonzero(np.array(store.splits) == "test")
+    labels = wide.labels.copy()
+    test = np.flatnonzero(np.array(wide.splits) == "test")
     labels[test] = 1 - labels[test]
     # The features follow the labels, so the other labels are put over those of the first store.
-    other = FeatureStore.open(shutil.copytree(store.path, tmp_path / "permuted.zarr"), mode="r+")
+    other = FeatureStore.open(shutil.copytree(wide.path, tmp_path / "permuted.zarr"), mode="r+")
     other.update_table(replace(other.table, labels=labels))
     space = parse_space(SPACE)
-    one = sweep(store.path, tmp_path / "one", space)
+    one = sweep(wide.path, shutil.copytree(whole, tmp_path / "one"), space)  # all done already
     two = sweep(other.path, tmp_path / "two", space)
+    assert (one.made, two.made) == (0, 12)
     assert one.best["key"] == two.best["key"]
-    assert board(tmp_path / "one") == board(tmp_path / "two")
+    assert board(whole) == board(tmp_path / "two")
     assert one.best["test"]["auc"] == pytest.approx(1 - two.best["test"]["auc"])
 
 
