@@ -1,5 +1,7 @@
 """A data set that changes: labels in place, rows at the end, and nothing else unasked."""
 
+import os
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -90,26 +92,45 @@ sys.path.insert(0, sys.argv[2])
 from samcls.store import keys
 from samcls.store.feature_store import FeatureStore
 from support.stores import changed
-store = FeatureStore.open(sys.argv[1], mode="r+")
-real, left = keys._replace, [int(sys.argv[3])]
-def dying(path, value):
-    if not left[0]:
-        os._exit(9)
-    left[0] -= 1
-    real(path, value)
-keys._replace = dying
-store.update_table(changed(12))
+for writes in sys.argv[3:]:
+    pid = os.fork()
+    if pid:
+        print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+        continue
+    store = FeatureStore.open(f"{sys.argv[1]}/{writes}.zarr", mode="r+")
+    real, left = keys._replace, [int(writes)]
+    def dying(path, value):
+        if not left[0]:
+            os._exit(9)
+        left[0] -= 1
+        real(path, value)
+    keys._replace = dying
+    store.update_table(changed(12))
+    os._exit(0)
 """
+WRITES = (0, 1, 2, 4, 8, 12, 16, 18, 100)
 
 
-@pytest.mark.parametrize("writes", [0, 1, 2, 4, 8, 12, 16, 18, 100])
-def test_an_update_cut_off_is_never_taken_for_a_store(tmp_path: Path, writes: int) -> None:
+@pytest.fixture(scope="module")
+def cut_off(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of stores whose update was killed after so many files, all by forks of one process."""
+    if not hasattr(os, "fork"):
+        pytest.skip("needs fork")
+    folder = tmp_path_factory.mktemp("cut-off")
+    for writes in WRITES:
+        make(folder / f"{writes}.zarr").write(batch(0, 9))
+    command = [sys.executable, "-c", UPDATE, str(folder), str(TESTS), *map(str, WRITES)]
+    killed = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert killed.stdout.split() == ["9"] * (len(WRITES) - 1) + ["0"], killed.stderr
+    return folder
+
+
+@pytest.mark.parametrize("writes", WRITES)
+def test_an_update_cut_off_is_never_taken_for_a_store(
+    cut_off: Path, tmp_path: Path, writes: int
+) -> None:
     """Killed after any number of files: the old table, the new one, or a refusal; again mends it."""
-    path = tmp_path / "s.zarr"
-    make(path).write(batch(0, 9))
-    command = [sys.executable, "-c", UPDATE, str(path), str(TESTS), str(writes)]
-    killed = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert killed.returncode == (0 if writes == 100 else 9), killed.stderr
+    path = shutil.copytree(cut_off / f"{writes}.zarr", tmp_path / "s.zarr")
     try:
         opened = FeatureStore.open(path)
     except StoreError as error:
@@ -124,12 +145,9 @@ def test_an_update_cut_off_is_never_taken_for_a_store(tmp_path: Path, writes: in
     holds(path, changed(12), done=9)
 
 
-def test_an_update_cut_off_can_be_taken_back(tmp_path: Path) -> None:
+def test_an_update_cut_off_can_be_taken_back(cut_off: Path, tmp_path: Path) -> None:
     """After a cut-off append the old table still fits, and makes the store what it was."""
-    path = tmp_path / "s.zarr"
-    make(path).write(batch(0, 9))
-    command = [sys.executable, "-c", UPDATE, str(path), str(TESTS), "12"]
-    assert subprocess.run(command, check=False).returncode == 9
+    path = shutil.copytree(cut_off / "12.zarr", tmp_path / "s.zarr")
     FeatureStore.open(path, mode="r+").update_table(table(9))
     holds(path, table(9), done=9)
     assert zarr.open_array(path, path="features/neck", mode="r").shape[0] == 9
