@@ -1,11 +1,8 @@
 """Exported folders: made of a run that was trained on real features, run by others, or not there at all."""
 
 import json
-import resource
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from support.exporting import Subject, said, subject
+from support.limits import files_of_at_most
 
 from samcls.data.images import read_image
 from samcls.data.manifest import read_manifest
@@ -272,17 +270,6 @@ def test_nothing_is_overwritten(small: Subject, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert head_of(small, tmp_path / "empty").folder == tmp_path / "empty"
     assert sorted(file.name for file in tmp_path.iterdir()) == ["empty", "notes.txt"]
-
-
-@contextmanager
-def files_of_at_most(size: int) -> Iterator[None]:
-    """A disk on which no file can be larger."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.mark.parametrize("size", [2_000, 40_000])
