@@ -1,7 +1,7 @@
 """Streaming under a hard limit of the process: a store that does not fit is trained on all the same.
 
 What a process takes without any data differs by machine, so each child trains on a tiny store
-first, then allows itself so many MB more and trains on the large one.
+first, then allows itself so many MB more and trains on the large one, in one way or several.
 """
 
 import json
@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from support.cli import Done
+from support.paths import TESTS
 from support.stores import FINGERPRINT
 
 from samcls.learn.runs.train import train
@@ -28,28 +30,19 @@ CHANNELS, SIDE, BLOCK = 256, 8, 250
 OPTIONS = ("--epochs", "3", "--members", "1", "--device", "cpu", "--json")
 
 CHILD = """
-import resource, sys
-import samcls.cli
+import json, resource, sys
+from support.cli import samcls
 
 def taken():
     lines = open("/proc/self/status").read().splitlines()
     return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmData"))
 
-def run(*arguments):
-    sys.argv = ["samcls", *arguments]
-    try:
-        samcls.cli.main()
-    except SystemExit as end:
-        return end.code
-
-allowed, tiny, throwaway, *rest = sys.argv[1:]
-output, sys.stdout = sys.stdout, open("/dev/null", "w")
-run("train", tiny, throwaway, "--epochs", "1", "--members", "1", "--device", "cpu")
-sys.stdout = output
+allowed, tiny, throwaway, ways = sys.argv[1:]
+samcls("train", tiny, throwaway, "--epochs", "1", "--members", "1", "--device", "cpu")
 if int(allowed):
     limit = taken() + int(allowed) * 1_000_000
     resource.setrlimit(resource.RLIMIT_DATA, (limit, limit))
-sys.exit(run("train", *rest))
+print(json.dumps([vars(samcls("train", *way)) for way in json.loads(ways)]))
 """
 
 
@@ -82,31 +75,38 @@ def make(path: Path, images: int) -> Path:
     return path
 
 
-Limited = Callable[..., subprocess.CompletedProcess[str]]
+Limited = Callable[..., list[Done]]
 
 
 @pytest.fixture
 def limited(tmp_path: Path) -> Limited:
-    """A function that trains in a child under a limit of so many MB; 0 sets none."""
+    """A function that trains in a child under a limit of so many MB, in each way given; 0 sets none."""
     tiny = make(tmp_path / "tiny.zarr", 60)
 
-    def run(allowed: int, *arguments: object) -> subprocess.CompletedProcess[str]:
+    def run(allowed: int, *ways: tuple[object, ...]) -> list[Done]:
         throwaway = tmp_path / f"throwaway-{len(list(tmp_path.iterdir()))}"
         # Stacks of threads count as data, by their full size.
         command = ["sh", "-c", 'ulimit -s 1024; exec "$@"', "sh", sys.executable, "-c", CHILD]
-        given = [str(allowed), tiny, throwaway, *arguments, *OPTIONS]
-        return subprocess.run(
-            [*command, *map(str, given)],
+        given = json.dumps([[str(one) for one in (*way, *OPTIONS)] for way in ways])
+        path = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+        done = subprocess.run(
+            [*command, str(allowed), tiny, throwaway, given],
             capture_output=True,
             text=True,
-            check=False,
-            env={**os.environ, "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"},
+            check=True,
+            env={
+                **os.environ,
+                "PYTHONPATH": path,
+                "OMP_NUM_THREADS": "1",
+                "MALLOC_ARENA_MAX": "1",
+            },
         )
+        return [Done(**values) for values in json.loads(done.stdout)]
 
     return run
 
 
-def found(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
+def found(done: Done) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     result: dict[str, Any] = json.loads(done.stdout)
     return result
@@ -115,10 +115,11 @@ def found(done: subprocess.CompletedProcess[str]) -> dict[str, Any]:
 def test_a_run_streams_where_its_features_do_not_fit(limited: Limited, tmp_path: Path) -> None:
     """Under the limit, loading all fails with a remedy; streaming gives every figure of memory's."""
     store = make(tmp_path / "store.zarr", 1500)  # 98 MB as float32
-    failed = limited(64, store, tmp_path / "all")
+    ways = ((store, tmp_path / "all"), (store, tmp_path / "streamed", "--memory", 40))
+    failed, done = limited(64, *ways)
     assert failed.returncode == 1
     assert "not enough memory for this run; stream its features with --memory" in failed.stderr
-    streamed = found(limited(64, store, tmp_path / "streamed", "--memory", 40))
+    streamed = found(done)
     config = TrainConfig(epochs=3, members=1)
     whole = train(FeatureStore.open(store), config, tmp_path / "whole", device="cpu").to_dict()
     for name in ("validation", "test", "baselines"):
@@ -136,8 +137,8 @@ def test_a_store_four_times_the_memory_allowed_streams_at_half_speed(
     store = make(tmp_path / "store.zarr", 8000)
     size = sum(file.stat().st_size for file in store.rglob("*") if file.is_file())
     assert size > 3.9 * 64e6
-    streamed = found(limited(64, store, tmp_path / "streamed", "--memory", 32))
-    whole = found(limited(0, store, tmp_path / "whole"))
+    streamed = found(limited(64, (store, tmp_path / "streamed", "--memory", 32))[0])
+    whole = found(limited(0, (store, tmp_path / "whole"))[0])
     assert streamed["test"] == whole["test"]
     ratios = {
         "run": whole["seconds"] / streamed["seconds"],
