@@ -22,8 +22,9 @@ def test_the_bench_measures_every_way_of_finding(tmp_path: Path) -> None:
     """Pictures alone, features, both, and labels, on a small data set."""
     made = deployed(tmp_path)
     (tmp_path / "00.png").write_bytes((tmp_path / "01.png").read_bytes())
-    few = tmp_path / "few.csv"  # images of every split and class
-    few.write_text("\n".join((made.root / "manifest.csv").read_text().splitlines()[:25]) + "\n")
+    few = tmp_path / "few.csv"
+    lines = (made.root / "manifest.csv").read_text().splitlines()[:25]  # of every split and class
+    few.write_text("\n".join(lines) + "\n")
     bench = bench_audit(few, encoders=("vit_t",), originals=4, rows=2000)
     values = {row.measure: row.value for row in bench.rows}
     assert values["pictures alone, samcls audit MANIFEST: average precision"] > 0.5
