@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 
 import pytest
 from hypothesis import settings
-from jaxtyping import install_import_hook
+from support.signatures import execute
 
 # Bits are promised at equal threads, here and in the processes that tests start; set before torch is imported.
 os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
@@ -22,7 +22,7 @@ if sys.dont_write_bytecode:
     os.environ["PYTHONPYCACHEPREFIX"] = BYTECODE.name
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
-install_import_hook("samcls", "beartype.beartype")
+execute("samcls")
 
 settings.register_profile("quick", max_examples=25, deadline=None)
 settings.register_profile("thorough", max_examples=150, deadline=None)
