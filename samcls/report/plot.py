@@ -17,7 +17,8 @@ from samcls.errors import ConfigError, InputError, OverwriteRefused
 from samcls.files import meant
 from samcls.learn.score.curves import Curves
 from samcls.learn.score.metrics import roc_auc
-from samcls.report.subject import Answers, CannotShow, Subject, subject_of
+from samcls.report.reading import subject_of
+from samcls.report.subject import Answers, CannotShow, Subject
 
 __all__ = ["DISPLAYS", "plot"]
 

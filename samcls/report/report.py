@@ -19,9 +19,9 @@ from samcls.report.about import About
 from samcls.report.audited import audited
 from samcls.report.blocks import Block, Section
 from samcls.report.checks import Checked, checks_of
+from samcls.report.reading import subject_of
 from samcls.report.results import Results
 from samcls.report.settings import ReportConfig
-from samcls.report.subject import subject_of
 
 __all__ = ["Report", "checks", "report"]
 

@@ -20,18 +20,15 @@ from samcls.learn.runs.gain import gain_of_runs
 from samcls.learn.score.curves import Calibration, Curves
 from samcls.learn.score.headline import of_task
 from samcls.learn.score.intervals import FEWEST, intervals, left_out, unit_numbers
-from samcls.learn.score.metrics import roc_auc
 from samcls.learn.score.operating import fit_threshold
 from samcls.learn.score.scoring import mean_intervals, resample
+from samcls.report.gaps import Gap, gaps_of, in_order
 from samcls.report.subject import Answers, CannotShow, Subject
 
-__all__ = ["FEWEST_EVENTS", "FEWEST_IMAGES", "RATES", "Claim", "Gap", "Operating", "Results"]
+__all__ = ["RATES", "Claim", "Operating", "Results"]
 
-FEWEST_IMAGES, FEWEST_EVENTS = 20, 5  # of a subgroup, below which its figures are withheld
-RESAMPLES = 1000
 PARTS = 1000
 THRESHOLDS = 500  # resamples of validation
-LEVEL = 0.05
 
 
 @dataclass(frozen=True)
@@ -87,39 +84,6 @@ class Operating:
     table: Int[np.ndarray, "actual answered"]
     figures: Mapping[str, float | None]
     intervals: Mapping[str, tuple[float, float] | None]
-
-
-@dataclass(frozen=True)
-class Gap:
-    """A subgroup's figure beside that of all other images.
-
-    Attributes:
-        column: Of the manifest.
-        part: Its text, or range of numbers.
-        images: Number of labelled images.
-        events: Images of the positive class; of more than two classes, of the second commonest.
-        auc: Of the subgroup; None where withheld or undefined.
-        rest: Of the other images.
-        gap: `auc` - `rest`.
-        interval: Of the gap, 95 % for all gaps looked at together (Bonferroni).
-        p: Two-sided, corrected likewise; None where withheld.
-        sensitivity: At the threshold; None where withheld, or of more than two classes.
-        specificity: Likewise.
-        withheld: Why nothing is told; "" where it is.
-    """
-
-    column: str
-    part: str
-    images: int
-    events: int
-    auc: float | None = None
-    rest: float | None = None
-    gap: float | None = None
-    interval: tuple[float, float] | None = None
-    p: float | None = None
-    sensitivity: float | None = None
-    specificity: float | None = None
-    withheld: str = ""
 
 
 class Results:
@@ -202,10 +166,9 @@ class Results:
         if runs[0].config.folds:
             return {}
         said = [run.controls("test")[name] for run in runs]
-        apart: list[Mapping[str, Any]] = []  # regressions say the same under every seed
-        for one in said:
-            if not any(_same(one.probabilities, other) for other in apart):
-                apart.append(one.probabilities)
+        apart = [one.probabilities for one in said]
+        if all(_same(apart[0], one) for one in apart):  # regressions say the same under every seed
+            apart = apart[:1]
         parts = runs[0].config.intervals or PARTS
         found = mean_intervals(said[0].labels, apart, self.subject.tasks, parts, said[0].groups)
         ends = {task: of_task(found, task).get("auc_interval") for task in self.subject.tasks}
@@ -311,7 +274,7 @@ class Results:
         groups: list[tuple[str, str, Bool[np.ndarray, " image"]]] = []
         for name, texts in columns.items():
             parts = np.array(parts_of([texts[row].strip() for row in answers.rows.tolist()]))
-            known = list(dict.fromkeys(sorted(parts.tolist(), key=_order)))
+            known = list(dict.fromkeys(sorted(parts.tolist(), key=in_order)))
             if len(known) > 1:
                 groups += [(name, part, parts == part) for part in known]
         if not groups:
@@ -319,7 +282,7 @@ class Results:
             raise CannotShow(
                 f"the columns {named} divide the {self.subject.split} images in no groups: one text each, or one an image"
             )
-        return _gaps_of(answers, groups)
+        return gaps_of(answers, groups)
 
 
 RATES = ("sensitivity", "specificity", "precision", "negative_predictive_value", "accuracy", "f1")
@@ -344,98 +307,6 @@ def _rates(cells: Float[np.ndarray, "part cell"]) -> Float[np.ndarray, "rate par
             ]
         )
     return found
-
-
-def _gaps_of(
-    answers: Answers, groups: Sequence[tuple[str, str, Bool[np.ndarray, " image"]]]
-) -> tuple[Gap, ...]:
-    events = _events(answers)
-    told, plain = [], {}
-    for place, (name, part, rows) in enumerate(groups):
-        sides = [(rows & events).sum(), (rows & ~events).sum()]
-        images, positive = int(rows.sum()), int(sides[0])
-        why = ""
-        if images < FEWEST_IMAGES:
-            why = f"under {FEWEST_IMAGES} images"
-        elif min(sides) < FEWEST_EVENTS:
-            why = f"under {FEWEST_EVENTS} images of a class"
-        plain[place] = Gap(name, part, images, positive, withheld=why)
-        if not why:
-            told.append(place)
-    draws = _draws(answers)
-    looked = max(1, len(told))
-    found = []
-    for place, (_, _, rows) in enumerate(groups):
-        gap = plain[place]
-        if place in told:
-            own, rest = _auc(answers, draws, rows), _auc(answers, draws, ~rows)
-            gap = _judged(gap, answers, own, rest, rows, looked)
-        found.append(gap)
-    return tuple(found)
-
-
-def _judged(
-    gap: Gap, answers: Answers, own: np.ndarray, rest: np.ndarray, rows: np.ndarray, looked: int
-) -> Gap:
-    from scipy.stats import t as student
-
-    units = unit_numbers(answers.groups)
-    freedom = max(1, min(len(np.unique(units[rows])), len(np.unique(units[~rows]))) - 1)
-    between = own - rest
-    drawn = between[1:][np.isfinite(between[1:])]
-    values: dict[str, Any] = {
-        "auc": _plain(own[0]),
-        "rest": _plain(rest[0]),
-        "gap": _plain(between[0]),
-    }
-    if np.isfinite(between[0]) and len(drawn) > RESAMPLES // 2:
-        error = float(drawn.std(ddof=1))
-        reach = float(student.ppf(1 - LEVEL / 2 / looked, freedom)) * error
-        values["interval"] = (float(between[0]) - reach, float(between[0]) + reach)
-        single = 2 * student.sf(abs(between[0]) / error, freedom) if error > 0 else 1.0
-        values["p"] = float(min(1.0, looked * single))
-    if answers.binary:
-        said, true = answers.answers == 1, answers.labels == 1
-        values["sensitivity"] = float(said[rows & true].mean())
-        values["specificity"] = float((~said)[rows & ~true].mean())
-    return Gap(gap.column, gap.part, gap.images, gap.events, **values)
-
-
-def _draws(answers: Answers) -> Float[np.ndarray, "resample image"]:
-    units = unit_numbers(answers.groups)
-    number = int(units.max()) + 1
-    size = int(min(RESAMPLES, max(200, 20_000_000 // max(1, len(units)))))
-    return np.concatenate([block[:, units] for block in resample(number, size, 0)])
-
-
-def _auc(answers: Answers, draws: np.ndarray, rows: np.ndarray) -> Float[np.ndarray, " resample"]:
-    """AUC of some images under each draw; of more than two classes the mean over those with images."""
-    labels, chance, weights = answers.labels[rows], answers.probabilities[rows], draws[:, rows]
-    classes = (
-        [1] if answers.binary else [c for c in range(len(answers.classes)) if (labels == c).any()]
-    )
-    with np.errstate(invalid="ignore", divide="ignore"):
-        each = np.stack([roc_auc(weights, labels == c, chance[:, c]) for c in classes])
-        found: np.ndarray = np.nanmean(each, axis=0) if len(each) > 1 else each[0]
-    return found
-
-
-def _events(answers: Answers) -> Bool[np.ndarray, " image"]:
-    """Images of the positive class; of more than two, all that are not of the commonest."""
-    if answers.binary:
-        positive: np.ndarray = answers.labels == 1
-        return positive
-    most = int(np.bincount(answers.labels).argmax()) if len(answers.labels) else 0
-    others: np.ndarray = answers.labels != most
-    return others
-
-
-def _order(text: str) -> tuple[int, float, str]:
-    first = text.split(" ", maxsplit=1)[0]
-    try:
-        return 0, float(first), text
-    except ValueError:
-        return 1, 0.0, text
 
 
 def _plain(value: float) -> float | None:

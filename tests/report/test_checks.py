@@ -12,8 +12,9 @@ from support.planted import planted_store
 from samcls.learn.runs.folder import Run
 from samcls.learn.runs.predictions import Predictions, predictions_csv
 from samcls.report.checks import CHECKS, Checked, checks_of
+from samcls.report.reading import subject_of
 from samcls.report.results import Results
-from samcls.report.subject import Subject, subject_of
+from samcls.report.subject import Subject
 
 TASKS = {"malignancy": ("benign", "malignant")}
 

@@ -91,26 +91,11 @@ def _cost(about: About) -> Table:
                 figure(size / 1e3 / max(1, images), "the store#bytes_an_image", 1),
             )
         )
-        encoded = getattr(subject.store, "encoded", {})
-        if encoded.get("seconds"):
-            rows.append(
-                (
-                    "encoding the images, seconds",
-                    figure(encoded["seconds"], "the store#/encoded/seconds", 1),
-                )
-            )
-            rate = encoded["images"] / encoded["seconds"]
-            rows.append(
-                (
-                    f"encoding, images a second ({encoded['device']})",
-                    figure(rate, "the store#/encoded", 1),
-                )
-            )
     return Table(
         "Cost",
         ("", "value"),
         tuple(rows),
-        f"On {shortened(subject.run.metrics.get('device', 'cpu'))}, in {subject.run.metrics.get('precision', 'float32')}. Energy was not measured.",
+        f"On {shortened(subject.run.metrics.get('device', 'cpu'))}, in {subject.run.metrics.get('precision', 'float32')}. Seconds of encoding are printed by samcls extract, and not kept. Energy was not measured.",
     )
 
 

@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 from samcls.report.about import About
 from samcls.report.blocks import Block, Cell, Table, count, figure, interval, shortened
+from samcls.report.gaps import FEWEST_EVENTS, FEWEST_IMAGES
 from samcls.report.pictures.tables import forest
-from samcls.report.results import FEWEST_EVENTS, FEWEST_IMAGES
 
 __all__ = ["subgroups"]
 

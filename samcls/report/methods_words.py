@@ -1,0 +1,308 @@
+"""Sentences on what was done: images, encoder, head, choice, and how figures were made.
+
+Each yields the parts of a paragraph, numbers with their sources; one that cannot be told raises CannotShow.
+"""
+
+from collections.abc import Iterator
+
+from samcls.data.manifest import SPLITS
+from samcls.learn.heads.controls import MEANINGS
+from samcls.learn.runs.page import class_counts, group_counts
+from samcls.report.about import About
+from samcls.report.blocks import Cell, Part, count, figure, shortened
+from samcls.report.places import pointer
+from samcls.report.sections.making import commands as commands_of
+from samcls.report.subject import CannotShow
+
+__all__ = [
+    "audit",
+    "baselines",
+    "commands",
+    "cost",
+    "data_counts",
+    "data_source",
+    "encoder",
+    "environment",
+    "groups",
+    "labels",
+    "metrics",
+    "model",
+    "model_files",
+    "preprocessing",
+    "selection",
+    "test_opened",
+    "threshold",
+    "training",
+    "uncertainty",
+]
+
+Parts = Iterator[Part]
+
+
+def data_source(about: About) -> Parts:
+    """Yield the fact `data_source`."""
+    subject = about.subject
+    if subject.external:
+        found = subject.evaluation["images"]
+        yield from (
+            "The images are ",
+            count(found["scored"], f"{subject.file}#/images/scored"),
+            " labelled images of another data set, ",
+        )
+        yield from (
+            count(found["failed"], f"{subject.file}#/images/failed"),
+            " of which could not be read.",
+        )
+        return
+    images, file = subject.metrics["images"], subject.file
+    total = sum(images[split] for split in SPLITS)
+    yield from (Cell(f"{total:,}", float(total), f"{file}#images/total"), " images were used; ")
+    yield from (
+        count(images.get("failed", 0), f"{file}#/images/failed"),
+        " more could not be read and were left out.",
+    )
+
+
+def data_counts(about: About) -> Parts:
+    """Yield the fact `data_counts`."""
+    subject = about.subject
+    run = subject.run
+    first = f"{subject.first}predictions.csv"
+    for task, names in run.tasks.items():
+        counts = class_counts(run, task)
+        yield f"{shortened(task)}: "
+        for split in SPLITS:
+            yield f"{split} "
+            for place, name in enumerate(names[:12]):
+                yield from (
+                    f"{', ' if place else ''}{shortened(name, 30)} ",
+                    count(counts[split][name], f"{first}, split {split}#count/{task}/{name}"),
+                )
+            yield "; " if split != SPLITS[-1] else ". "
+
+
+def groups(about: About) -> Parts:
+    """Yield the fact `groups`."""
+    run = about.subject.run
+    counts = group_counts(run)
+    if not counts:
+        yield "Patients were not named: every image was taken on its own, in splits and in intervals."
+        return
+    first = f"{about.subject.first}predictions.csv"
+    divided = about.subject.trained.get("leaks", {}).get("groups", {}).get("count", 0)
+    kept = (
+        "were kept in one split each"
+        if not divided
+        else f"were divided between splits in {divided} cases"
+    )
+    yield f"Groups (patients or lesions) {kept}: "
+    for split in SPLITS:
+        yield from (
+            f"{split} ",
+            count(counts[split], f"{first}, split {split}#groups"),
+            ", " if split != SPLITS[-1] else ".",
+        )
+
+
+def labels(about: About) -> Parts:
+    """Yield the fact `labels`."""
+    subject = about.subject
+    labelled = subject.trained.get("labelled", {})
+    for task in subject.run.tasks:
+        if task not in labelled:
+            raise CannotShow("the run is of an earlier version")
+        place = pointer(f"{subject.trained_file}#/labelled", task)
+        yield f"Labels of {shortened(task)}: "
+        for split in SPLITS:
+            yield from (
+                f"{split} ",
+                count(labelled[task][split], f"{place}/{split}"),
+                ", " if split != SPLITS[-1] else ". ",
+            )
+    yield "An image without a label of a task was left out of that task."
+
+
+def audit(about: About) -> Parts:
+    """Yield the fact `audit`."""
+    found = about.subject.audit
+    if not found:
+        leaks = about.subject.trained.get("leaks")
+        if not leaks:
+            raise CannotShow("not looked for")
+        equal = leaks["equal"]["count"] + leaks["contradictory"]["count"]
+        yield "By digests of pixels, "
+        yield from (
+            Cell(str(equal), float(equal), f"{about.subject.trained_file}#twins"),
+            " pictures stand in several splits; near-duplicates were not looked for.",
+        )
+        return
+    yield from (
+        "An audit (samcls audit) of ",
+        count(found["images"], "audit.json#/images"),
+        " images found ",
+    )
+    told = [(code, number) for code, number in found["counts"].items()]
+    for place, (code, number) in enumerate(told):
+        yield from (f"{', ' if place else ''}{code} ", count(number, f"audit.json#/counts/{code}"))
+    yield ("; " if told else "nothing; ")
+    yield from (count(found["leaks"], "audit.json#/leaks"), " findings lay across splits.")
+
+
+def preprocessing(about: About) -> Parts:
+    """Yield the fact `preprocessing`."""
+    made = about.subject.run.fingerprint
+    resize = {
+        "longest": "the longer side resized and the rest padded",
+        "stretch": "stretched to a square",
+    }
+    views = len(made.get("views", ()))
+    told = resize.get(str(made.get("resize")), str(made.get("resize")))
+    yield (
+        f"Images were decoded to RGB, {told} ({made.get('input_size')} pixels), and normalised by the encoder's own means and "
+        f"deviations; {'features of ' + str(views) + ' views were stored' if views > 1 else 'features of the unturned image were stored'}, as means "
+        f"over {made.get('window')} x {made.get('window')} windows in {made.get('storage')}. Features were standardised by training's means and "
+        "deviations of each channel."
+    )
+
+
+def encoder(about: About) -> Parts:
+    """Yield the fact `encoder`."""
+    run = about.subject.run
+    weights = run.metrics.get("weights", {})
+    source = weights.get("untrained") or weights.get("file") or "a file of unknown name"
+    kind = "with random weights" if weights.get("untrained") else "with trained weights"
+    levels = ", ".join(map(str, run.fingerprint.get("levels", ())))
+    yield (
+        f"Features came from the frozen encoder {run.fingerprint.get('encoder')} {kind} ({shortened(source)}, sha256 "
+        f"{str(run.fingerprint.get('checkpoint_sha256'))[:16]}…), at the levels {levels}."
+    )
+
+
+def model(about: About) -> Parts:
+    """Yield the fact `model`."""
+    subject = about.subject
+    run = subject.run
+    tasks = "; ".join(
+        f"{shortened(task)} ({len(names)} classes)" for task, names in run.tasks.items()
+    )
+    yield f"The head {run.config.head} on these features, with "
+    yield from (
+        count(subject.trained.get("parameters", 0), f"{subject.trained_file}#/parameters"),
+        f" trained values, answers {tasks} with probabilities.",
+    )
+
+
+def training(about: About) -> Parts:
+    """Yield the fact `training`."""
+    config = about.subject.run.config
+    seeds = sorted({run.config.seed for run in about.subject.runs})
+    yield (
+        f"Heads that are trained by epochs used AdamW (learning rate {config.learning_rate:g}, weight decay {config.weight_decay:g}, batches of "
+        f"{config.batch_size}, dropout {config.dropout:g}, at most {config.epochs} epochs, {config.warmup:g} of them warm-up, stopped "
+        f"{config.patience} epochs after the last gain), loss {config.loss.replace('_', ' ')}, class weights {config.class_weights}; seed"
+        f"{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}. Regressions were solved for each strength of a grid."
+    )
+
+
+def selection(about: About) -> Parts:
+    """Yield the fact `selection`."""
+    subject = about.subject
+    run = subject.run
+    how = f"by inner folds ({run.config.select})" if run.config.inner else "on the validation split"
+    folds = f", in each of {run.config.folds} folds" if run.config.folds else ""
+    yield from (
+        f"Models were chosen {how}{folds} by AUC, between ",
+        count(subject.trained.get("models_tried", 0), f"{subject.trained_file}#/models_tried"),
+    )
+    yield " models, controls included."
+
+
+def test_opened(about: About) -> Parts:
+    """Yield the fact `test_opened`."""
+    subject = about.subject
+    if not subject.run.scored:
+        raise CannotShow("not opened")
+    if subject.run.config.folds and len(subject.runs) > 1:
+        yield "Every image was tested by the model of the fold that had not seen it, after everything was chosen."
+        return
+    yield (
+        "The test split was scored once, after everything was chosen."
+        if subject.opened == 1
+        else (f"The test split was scored {subject.opened} times, for as many winners of a sweep.")
+    )
+
+
+def threshold(about: About) -> Parts:
+    """Yield the fact `threshold`."""
+    for task, classes in about.subject.tasks.items():
+        point = about.subject.points[task]
+        if point.threshold is None:
+            yield f"{shortened(task)}: the most probable class is answered. "
+            continue
+        own = about.subject.answers(task, "val" if about.subject.runs else "test")
+        yield f"{shortened(task)}: class {shortened(classes[-1])} is answered above a probability of "
+        yield figure(point.threshold, f"{own.source}#threshold/{task}", 4)
+        yield ", which has the largest sensitivity + specificity on validation (Youden). "
+
+
+def uncertainty(about: About) -> Parts:
+    """Yield the fact `uncertainty`."""
+    del about
+    yield (
+        "95 % intervals of figures are jackknife intervals over groups (patients; images where none are named), in Wilson's form with "
+        "Student's t. Differences to controls are paired: standard deviations over 1,000 resamples of groups against a t distribution. "
+        "Bands of curves are percentiles over 500 resamples of groups. A figure that rests on fewer than six groups of a class has none."
+    )
+
+
+def metrics(about: About) -> Parts:
+    """Yield the fact `metrics`."""
+    several = any(len(classes) > 2 for classes in about.subject.tasks.values())
+    mean = "; of more than two classes the mean over classes against the rest" if several else ""
+    yield (
+        f"Discrimination: area under the ROC curve (AUC){mean}, average precision. Calibration: slope, calibration in the large, observed over "
+        "expected, Brier score, log loss. Clinical utility: net benefit. At the threshold: sensitivity, specificity, predictive values."
+    )
+
+
+def baselines(about: About) -> Parts:
+    """Yield the fact `baselines`."""
+    names = [MEANINGS.get(name, name) for name in about.subject.controls]
+    if not names:
+        raise CannotShow("the run kept no controls")
+    yield (
+        f"Controls on the same features and splits: {', '.join(names)}. The head is held against the one that validation prefers, by a paired "
+        "difference of AUCs over resamples of groups."
+    )
+
+
+def environment(about: About) -> Parts:
+    """Yield the fact `environment`."""
+    found = about.subject.environment
+    packages = ", ".join(
+        f"{name} {version}" for name, version in found.get("packages", {}).items() if version
+    )
+    yield f"Made with {packages or 'unknown versions'}, Python {found.get('python', 'unknown')}, on {about.subject.run.metrics.get('device', 'cpu')}."
+
+
+def cost(about: About) -> Parts:
+    """Yield the fact `cost`."""
+    total = sum(run.metrics.get("seconds", 0.0) for run in about.subject.runs)
+    if not total:
+        raise CannotShow("not known")
+    folder = f"{about.subject.folder}metrics.json"
+    yield from (
+        "Training, controls and scoring took ",
+        figure(total, f"{folder}#sum/seconds", 1),
+        " seconds.",
+    )
+
+
+def commands(about: About) -> Parts:
+    """Yield the fact `commands`."""
+    yield f"The same again: {'; '.join(commands_of(about.subject))}"
+
+
+def model_files(about: About) -> Parts:
+    """Yield the fact `model_files`."""
+    yield f"The run's files and their sha256 are listed; head.safetensors is the model, {about.subject.run.path.name}/COMPLETE its checksums."
