@@ -120,7 +120,7 @@ def checks_of(results: Results, silence: Sequence[str] = ()) -> Checked:
 
 # A check is a function and a line.
 CHECKS: Mapping[str, Kind] = {
-    "SC001": Kind("leak across splits", looks.leak),
+    "SC001": Kind("no leak across splits", looks.leak),
     "SC002": Kind("ahead of the best control", looks.control, each=True),
     "SC003": Kind("seeds agree", looks.seeds, each=True),
     "SC004": Kind("best setting inside the space", looks.edge),

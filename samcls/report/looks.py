@@ -40,6 +40,7 @@ __all__ = [
 Level = Literal["error", "warning", "note"]
 Found = Iterator[tuple[Level, str, str]]
 
+TWINS = ("equal", "contradictory")  # what a run calls equal pictures in several splits
 LEAKED = 0.01  # share of test images with a twin or their group elsewhere, from which figures are taken for wrong
 RANGE = 0.05  # of the AUC over seeds, from which one run says little
 EVENTS = (
@@ -79,7 +80,8 @@ def leak(results: Results) -> Found:
             "give each group one split, or train with --folds, which keeps groups whole",
         )
     twins = _counted(leaks, "equal") + _counted(leaks, "contradictory")
-    pictures = _in_test(leaks)
+    folds = subject.kind == "folds"  # where every image is tested
+    pictures = sum(leaks.get(k, {}).get("images", 0) for k in TWINS) if folds else _in_test(leaks)
     effect = subject.audit.get("effect", {})
     affected = int(effect.get("affected", 0))
     if affected:
@@ -91,7 +93,12 @@ def leak(results: Results) -> Found:
         yield level, told, remedy
     if twins:
         level = "error" if pictures > LEAKED * max(1, images) else "warning"
-        told = f"{twins} pictures stand in several splits pixel for pixel, with {pictures} test images among them"
+        places = "folds" if folds else "splits"
+        one = twins == 1
+        told = (
+            f"{twins} picture{'' if one else 's'} stand{'s' if one else ''} in several {places} pixel for pixel, with "
+            f"{pictures} test image{'' if pictures == 1 else 's'} among them"
+        )
         yield (
             level,
             told,
@@ -125,9 +132,7 @@ def seeds(results: Results, task: str) -> Found:
     """Yield that seeds disagree."""
     runs = results.subject.runs
     if not runs or results.subject.external:
-        raise CannotShow(
-            "it is of training, and this is an evaluation" if runs else results.subject.reason
-        )
+        raise CannotShow(results.subject.reason or "it is of training, and this is an evaluation")
     if runs[0].config.head.startswith(("logistic", "knn", "regressions")):
         raise CannotShow(f"the head {runs[0].config.head} has no chance in it")
     by_seed: dict[int, list[float | None]] = {}
@@ -251,7 +256,9 @@ def subgroups(results: Results, task: str) -> Found:
 
 def opened(results: Results) -> Found:
     """Yield that the test split was opened more than once."""
-    if results.subject.runs and not results.subject.external and results.subject.opened > 1:
+    if not results.subject.runs or results.subject.external:
+        raise CannotShow(results.subject.reason or "it is of training, and this is an evaluation")
+    if results.subject.opened > 1:
         yield (
             "warning",
             f"the test split was opened {results.subject.opened} times, for as many winners of this folder",
@@ -385,13 +392,14 @@ def _counted(leaks: Mapping[str, Any], kind: str) -> int:
 
 def _in_test(leaks: Mapping[str, Any]) -> int:
     """Return how many test images have an equal picture elsewhere, as far as the run lists them."""
-    listed = [
-        one for kind in ("equal", "contradictory") for one in leaks.get(kind, {}).get("first", [])
-    ]
+    listed = [one for kind in TWINS for one in leaks.get(kind, {}).get("first", [])]
     named = {name for one in listed for name in one.get("images", {}).get("test", [])}
     unlisted = _counted(leaks, "equal") + _counted(leaks, "contradictory") - len(listed)
     return len(named) + max(0, unlisted)
 
 
 def _tested(results: Results) -> int:
-    return int(results.subject.metrics.get("images", {}).get("test", 0))
+    try:
+        return len(results.subject.test.ids)
+    except CannotShow:
+        return 0

@@ -21,7 +21,7 @@ from samcls.learn.score.curves import Calibration, Curves
 from samcls.learn.score.headline import of_task
 from samcls.learn.score.intervals import FEWEST, intervals, left_out, unit_numbers
 from samcls.learn.score.operating import fit_threshold
-from samcls.learn.score.scoring import mean_intervals, resample
+from samcls.learn.score.scoring import majority_class, mean_intervals, resample, score
 from samcls.report.gaps import Gap, gaps_of, in_order
 from samcls.report.subject import Answers, CannotShow, Subject
 
@@ -99,6 +99,7 @@ class Results:
         self.operating = cache(self._operating)
         self.gaps = cache(self._gaps)
         self._control_intervals = cache(self._control_intervals_of)
+        self._pooled = cache(self._pooled_of)
 
     @cached_property
     def claims(self) -> dict[str, Claim]:
@@ -112,7 +113,7 @@ class Results:
         tables = self.subject.metrics.get("baselines", {})
         for task, claim in self.claims.items():
             aucs = {
-                name: of_task(tables[name]["test"], task).get("auc")
+                name: (self.pooled(name, task) or of_task(tables[name]["test"], task)).get("auc")
                 for name in self._beside
                 if "test" in tables.get(name, {})
             }
@@ -160,6 +161,31 @@ class Results:
         if self.subject.kind not in ("seeds", "sweep") or name not in self.subject.controls:
             return None
         return self._control_intervals(name).get(task)
+
+    def pooled(self, name: str, task: str) -> Mapping[str, Any]:
+        """Return a control's figures on all folds' test images together, as those of the run are told.
+
+        Args:
+            name: Of the control.
+            task: Name.
+
+        Returns:
+            Nothing but for the folds of one seed.
+        """
+        runs = self.subject.runs
+        one_seed = len({run.config.seed for run in runs}) == 1
+        if self.subject.kind != "folds" or not one_seed or name not in self.subject.controls:
+            return {}
+        return of_task(self._pooled(name), task)
+
+    def _pooled_of(self, name: str) -> dict[str, Any]:
+        said, tasks = self.subject.controls[name], self.subject.tasks
+        majority = {
+            task: majority_class(said.labels[:, i], len(classes))
+            for i, (task, classes) in enumerate(tasks.items())
+        }
+        parts = self.subject.run.config.intervals
+        return score(said.labels, said.probabilities, tasks, majority, parts, said.groups)
 
     def _control_intervals_of(self, name: str) -> dict[str, tuple[float, float] | None]:
         runs = self.subject.runs

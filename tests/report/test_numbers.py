@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import brier_score_loss, log_loss, roc_auc_score
+from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, roc_auc_score
 
 from samcls.learn.runs.compare import compare_runs
 from samcls.learn.runs.folder import load_runs
@@ -232,6 +232,12 @@ class Recomputed:
             if 0 < (said.y == c).sum() < len(said.y)
         ]
         return float(np.mean(each))
+
+    def of_pooled(self, place: str, task: str, what: str) -> float | None:
+        said = self.files.answers(place, task)
+        values = {"auc": self.auc(said), "brier": brier(said.y, said.p)}
+        values["average_precision"] = average_precision_score(said.y == 1, said.p[:, 1])
+        return None if what.endswith("_interval") else values[what]
 
     def of_calibration(self, place: str, task: str, c: str, kind: str, what: str) -> float:
         said = self.files.answers(place, task)

@@ -1,6 +1,6 @@
 """The first screen: what the figures allow to be said, beside every control, and what they rest on."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -149,7 +149,12 @@ def _made(about: About) -> str:
     run = subject.run
     encoder = str(run.fingerprint.get("encoder", "an unknown encoder"))
     random = "untrained " if run.metrics.get("weights", {}).get("untrained") else ""
-    runs = f", the mean of {len(subject.runs)} runs," if len(subject.runs) > 1 else ""
+    runs = ""
+    if subject.kind == "folds":
+        seeds = len({run.config.seed for run in subject.runs})
+        runs = f", each image as the fold says that had not seen it{f', the mean of {seeds} seeds' if seeds > 1 else ''},"
+    elif len(subject.runs) > 1:
+        runs = f", the mean of {len(subject.runs)} runs,"
     return f"{run.config.head} on features of {random}{encoder}{runs}"
 
 
@@ -216,26 +221,29 @@ def _rests_on(about: About) -> Iterator[Part]:
         if subject.run.config.inner
         else "validation"
     )
-    yield from ("Trained on ", count(images["train"], f"{file}#/images/train"), " images; ")
+    folds = subject.run.config.folds if len(subject.runs) > 1 else 0
+    yield f"In each of {folds} folds: t" if folds else "T"
+    yield from ("rained on ", count(images["train"], f"{file}#/images/train"), " images; ")
     yield f"{chosen} " if chosen == "validation" else f"chosen {chosen} "
     yield from ("(", count(images["val"], f"{file}#/images/val"), " images) chose between ")
     tried = metrics["models_tried"]
     yield count(tried, f"{file}#/models_tried")
+    several = " in all" if len(subject.runs) > 1 else ""
     board = subject.board.get("tried")
     if board:
         yield from (
-            " models of the winner, and before that between ",
+            f" models of the winner{several}, and before that between ",
             count(board, "leaderboard.json#/tried"),
             " configurations",
         )
     else:
-        yield " models, controls included"
+        yield f" models{several}, controls included"
+    if folds:
+        yield ". Every image was tested by a model that had not seen it, after all this."
+        return
     times = subject.opened
-    yield (
-        ". The test split was opened once, after all this."
-        if times == 1
-        else f". The test split was opened {times} times."
-    )
+    once = ". The test split was opened once, after all this."
+    yield once if times == 1 else f". The test split was opened {times} times."
 
 
 def _controls(about: About, task: str) -> Iterator[Block]:
@@ -247,17 +255,19 @@ def _controls(about: About, task: str) -> Iterator[Block]:
         for key in shown:
             cells.append(from_table(row.table, row.place, key)[0])
             cells += [row.interval] if key == "auc" else []
-        lines.append((*cells, row.validation))
+        lines.append(tuple(cells) if about.subject.external else (*cells, row.validation))
     header = [
         title
         for key, title in shown.items()
         for title in ([title, "95 % interval"] if key == "auc" else [title])
     ]
+    last = () if about.subject.external else ("validation AUC",)
+    title = "Here, and inside" if about.subject.external else "This run and its controls"
     yield Table(
-        f"This run and its controls{about.of(task)}",
-        ("", *header, "validation AUC"),
+        f"{title}{about.of(task)}",
+        ("", *header, *last),
         tuple(lines),
-        _table_note(about, task),
+        _table_note(about, task, shown),
     )
     drawn = [
         (row.name, float(row.table["auc"]), row.ends)
@@ -294,7 +304,8 @@ def _rows(about: About, task: str) -> Iterator[_Row]:
     if not subject.external and "validation" in subject.metrics:
         table, place = table_of(subject.metrics["validation"], f"{subject.file}#/validation", task)
         own = figure(table.get("auc"), f"{place}/auc")
-    yield _row(f"this run: {_head(about)}", *subject.figures(task), own)
+    first = "here" if subject.external else f"this run: {subject.run.config.head}"
+    yield _row(first, *subject.figures(task), own)
     if subject.external:
         place = f"{subject.file}#/inside"
         yield _row(
@@ -307,11 +318,11 @@ def _rows(about: About, task: str) -> Iterator[_Row]:
             continue
         base = pointer(f"{subject.file}#/baselines", name)
         validation, place = table_of(found.get("validation", {}), f"{base}/validation", task)
-        row = _row(
-            MEANINGS.get(name, name),
-            *table_of(found["test"], f"{base}/test", task),
-            figure(validation.get("auc"), f"{place}/auc"),
-        )
+        chosen = figure(validation.get("auc"), f"{place}/auc")
+        table, place = table_of(found["test"], f"{base}/test", task)
+        if pooled := about.results.pooled(name, task):
+            table, place = pooled, f"{subject.folder}controls.csv, {name}#pooled/{task}"
+        row = _row(MEANINGS.get(name, name), table, place, chosen)
         ends = about.results.control_interval(name, task) if row.ends is None else None
         if ends is not None:
             source = f"{subject.folder}controls.csv, {name}#auc_interval/{task}"
@@ -325,17 +336,16 @@ def _row(name: str, table: Mapping[str, Any], place: str, validation: Cell) -> _
     return _Row(name, table, place, validation, ends, from_table(table, place, "auc")[1])
 
 
-def _head(about: About) -> str:
-    return about.subject.run.config.head if about.subject.runs else "the run"
-
-
-def _table_note(about: About, task: str) -> str:
-    classes = about.subject.tasks[task]
+def _table_note(about: About, task: str, shown: Container[str]) -> str:
+    subject = about.subject
     notes = ["Intervals: jackknife over groups, in Wilson's form with Student's t."]
-    if len(classes) == 2:
+    if "sensitivity_at_threshold" in shown:
+        name = shortened(subject.tasks[task][-1])
         notes.append(
-            f"Sensitivity and specificity are of class {shortened(classes[-1])}, at each model's own threshold from validation."
+            f"Sensitivity and specificity are of class {name}, at each model's own threshold from validation."
         )
-    if len(about.subject.runs) > 1:
-        notes.append("Of several runs: mean ± standard deviation of their figures.")
+    if subject.kind == "folds":
+        notes.append("Figures are of all folds' images together, where one seed was trained.")
+    elif len(subject.runs) > 1:
+        notes.append("Mean \N{PLUS-MINUS SIGN} standard deviation over seeds.")
     return " ".join(notes)
