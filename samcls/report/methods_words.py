@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from samcls.data.manifest import SPLITS
 from samcls.learn.heads.controls import MEANINGS
+from samcls.learn.heads.registry import head_class
 from samcls.learn.runs.page import class_counts, group_counts
 from samcls.report.about import About
 from samcls.report.blocks import Cell, Part, count, figure, shortened
@@ -137,7 +138,7 @@ def audit(about: About) -> Parts:
         )
         return
     yield from (
-        "An audit (samcls audit) of ",
+        "An audit (samcls audit" + (", by features alone" if "made" in found else "") + ") of ",
         count(found["images"], "audit.json#/images"),
         " images found ",
     )
@@ -185,7 +186,12 @@ def model(about: About) -> Parts:
     tasks = "; ".join(
         f"{shortened(task)} ({len(names)} classes)" for task, names in run.tasks.items()
     )
-    yield f"The head {run.config.head} on these features, with "
+    kind = (
+        "An image network gated by these features"
+        if head_class(run.config.head).fitting == "network"
+        else "The head"
+    )
+    yield f"{kind}, {run.config.head}, with "
     yield from (
         count(subject.trained.get("parameters", 0), f"{subject.trained_file}#/parameters"),
         f" trained values, answers {tasks} with probabilities.",
@@ -193,15 +199,34 @@ def model(about: About) -> Parts:
 
 
 def training(about: About) -> Parts:
-    """Yield the fact `training`."""
+    """Yield the fact `training`: how the head is fitted, by what kind it is."""
     config = about.subject.run.config
     seeds = sorted({run.config.seed for run in about.subject.runs})
-    yield (
-        f"Heads that are trained by epochs used AdamW (learning rate {config.learning_rate:g}, weight decay {config.weight_decay:g}, batches of "
-        f"{config.batch_size}, dropout {config.dropout:g}, at most {config.epochs} epochs, {config.warmup:g} of them warm-up, stopped "
-        f"{config.patience} epochs after the last gain), loss {config.loss.replace('_', ' ')}, class weights {config.class_weights}; seed"
-        f"{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}. Regressions were solved for each strength of a grid."
+    named = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    descent = (
+        f"AdamW (learning rate {config.learning_rate:g}, weight decay {config.weight_decay:g}, batches of {config.batch_size}, at most "
+        f"{config.epochs} epochs, the first {100 * config.warmup:g} % of them warm-up, stopped {config.patience} epochs after the last gain on "
+        f"what chooses), loss {config.loss.replace('_', ' ')}, class weights {config.class_weights}; {named}"
     )
+    fitting = head_class(config.head).fitting
+    if fitting == "solution":
+        yield f"The head {config.head} was solved for each number of a grid, without epochs and without chance."
+    elif fitting == "ensemble":
+        parts = ", ".join(
+            dict.fromkeys(part.head for part in head_class(config.head).heads(config))
+        )
+        by_epochs = f" (heads trained by epochs, {parts}, with {descent})" if parts else ""
+        yield f"The head averages the probabilities of its members{by_epochs}, and regressions solved for each strength of a grid."
+    elif fitting == "network":
+        start = "pretrained weights" if config.pretrained else "random weights"
+        rate = (
+            "frozen"
+            if config.freeze_backbone
+            else f"trained at learning rate {config.backbone_learning_rate:g}"
+        )
+        yield f"The image network began from {start} and was {rate}; with {descent}."
+    else:
+        yield f"The head was trained with {descent}; dropout {config.dropout:g}."
 
 
 def selection(about: About) -> Parts:
@@ -223,13 +248,13 @@ def test_opened(about: About) -> Parts:
     if not subject.run.scored:
         raise CannotShow("not opened")
     if subject.run.config.folds and len(subject.runs) > 1:
-        yield "Every image was tested by the model of the fold that had not seen it, after everything was chosen."
-        return
-    yield (
-        "The test split was scored once, after everything was chosen."
-        if subject.opened == 1
-        else (f"The test split was scored {subject.opened} times, for as many winners of a sweep.")
-    )
+        yield "Every image was tested by a model that had not seen it, after everything was chosen."
+    elif subject.opened > 1:
+        yield f"The test split was scored {subject.opened} times, for as many winners of a sweep."
+    elif len(subject.runs) > 1:
+        yield f"The test split was scored once by each of {len(subject.runs)} seeds, after everything was chosen."
+    else:
+        yield "The test split was scored once, after everything was chosen."
 
 
 def threshold(about: About) -> Parts:
@@ -270,10 +295,8 @@ def baselines(about: About) -> Parts:
     names = [MEANINGS.get(name, name) for name in about.subject.controls]
     if not names:
         raise CannotShow("the run kept no controls")
-    yield (
-        f"Controls on the same features and splits: {', '.join(names)}. The head is held against the one that validation prefers, by a paired "
-        "difference of AUCs over resamples of groups."
-    )
+    judged = "The head is held against the one that validation prefers, by a paired difference of AUCs over resamples of groups."
+    yield f"Controls on the same features and splits: {'; '.join(names)}. {judged if about.results.claims else ''}"
 
 
 def environment(about: About) -> Parts:
