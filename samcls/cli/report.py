@@ -62,7 +62,10 @@ def _report(
         ),
     ] = False,
 ) -> Outcome:
-    """Write one HTML file of a run: figures with intervals, displays, checks, failures, and what is yours to write."""
+    """Write one HTML file of a run: figures with intervals, displays, checks, failures, and what is yours to write.
+
+    It names images and groups of its failures: --worst 0 leaves them out.
+    """
     from samcls.config import load_toml, parse, to_dict
     from samcls.report.report import checks, report
     from samcls.report.text import checks_text, report_text

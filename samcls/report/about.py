@@ -17,7 +17,9 @@ from samcls.report.results import Results
 from samcls.report.settings import ReportConfig
 from samcls.report.subject import CannotShow, Subject
 
-__all__ = ["About", "slug"]
+__all__ = ["GALLERY", "About", "slug"]
+
+GALLERY = "gallery"  # among the names of what was made, where evidence is shown
 
 if TYPE_CHECKING:
     from samcls.report.pictures.drawing import Drawing
@@ -34,6 +36,8 @@ class About:
         checks: What the coded checks came to.
         figures: Folder that each picture is also written to; None for none.
         images: Whether pictures of patients are shown.
+        names: Of the pictures that were made.
+        written: Files that they were written to.
     """
 
     subject: Subject
@@ -43,6 +47,7 @@ class About:
     figures: Path | None = None
     images: bool = False
     names: set[str] = field(default_factory=set)
+    written: list[Path] = field(default_factory=list)
 
     @cached_property
     def several(self) -> bool:
@@ -64,6 +69,11 @@ class About:
             yield from made()
         except CannotShow as reason:
             yield Missing(what, str(reason))
+        except KeyError as lacking:
+            told = (
+                f"the files of {self.subject.name} hold no {lacking}, being of an earlier version"
+            )
+            yield Missing(what, told)
 
     def each(self, what: str, made: Callable[["About", str], Iterable[Block]]) -> Iterator[Block]:
         """Yield the blocks of every task, each as far as they can be made.
@@ -95,7 +105,7 @@ class About:
             except CannotShow as reason:
                 return Missing(what, str(reason))
             if self.figures is not None:
-                write_figure(drawing.figure, self.figures, name)
+                self.written.extend(write_figure(drawing.figure, self.figures, name))
             svg = svg_of(drawing.figure, name)
             width = float(drawing.figure.get_size_inches()[0])
         return Picture(

@@ -8,7 +8,7 @@ A source is a file of what is reported and a place in it: `metrics.json#/test/au
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, SupportsFloat, SupportsInt
 
 from samcls.learn.runs.text import printable
@@ -24,6 +24,7 @@ __all__ = [
     "Section",
     "Table",
     "Text",
+    "chance",
     "count",
     "figure",
     "from_table",
@@ -32,6 +33,7 @@ __all__ = [
 ]
 
 DASH = "\N{EN DASH}"  # where there is no number
+SMALLEST = 0.001  # p that is told
 LONGEST = 80  # signs of a name that are shown
 
 
@@ -44,12 +46,16 @@ class Cell:
         value: The number behind it, unrounded; None of a text.
         source: File and place that it comes from; "" of a text.
         mark: `strong`, or "".
+        high: Upper end of an interval, whose lower one is the value.
+        spread: Standard deviation over runs.
     """
 
     text: str
     value: float | None = None
     source: str = ""
     mark: str = ""
+    high: float | None = None
+    spread: float | None = None
 
     @property
     def key(self) -> float | str:
@@ -185,6 +191,15 @@ def figure(
     return Cell(f"{plain:{plus}.{digits}f}".replace("-", "\N{MINUS SIGN}"), plain, source, mark)
 
 
+def chance(p: float | None, source: str) -> Cell:
+    """Return a p as it is shown: two digits, or that it is below 0.001."""
+    if p is None:
+        return Cell(DASH)
+    if p < SMALLEST:
+        return Cell(f"below {SMALLEST}", p, source)
+    return figure(p, source, 2 if p >= 0.1 else 3)
+
+
 def count(value: SupportsInt, source: str) -> Cell:
     """Return a number of things, with its source."""
     return Cell(f"{int(value):,}", float(int(value)), source)
@@ -198,7 +213,7 @@ def interval(
         return Cell(DASH)
     plus = "+" if sign else ""
     low, high = (f"{one:{plus}.{digits}f}".replace("-", "\N{MINUS SIGN}") for one in ends)
-    return Cell(f"{low} to {high}", float(ends[0]), source)
+    return Cell(f"{low} to {high}", float(ends[0]), source, high=float(ends[1]))
 
 
 def from_table(table: Mapping[str, Any], place: str, name: str) -> tuple[Cell, Cell]:
@@ -206,7 +221,7 @@ def from_table(table: Mapping[str, Any], place: str, name: str) -> tuple[Cell, C
     value, spread = table.get(name), table.get(f"{name}_std")
     cell = figure(value, f"{place}/{name}")
     if spread and value is not None:  # what has no chance in it does not vary over seeds
-        cell = Cell(f"{cell.text} ± {spread:.3f}", cell.value, cell.source)
+        cell = replace(cell, text=f"{cell.text} ± {spread:.3f}", spread=float(spread))
     return cell, interval(table.get(f"{name}_interval"), f"{place}/{name}_interval")
 
 

@@ -106,6 +106,9 @@ def checks_of(results: Results, silence: Sequence[str] = ()) -> Checked:
             except CannotShow as reason:
                 reasons.append(str(reason))
                 continue
+            except KeyError as lacking:
+                reasons.append(f"the run's files hold no {lacking}, being of an earlier version")
+                continue
             own += [Check(code, level, said, todo, code in silence) for level, said, todo in told]
         found += own
         if reasons or (kind.each and not results.subject.tasks):

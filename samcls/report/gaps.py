@@ -104,12 +104,12 @@ def _judged(
         "rest": _plain(rest[0]),
         "gap": _plain(between[0]),
     }
-    if np.isfinite(between[0]) and len(drawn) > RESAMPLES // 2:
+    if np.isfinite(between[0]) and len(drawn) > len(own) // 2:
         error = float(drawn.std(ddof=1))
         reach = float(student.ppf(1 - LEVEL / 2 / looked, freedom)) * error
         values["interval"] = (float(between[0]) - reach, float(between[0]) + reach)
         single = 2 * student.sf(abs(between[0]) / error, freedom) if error > 0 else 1.0
-        values["p"] = float(min(1.0, looked * single))
+        values["p"] = float(min(1.0, looked * max(single, 1 / (len(drawn) + 1))))
     if answers.binary:
         said, true = answers.answers == 1, answers.labels == 1
         values["sensitivity"] = float(said[rows & true].mean())
@@ -120,7 +120,7 @@ def _judged(
 def _draws(answers: Answers) -> Float[np.ndarray, "resample image"]:
     units = unit_numbers(answers.groups)
     number = int(units.max()) + 1
-    size = int(min(RESAMPLES, max(200, 20_000_000 // max(1, len(units)))))
+    size = int(min(RESAMPLES, max(200, 6_000_000 // max(1, len(units)))))
     return np.concatenate([block[:, units] for block in resample(number, size, 0)])
 
 

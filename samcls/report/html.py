@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FunctionLoader, StrictUndefined
@@ -76,8 +77,11 @@ def _templates() -> Environment:
 
 
 def _plain(value: Any) -> Any:
-    """Return a text without control characters and marks of direction, whatever it came from."""
-    return printable(value) if type(value) is str else value
+    """Return a text without control characters, marks of direction and the home folder, whatever it came from."""
+    if type(value) is not str:
+        return value
+    home = str(Path.home())
+    return printable(value.replace(home, "~") if len(home) > 1 else value)
 
 
 def _sentence(text: str) -> str:

@@ -15,7 +15,7 @@ from samcls.files import few
 from samcls.learn.score.headline import of_task
 from samcls.learn.score.intervals import FEWEST
 from samcls.report.results import Results
-from samcls.report.subject import CannotShow
+from samcls.report.subject import CannotShow, Subject
 
 __all__ = [
     "Found",
@@ -53,7 +53,9 @@ FAILED = 0.01  # share of images that could not be encoded
 
 # A patient's number followed by a side, a view or a running number of one or two digits: P012_left, case-7-03.
 SERIES = re.compile(
-    r"^(?P<stem>.*\d)(?:[-_ .]?(?:left|right|od|os|l|r|cc|mlo|lcc|rcc|lmlo|rmlo|ap|pa|lat|[a-h])|[-_ .]\d{1,2})$",
+    r"^(?!\d{4}-\d\d-\d\d$)(?P<stem>.*?\d)"
+    r"(?:(?:[-_ .]?(?:left|right|od|os|l|r|cc|mlo|lcc|rcc|lmlo|rmlo|ap|pa|lat|[a-h]))+"
+    r"|[-_ .](?:slice|image|img|im|frame|view|scan|s|i)?[-_ .]?\d{1,3})$",
     re.I,
 )
 PERSONAL = re.compile(r"patient|subject|person|case|lesion|study|exam|mrn|pid", re.I)
@@ -67,12 +69,21 @@ def unfinished(results: Results) -> Found:
             results.subject.reason,
             "run the same command again; it goes on where it stopped",
         )
+    elif not results.subject.runs:
+        raise CannotShow(results.subject.reason)
 
 
 def leak(results: Results) -> Found:
     """Yield groups and twins that stand in several splits."""
     subject = results.subject
-    leaks, images = subject.metrics.get("leaks", {}), _tested(results)
+    if subject.external:
+        yield from _seen(subject)
+        return
+    leaks, images = subject.metrics.get("leaks"), _tested(results)
+    if leaks is None:
+        raise CannotShow(
+            subject.reason or "the run keeps nothing of it, being of a sweep or an earlier version"
+        )
     if groups := _counted(leaks, "groups"):
         yield (
             "error",
@@ -80,7 +91,7 @@ def leak(results: Results) -> Found:
             "give each group one split, or train with --folds, which keeps groups whole",
         )
     twins = _counted(leaks, "equal") + _counted(leaks, "contradictory")
-    folds = subject.kind == "folds"  # where every image is tested
+    folds = bool(subject.folds)  # where every image is tested
     pictures = sum(leaks.get(k, {}).get("images", 0) for k in TWINS) if folds else _in_test(leaks)
     effect = subject.audit.get("effect", {})
     affected = int(effect.get("affected", 0))
@@ -104,15 +115,39 @@ def leak(results: Results) -> Found:
             told,
             "samcls audit STORE --run RUN tells what they did to the figures; --write cleans",
         )
-    for note in subject.metrics.get("notes", []) if subject.external else []:
-        if "leak" in note:
-            yield "error", str(note), "take those images out of the manifest and evaluate again"
+
+
+def _seen(subject: Subject) -> Found:
+    """Yield images of an evaluation that the run had met."""
+    seen, scored = subject.evaluation.get("seen", {}), subject.evaluation["images"]["scored"]
+    learned = int(seen.get("train", 0)) + int(seen.get("val", 0))
+    if learned:
+        yield (
+            "error",
+            f"{learned} of {scored} images stood in the run's own training or validation: figures are too good",
+            "take them out of the manifest and evaluate again",
+        )
+    if own := int(seen.get("test", 0)):
+        yield (
+            "warning",
+            f"{own} of {scored} images are the run's own test images: this is no external validation",
+            "evaluate on images that the run has never met",
+        )
+    if not learned and not own and not subject.evaluation.get("drift"):
+        raise CannotShow(
+            "the run keeps no digests of its images, so that it cannot be told whether it met some of these"
+        )
 
 
 def control(results: Results, task: str) -> Found:
     """Yield controls that the head is not ahead of."""
     if task not in results.claims:
-        raise CannotShow("no controls that could be compared are kept with it")
+        kept = results.subject.controls
+        raise CannotShow(
+            "the AUC is not defined"
+            if kept
+            else "no controls that could be compared are kept with it"
+        )
     claim, best = results.claims[task], results.hindsight.get(task)
     for one, how in ((claim, "which validation prefers"), (best, "the highest on the test images")):
         if one is None or one.ahead:
@@ -159,7 +194,7 @@ def edge(results: Results) -> Found:
     rows = results.subject.board.get("rows", [])
     ranked = [row for row in rows if row.get("rank")]
     if not rows:
-        raise CannotShow("it is of a sweep")
+        raise CannotShow("this is no sweep")
     if len(ranked) < 3:
         raise CannotShow(f"{len(ranked)} configurations have a rank; an edge needs three")
     winner = ranked[0]["configuration"]
@@ -228,7 +263,7 @@ def calibrated(results: Results, task: str) -> Found:
         yield (
             "warning",
             (
-                f"{task}: probabilities are not what happens: {', '.join(off)}; at the temperature slope {after.slope:.2f}, "
+                f"{task}: probabilities are off: {', '.join(off)}; at the temperature slope {after.slope:.2f}, "
                 f"intercept {after.intercept:+.2f}"
             ),
             "use the probabilities as ranks, or recalibrate on images of the place of use (samcls evaluate --recalibrate)",
@@ -258,6 +293,8 @@ def opened(results: Results) -> Found:
     """Yield that the test split was opened more than once."""
     if not results.subject.runs or results.subject.external:
         raise CannotShow(results.subject.reason or "it is of training, and this is an evaluation")
+    if not results.subject.run.scored:
+        raise CannotShow("it was not opened")
     if results.subject.opened > 1:
         yield (
             "warning",
@@ -268,25 +305,32 @@ def opened(results: Results) -> Found:
 
 def untrained(results: Results) -> Found:
     """Yield that the encoder has random weights."""
-    if not results.subject.runs:
-        raise CannotShow(results.subject.reason or "the run is not where the evaluation says")
-    run = results.subject.run
-    drawn = run.metrics.get("weights", {}).get("untrained")
-    if not drawn and any("UNTRAINED" in str(note) for note in run.metrics.get("notes", [])):
-        drawn = f"{run.fingerprint.get('encoder')} with random weights"
-    if drawn:
+    subject = results.subject
+    if not subject.runs:
+        raise CannotShow(subject.reason)
+    if subject.untrained:
         yield (
             "error",
-            f"the encoder is untrained ({drawn}): figures say what random features are worth",
+            f"the encoder is untrained ({subject.untrained}): figures say what random features are worth",
             "extract with trained weights: --encoder lite0, or samcls weights fetch vit_b",
         )
+    elif not subject.run.metrics.get("weights"):
+        raise CannotShow("the run keeps nothing of where its encoder's weights came from")
 
 
 def groups(results: Results) -> Found:
     """Yield that images look grouped and no groups were named."""
     subject = results.subject
     said = subject.test
+    if all(said.groups):
+        return
     if any(said.groups):
+        lacking = said.groups.count("")
+        yield (
+            "warning",
+            f"{lacking} of {len(said.groups)} {subject.split} images have no group, and are each taken on their own",
+            "name every image's patient in the manifest, and extract again, which encodes nothing anew",
+        )
         return
     columns = [
         name for name in (subject.store.meta if subject.store else {}) if PERSONAL.search(name)
@@ -355,6 +399,8 @@ def flattered(results: Results, task: str) -> Found:
 def left_out(results: Results) -> Found:
     """Yield that images could not be encoded."""
     images = results.subject.metrics.get("images", {})
+    if "failed" not in images:
+        raise CannotShow(results.subject.reason or "the run keeps no count of them")
     failed, total = (
         int(images.get("failed", 0)),
         sum(int(images.get(k, 0)) for k in ("train", "val", "test", "scored", "failed")),
@@ -370,7 +416,7 @@ def left_out(results: Results) -> Found:
 def elsewhere(results: Results, task: str) -> Found:
     """Yield that figures are lower on other data."""
     if not results.subject.external:
-        raise CannotShow("it is of an evaluation on another data set")
+        raise CannotShow("this is no evaluation on another data set")
     found = results.subject.evaluation.get("difference", {}).get(task, {}).get("auc", {})
     ends = found.get("interval")
     if ends is None:

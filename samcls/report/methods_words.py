@@ -12,6 +12,7 @@ from samcls.learn.runs.page import class_counts, group_counts
 from samcls.report.about import About
 from samcls.report.blocks import Cell, Part, count, figure, shortened
 from samcls.report.places import pointer
+from samcls.report.results import threshold_rule
 from samcls.report.sections.making import commands as commands_of
 from samcls.report.subject import CannotShow
 
@@ -46,40 +47,43 @@ def data_source(about: About) -> Parts:
     if subject.external:
         found = subject.evaluation["images"]
         yield from (
-            "The images are ",
             count(found["scored"], f"{subject.file}#/images/scored"),
-            " labelled images of another data set, ",
-        )
-        yield from (
+            " labelled images of another data set were scored; ",
             count(found["failed"], f"{subject.file}#/images/failed"),
-            " of which could not be read.",
+            " more could not be read, ",
+            count(found["unlabelled"], f"{subject.file}#/images/unlabelled"),
+            " had no label of the run's classes.",
         )
         return
     images, file = subject.metrics["images"], subject.file
     total = sum(images[split] for split in SPLITS)
-    yield from (Cell(f"{total:,}", float(total), f"{file}#images/total"), " images were used; ")
-    yield from (
-        count(images.get("failed", 0), f"{file}#/images/failed"),
-        " more could not be read and were left out.",
-    )
+    yield from (Cell(f"{total:,}", float(total), f"{file}#images/total"), " images were used")
+    share = subject.run.config.train_fraction
+    yield f" (training images are a share of {share:g} of those there were)" if share < 1 else ""
+    if "failed" in images:
+        yield from (
+            "; ",
+            count(images["failed"], f"{file}#/images/failed"),
+            " more could not be read and were left out.",
+        )
+    else:
+        yield "."
 
 
 def data_counts(about: About) -> Parts:
     """Yield the fact `data_counts`."""
-    subject = about.subject
-    run = subject.run
-    first = f"{subject.first}predictions.csv"
+    run, first = about.subject.run, f"{about.subject.first}predictions.csv"
+    yield _of_fold(about)
     for task, names in run.tasks.items():
         counts = class_counts(run, task)
         yield f"{shortened(task)}: "
-        for split in SPLITS:
-            yield f"{split} "
+        splits = _splits(about)
+        for split, title in splits.items():
+            yield f"{title} "
             for place, name in enumerate(names[:12]):
-                yield from (
-                    f"{', ' if place else ''}{shortened(name, 30)} ",
-                    count(counts[split][name], f"{first}, split {split}#count/{task}/{name}"),
-                )
-            yield "; " if split != SPLITS[-1] else ". "
+                number = count(counts[split][name], f"{first}, split {split}#count/{task}/{name}")
+                yield from (f"{', ' if place else ''}{shortened(name, 30)} ", number)
+            yield "; " if split != [*splits][-1] else ". "
 
 
 def groups(about: About) -> Parts:
@@ -96,19 +100,20 @@ def groups(about: About) -> Parts:
         if not divided
         else f"were divided between splits in {divided} cases"
     )
-    yield f"Groups (patients or lesions) {kept}: "
-    for split in SPLITS:
-        yield from (
-            f"{split} ",
-            count(counts[split], f"{first}, split {split}#groups"),
-            ", " if split != SPLITS[-1] else ".",
-        )
+    lacking = sum(not group for group in run.predictions("test").groups) if run.scored else 0
+    yield f"{_of_fold(about)}Groups (patients or lesions) {kept}: "
+    splits = _splits(about)
+    for split, title in splits.items():
+        number = count(counts[split], f"{first}, split {split}#groups")
+        yield from (f"{title} ", number, ", " if split != [*splits][-1] else ".")
+    yield f" {lacking} test images have no group." if lacking else ""
 
 
 def labels(about: About) -> Parts:
     """Yield the fact `labels`."""
     subject = about.subject
     labelled = subject.trained.get("labelled", {})
+    yield _of_fold(about)
     for task in subject.run.tasks:
         if task not in labelled:
             raise CannotShow("the run is of an earlier version")
@@ -121,6 +126,18 @@ def labels(about: About) -> Parts:
                 ", " if split != SPLITS[-1] else ". ",
             )
     yield "An image without a label of a task was left out of that task."
+
+
+def _of_fold(about: About) -> str:
+    """Return whose counts they are, where folds divide the images anew."""
+    config = about.subject.run.config
+    return f"In fold {config.fold} of {config.folds}: " if about.subject.folds else ""
+
+
+def _splits(about: About) -> dict[str, str]:
+    """Return splits of the predictions; where inner folds choose, what was learned from stands in `val`."""
+    inner = about.subject.run.config.inner
+    return {"val": "train and val", "test": "test"} if inner else {split: split for split in SPLITS}
 
 
 def audit(about: About) -> Parts:
@@ -170,11 +187,15 @@ def encoder(about: About) -> Parts:
     """Yield the fact `encoder`."""
     run = about.subject.run
     weights = run.metrics.get("weights", {})
-    source = weights.get("untrained") or weights.get("file") or "a file of unknown name"
-    kind = "with random weights" if weights.get("untrained") else "with trained weights"
+    source = weights.get("file") or "a file that is not known"
+    kind = (
+        f"with random weights ({about.subject.untrained})"
+        if about.subject.untrained
+        else f"with weights of {shortened(source)}"
+    )
     levels = ", ".join(map(str, run.fingerprint.get("levels", ())))
     yield (
-        f"Features came from the frozen encoder {run.fingerprint.get('encoder')} {kind} ({shortened(source)}, sha256 "
+        f"Features came from the frozen encoder {run.fingerprint.get('encoder')} {kind} (sha256 "
         f"{str(run.fingerprint.get('checkpoint_sha256'))[:16]}…), at the levels {levels}."
     )
 
@@ -196,6 +217,8 @@ def model(about: About) -> Parts:
         count(subject.trained.get("parameters", 0), f"{subject.trained_file}#/parameters"),
         f" trained values, answers {tasks} with probabilities.",
     )
+    if run.config.with_meta:
+        yield f" Beside the image it is given the columns {', '.join(map(shortened, run.config.with_meta))}."
 
 
 def training(about: About) -> Parts:
@@ -203,10 +226,14 @@ def training(about: About) -> Parts:
     config = about.subject.run.config
     seeds = sorted({run.config.seed for run in about.subject.runs})
     named = f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+    stop = (
+        f"stopped {config.patience} epochs after the last gain on what chooses"
+        if config.patience
+        else "none left out"
+    )
     descent = (
         f"AdamW (learning rate {config.learning_rate:g}, weight decay {config.weight_decay:g}, batches of {config.batch_size}, at most "
-        f"{config.epochs} epochs, the first {100 * config.warmup:g} % of them warm-up, stopped {config.patience} epochs after the last gain on "
-        f"what chooses), loss {config.loss.replace('_', ' ')}, class weights {config.class_weights}; {named}"
+        f"{config.epochs} epochs, the first {100 * config.warmup:g} % of them warm-up, {stop}), loss {config.loss.replace('_', ' ')}, class weights {config.class_weights}; {named}"
     )
     fitting = head_class(config.head).fitting
     if fitting == "solution":
@@ -233,13 +260,26 @@ def selection(about: About) -> Parts:
     """Yield the fact `selection`."""
     subject = about.subject
     run = subject.run
+    board = subject.board.get("tried")
+    if board:
+        yield "A sweep chose between "
+        yield from (
+            count(board, "leaderboard.json#/tried"),
+            " configurations by mean validation AUC; within its winner, m",
+        )
+    else:
+        yield "M"
     how = f"by inner folds ({run.config.select})" if run.config.inner else "on the validation split"
     folds = f", in each of {run.config.folds} folds" if run.config.folds else ""
-    yield from (
-        f"Models were chosen {how}{folds} by AUC, between ",
-        count(subject.trained.get("models_tried", 0), f"{subject.trained_file}#/models_tried"),
-    )
-    yield " models, controls included."
+    yield f"odels were chosen {how}{folds} by AUC"
+    tried = subject.trained.get("models_tried")
+    if tried is not None:
+        yield from (
+            ", between ",
+            count(tried, f"{subject.trained_file}#/models_tried"),
+            " models, controls included",
+        )
+    yield "."
 
 
 def test_opened(about: About) -> Parts:
@@ -259,15 +299,16 @@ def test_opened(about: About) -> Parts:
 
 def threshold(about: About) -> Parts:
     """Yield the fact `threshold`."""
-    for task, classes in about.subject.tasks.items():
-        point = about.subject.points[task]
+    subject = about.subject
+    for task, classes in subject.tasks.items():
+        point = subject.points[task]
         if point.threshold is None:
             yield f"{shortened(task)}: the most probable class is answered. "
             continue
-        own = about.subject.answers(task, "val" if about.subject.runs else "test")
+        own = subject.answers(task, "val" if subject.runs else "test")
         yield f"{shortened(task)}: class {shortened(classes[-1])} is answered above a probability of "
         yield figure(point.threshold, f"{own.source}#threshold/{task}", 4)
-        yield ", which has the largest sensitivity + specificity on validation (Youden). "
+        yield f", {threshold_rule(subject, task)}. "
 
 
 def uncertainty(about: About) -> Parts:

@@ -1,6 +1,6 @@
 """Every number of a report with its source, as a table for programs.
 
-section,table,row,column,value,source
+section,table,row,column,value,high,spread,source     an interval is value to high
 """
 
 from collections.abc import Iterator, Sequence
@@ -37,8 +37,17 @@ def numbers_csv(sections: Sequence[Section]) -> bytes:
     Args:
         sections: Of a report.
     """
-    rows = [[*where, repr(cell.value), cell.source] for *where, cell in numbers_of(sections)]
-    return csv_bytes(["section", "table", "row", "column", "value", "source"], rows)
+    rows = [
+        [*where, *map(_digits, (cell.value, cell.high, cell.spread)), cell.source]
+        for *where, cell in numbers_of(sections)
+    ]
+    return csv_bytes(
+        ["section", "table", "row", "column", "value", "high", "spread", "source"], rows
+    )
+
+
+def _digits(value: float | None) -> str:
+    return "" if value is None else repr(value)
 
 
 def _text(part: Part) -> str:

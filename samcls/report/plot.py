@@ -6,23 +6,28 @@ Runs of the same scored images, in colours and markers that colour-blind readers
 and a line in `DISPLAYS`.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from samcls.errors import ConfigError, InputError, OverwriteRefused
+from samcls.errors import ConfigError, InputError, OverwriteRefused, RunError
 from samcls.files import meant
 from samcls.learn.score.curves import Curves
 from samcls.learn.score.metrics import roc_auc
+from samcls.learn.score.scoring import score
 from samcls.report.reading import subject_of
 from samcls.report.subject import Answers, CannotShow, Subject
 
 __all__ = ["DISPLAYS", "plot"]
 
 MOST = 7  # runs, as many as there are colours
+PARTS = 1000  # of the images that are left out in turn for an interval
+SIGNS = {".pdf": b"%PDF", ".png": b"\x89PNG", ".svg": b"<?xml"}  # how files begin
 SIDE = 3.5  # inches of a panel
 
 
@@ -34,6 +39,30 @@ class _Arm:
     subject: Subject
     answers: Answers
     positive: int
+    named: bool
+
+    @cached_property
+    def table(self) -> Mapping[str, Any]:
+        """Figures of what the picture shows: of several runs their mean answer, of a class it against the rest."""
+        own = self.answers
+        labels, chance, classes = own.labels, own.probabilities, own.classes
+        if self.alone:
+            labels = (labels == self.positive).astype(np.int64)
+            chance = np.stack([1 - chance[:, self.positive], chance[:, self.positive]], axis=1)
+            classes = ("rest", classes[self.positive])
+        return score(
+            labels[:, None],
+            {own.task: chance},
+            {own.task: classes},
+            {own.task: 0},
+            PARTS,
+            own.groups,
+        )
+
+    @property
+    def alone(self) -> bool:
+        """Whether the picture is of one of more than two classes."""
+        return self.named and not self.answers.binary
 
     @property
     def curves(self) -> Curves:
@@ -104,6 +133,8 @@ def plot(
             save(figure, file)
     except CannotShow as error:
         raise InputError(str(error)) from error
+    except OSError as error:
+        raise RunError(f"{file} cannot be written: {error.strerror or error}") from error
     first = arms[0]
     return {
         "file": str(file),
@@ -114,7 +145,7 @@ def plot(
             {
                 "run": str(arm.subject.path),
                 "name": arm.name,
-                "auc": arm.subject.figures(arm.answers.task)[0].get("auc"),
+                "auc": arm.table["auc"],
             }
             for arm in arms
         ],
@@ -122,13 +153,25 @@ def plot(
 
 
 def _file(out: Path) -> Path:
-    if out.suffix.lower() not in (".pdf", ".png", ".svg"):
+    if out.suffix.lower() not in SIGNS:
         raise ConfigError(
             f"{out} names no format; expected a file that ends with .pdf, .png or .svg"
         )
-    if out.is_dir():
-        raise OverwriteRefused(f"{out} is a folder; name a file")
-    out.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if out.is_dir():
+            raise OverwriteRefused(f"{out} is a folder; name a file")
+        if out.exists() and not out.read_bytes()[:200].lstrip().startswith(
+            SIGNS[out.suffix.lower()]
+        ):
+            raise OverwriteRefused(
+                f"{out} is there already, and is no such picture; name another file"
+            )
+        out.parent.mkdir(parents=True, exist_ok=True)
+        writable = os.access(out if out.exists() else out.parent, os.W_OK)
+    except OSError as error:
+        raise InputError(f"{out} cannot be written: {error.strerror or error}") from error
+    if not writable:
+        raise InputError(f"{out} cannot be written: permission denied")
     return out
 
 
@@ -161,7 +204,7 @@ def _arms(
                 f"{path} has no class {name}{meant(name, answers.classes)}; it has {', '.join(answers.classes)}"
             )
         positive = len(answers.classes) - 1 if name is None else answers.classes.index(name)
-        arms.append(_Arm(label, subject, answers, positive))
+        arms.append(_Arm(label, subject, answers, positive, name is not None))
         if answers.classes != arms[0].answers.classes:
             raise InputError(
                 f"{runs[0]} and {path} have other classes: {', '.join(arms[0].answers.classes)} and {', '.join(answers.classes)}"
@@ -187,14 +230,25 @@ def _roc(panel: Any, arms: Sequence[_Arm]) -> None:
     panel.plot([0, 1], [0, 1], color=QUIET, linewidth=0.8)
     for place, arm in enumerate(arms):
         curve = arm.curves.roc()
-        own = arm.answers
-        ones = np.ones((1, len(own.labels)))
-        auc = roc_auc(ones, own.labels == arm.positive, own.probabilities[:, arm.positive])[0]
         low, high = (curve.low, curve.high) if len(arms) <= 2 else (None, None)
-        banded(panel, curve.x, curve.y, low, high, label=f"{arm.name} ({auc:.3f})", **_look(place))
+        banded(
+            panel,
+            curve.x,
+            curve.y,
+            low,
+            high,
+            label=f"{arm.name} ({_auc(arm):.3f})",
+            **_look(place),
+        )
     square(panel)
     labelled(panel, "1 \N{MINUS SIGN} specificity", "sensitivity")
     panel.legend(loc="lower right", title="AUC")
+
+
+def _auc(arm: _Arm) -> float:
+    """AUC of the curve that is drawn: of the class against the rest."""
+    ones, own = np.ones((1, len(arm.answers.labels))), arm.answers
+    return float(roc_auc(ones, own.labels == arm.positive, own.probabilities[:, arm.positive])[0])
 
 
 def _precision_recall(panel: Any, arms: Sequence[_Arm]) -> None:
@@ -270,23 +324,22 @@ def _forest(panel: Any, arms: Sequence[_Arm]) -> None:
 
     lines = []
     for arm in arms:
-        table, _ = arm.subject.figures(arm.answers.task)
-        if table.get("auc") is None:
+        if arm.table["auc"] is None:
             raise CannotShow(f"{arm.subject.path} has no AUC of {arm.answers.task}")
-        ends = table.get("auc_interval")
-        lines.append(
-            (
-                arm.name,
-                float(table["auc"]),
-                None if ends is None else (float(ends[0]), float(ends[1])),
-            )
-        )
+        ends = arm.table.get("auc_interval")
+        around = None if ends is None else (float(ends[0]), float(ends[1]))
+        lines.append((arm.name, float(arm.table["auc"]), around))
     forest_on(panel, lines, "AUC and 95 % interval")
 
 
 def _learning_curve(panel: Any, arms: Sequence[_Arm]) -> None:
     from samcls.report.canvas import COLOURS, MARKERS, labelled, ticks_at
 
+    shared = [bool(arm.subject.board.get("efficiency", {}).get("test")) for arm in arms]
+    if any(shared) and not all(shared):
+        raise CannotShow(
+            "shares of a sweep and numbers of images of single runs have no axis in common; draw them apart"
+        )
     drawn: dict[str, list[tuple[float, float, tuple[float, float] | None]]] = {}
     for arm in arms:
         for point in _points(arm):
@@ -324,21 +377,16 @@ def _learning_curve(panel: Any, arms: Sequence[_Arm]) -> None:
 def _points(arm: _Arm) -> list[tuple[str, float, float, tuple[float, float] | None]]:
     """Return head, share or number of training images, AUC and interval."""
     board = arm.subject.board.get("efficiency", {})
-    points = board.get("test") or board.get("validation") or []
-    if points:
+    if points := board.get("test"):
         return [
-            (one["head"], one["fraction"], one["auc"], one["interval"] and tuple(one["interval"]))
-            for one in points
+            (p["head"], p["fraction"], p["auc"], p["interval"] and tuple(p["interval"]))
+            for p in points
         ]
-    table, _ = arm.subject.figures(arm.answers.task)
-    ends = table.get("auc_interval")
+    if arm.table["auc"] is None:
+        raise CannotShow(f"{arm.subject.path} has no AUC of {arm.answers.task}")
+    ends, images = arm.table.get("auc_interval"), float(arm.subject.metrics["images"]["train"])
     return [
-        (
-            arm.subject.run.config.head,
-            float(arm.subject.metrics["images"]["train"]),
-            float(table["auc"]),
-            ends and (ends[0], ends[1]),
-        )
+        (arm.subject.run.config.head, images, float(arm.table["auc"]), ends and (ends[0], ends[1]))
     ]
 
 

@@ -7,13 +7,14 @@ Nothing is trained and nothing is fetched; the file asks for nothing else, and t
 section is a function and a line in `sections.SECTIONS`; what it cannot show it says, with the reason.
 """
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from samcls.errors import ConfigError, InputError, OverwriteRefused
+from samcls.errors import ConfigError, InputError, OverwriteRefused, RunError
 from samcls.files import write_whole
 from samcls.report.about import About
 from samcls.report.audited import audited
@@ -25,7 +26,7 @@ from samcls.report.settings import ReportConfig
 
 __all__ = ["Report", "checks", "report"]
 
-GENERATOR = "samcls report"
+GENERATOR = '<meta name="generator" content="samcls report">'
 
 Log = Callable[[str], None]
 Made = Callable[[About], Iterator[Block]]
@@ -105,14 +106,13 @@ def report(
     from samcls.report.html import page_of
 
     content = page_of(about, sections).encode()
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(out, content)
+    _write(out, content)
     files: tuple[str, ...] = ()
     if about.figures is not None:
         from samcls.report.numbers import numbers_csv
 
-        write_whole(about.figures / "numbers.csv", numbers_csv(sections))
-        files = tuple(sorted(str(one) for one in about.figures.iterdir()))
+        _write(about.figures / "numbers.csv", numbers_csv(sections))
+        files = tuple(map(str, (*about.written, about.figures / "numbers.csv")))
     return Report(str(out), len(content), time.monotonic() - begun, about.checks, files)
 
 
@@ -178,6 +178,13 @@ def _section(about: About, name: str, title: str, made: Made) -> Section:
     return Section(name, title, tuple(about.attempt(title.lower(), lambda: made(about))))
 
 
+def _write(file: Path, content: bytes) -> None:
+    try:
+        write_whole(file, content)
+    except OSError as error:
+        raise RunError(f"{file} cannot be written: {error.strerror or error}") from error
+
+
 def _folder(path: Path) -> Path:
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -187,12 +194,19 @@ def _folder(path: Path) -> Path:
 
 
 def _refuse_other(out: Path) -> None:
-    """Refuse to replace anything but a former report."""
+    """Refuse to replace anything but a former report, and a place that cannot be written, before any work is done."""
     if out.is_dir():
         raise InputError(f"{out} is a folder; name a file, such as {out / 'report.html'}")
-    if out.exists():
-        with out.open("rb") as file:
-            if GENERATOR.encode() not in file.read(2000):
-                raise OverwriteRefused(
-                    f"{out} is there already, and is no report; name another file"
-                )
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        if out.exists():
+            with out.open("rb") as file:
+                if GENERATOR.encode() not in file.read(2000):
+                    raise OverwriteRefused(
+                        f"{out} is there already, and is no report; name another file"
+                    )
+        writable = os.access(out if out.exists() else out.parent, os.W_OK)
+    except OSError as error:
+        raise InputError(f"{out} cannot be written: {error.strerror or error}") from error
+    if not writable:
+        raise InputError(f"{out} cannot be written: permission denied")

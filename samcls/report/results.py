@@ -25,7 +25,7 @@ from samcls.learn.score.scoring import majority_class, mean_intervals, resample,
 from samcls.report.gaps import Gap, gaps_of, in_order
 from samcls.report.subject import Answers, CannotShow, Subject
 
-__all__ = ["RATES", "Claim", "Operating", "Results"]
+__all__ = ["RATES", "Claim", "Operating", "Results", "threshold_rule"]
 
 PARTS = 1000
 THRESHOLDS = 500  # resamples of validation
@@ -172,9 +172,7 @@ class Results:
         Returns:
             Nothing but for the folds of one seed.
         """
-        runs = self.subject.runs
-        one_seed = len({run.config.seed for run in runs}) == 1
-        if self.subject.kind != "folds" or not one_seed or name not in self.subject.controls:
+        if not self.subject.folds or self.subject.seeds > 1 or name not in self.subject.controls:
             return {}
         return of_task(self._pooled(name), task)
 
@@ -271,6 +269,8 @@ class Results:
         Raises:
             CannotShow: there are no validation answers.
         """
+        if self.subject.folds:
+            raise CannotShow("validation images of folds are other folds' test images")
         own, test = self.subject.answers(task, "val"), self.subject.answers(task)
         test.need_both(1)
         units = unit_numbers(own.groups)
@@ -309,6 +309,24 @@ class Results:
                 f"the columns {named} divide the {self.subject.split} images in no groups: one text each, or one an image"
             )
         return gaps_of(answers, groups)
+
+
+def threshold_rule(subject: Subject, task: str) -> str:
+    """Return in words how a task's threshold came about.
+
+    Args:
+        subject: What is reported.
+        task: Name, of two classes.
+    """
+    if not subject.runs:
+        return "the run's own, from its validation images"
+    own = subject.answers(task, "val")
+    if len(np.unique(own.labels)) < 2:
+        return "since validation has not both classes and tells nothing"
+    told = "which has the largest sensitivity + specificity on validation (Youden 1950)"
+    if subject.folds:
+        return f"{told}: on all folds' validation images together, most of which other folds test, so that rates here are a little too good"
+    return told
 
 
 RATES = ("sensitivity", "specificity", "precision", "negative_predictive_value", "accuracy", "f1")

@@ -3,10 +3,10 @@
 Each yields the parts of a paragraph, numbers with their sources; one that cannot be told raises CannotShow.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from samcls.learn.score.curves import Curves
-from samcls.report.about import About
+from samcls.report.about import GALLERY, About
 from samcls.report.blocks import Cell, Part, count, figure, from_table, interval, shortened
 from samcls.report.places import pointer
 from samcls.report.sections.summary import claim_parts
@@ -45,6 +45,8 @@ def performance(about: About) -> Parts:
             found = None
         if found is not None and "sensitivity" in found.figures:
             source = f"{subject.answers(task).source}#rates/{task}"
+            mean = len(subject.runs) > 1 and not subject.folds
+            yield "; of the seeds' mean answer" if mean else ""
             for name in ("sensitivity", "specificity"):
                 yield from (f", {name} ", figure(found.figures[name], f"{source}/{name}"))
                 if found.intervals[name] is not None:
@@ -66,41 +68,53 @@ def claims(about: About) -> Parts:
 
 def calibration(about: About) -> Parts:
     """Yield the fact `calibration`."""
+    yield from _each_binary(about, _calibration)
+
+
+def _calibration(about: About, task: str) -> Parts:
+    for scaled in (False, True):
+        found = about.results.calibration(task, 1, scaled)
+        source = f"{about.subject.answers(task).source}#calibration/{task}/1/{'scaled' if scaled else 'plain'}"
+        start = (
+            "at the temperature fixed on validation "
+            if scaled
+            else f"Calibration of {shortened(task)}: "
+        )
+        yield from (start, "slope ", figure(found.slope, f"{source}/slope", 2), ", intercept ")
+        yield from (
+            figure(found.intercept, f"{source}/intercept", 2, sign=True),
+            ". " if scaled else "; ",
+        )
+
+
+def _each_binary(about: About, tell: Callable[[About, str], Parts]) -> Parts:
+    """Yield the sentences of each task of two classes that they can be told of."""
     for task, classes in about.subject.tasks.items():
-        if len(classes) != 2:
-            continue
-        for scaled in (False, True):
-            found = about.results.calibration(task, 1, scaled)
-            source = f"{about.subject.answers(task).source}#calibration/{task}/1/{'scaled' if scaled else 'plain'}"
-            start = (
-                "at the temperature fixed on validation "
-                if scaled
-                else f"Calibration of {shortened(task)}: "
-            )
-            yield from (start, "slope ", figure(found.slope, f"{source}/slope", 2), ", intercept ")
-            yield from (
-                figure(found.intercept, f"{source}/intercept", 2, sign=True),
-                ". " if scaled else "; ",
-            )
+        if len(classes) == 2:
+            try:
+                yield from tuple(tell(about, task))
+            except CannotShow:
+                continue
 
 
 def utility(about: About) -> Parts:
     """Yield the fact `utility`."""
-    for task, classes in about.subject.tasks.items():
-        if len(classes) != 2:
-            continue
-        answers = about.subject.answers(task)
-        answers.need_both(1)
-        curves = Curves(answers.labels == 1, answers.probabilities[:, 1], answers.groups)
-        curve, everyone = curves.net_benefit(), curves.treat_all()
-        useful = curve.x[(curve.y > everyone.y + 1e-9) & (curve.y > 1e-9)]
-        if len(useful):
-            yield (
-                f"For {shortened(task)} net benefit is above both treating all and treating none at {len(useful)} of 99 thresholds, the lowest "
-                f"{useful.min():g} and the highest {useful.max():g}. "
-            )
-        else:
-            yield f"For {shortened(task)} net benefit is nowhere above both treating all and treating none. "
+    yield from _each_binary(about, _utility)
+
+
+def _utility(about: About, task: str) -> Parts:
+    answers = about.subject.answers(task)
+    answers.need_both(1)
+    curves = Curves(answers.labels == 1, answers.probabilities[:, 1], answers.groups)
+    curve, everyone = curves.net_benefit(), curves.treat_all()
+    useful = curve.x[(curve.y > everyone.y + 1e-9) & (curve.y > 1e-9)]
+    if len(useful):
+        yield (
+            f"For {shortened(task)} net benefit is above both treating all and treating none at {len(useful)} of 99 thresholds, the lowest "
+            f"{useful.min():g} and the highest {useful.max():g}. "
+        )
+    else:
+        yield f"For {shortened(task)} net benefit is nowhere above both treating all and treating none. "
 
 
 def sample_size(about: About) -> Parts:
@@ -138,7 +152,9 @@ def subgroups(about: About) -> Parts:
         gaps = about.results.gaps(task)
         told = [gap for gap in gaps if not gap.withheld]
         bad = [gap for gap in told if gap.p is not None and gap.p < 0.05]
-        columns = ", ".join(dict.fromkeys(shortened(gap.column, 30) for gap in gaps))
+        if not told:
+            continue
+        columns = ", ".join(dict.fromkeys(shortened(gap.column, 30) for gap in told))
         yield (
             f"{shortened(task)}: of {len(told)} subgroups by {columns}, {len(bad)} had an AUC that differs from all other images' by more than noise "
             "(corrected). "
@@ -154,8 +170,8 @@ def failures(about: About) -> Parts:
 
 def explain(about: About) -> Parts:
     """Yield the fact `explain`."""
-    if not about.images or about.subject.store is None:
-        raise CannotShow("no pictures were asked for")
+    if GALLERY not in about.names:
+        raise CannotShow("no evidence is shown")
     yield "Evidence maps (terms of windows that sum, with the bias, to the logit) are shown of the worst answers, with the nearest training images."
 
 
@@ -183,9 +199,9 @@ def external(about: About) -> Parts:
 def robustness(about: About) -> Parts:
     """Yield the fact `robustness`."""
     subject = about.subject
-    if len(subject.runs) < 2:
-        raise CannotShow("one run")
-    seeds = len({run.config.seed for run in subject.runs})
+    if subject.seeds < 2:
+        raise CannotShow("one seed")
+    seeds = subject.seeds
     folds = f" and {subject.run.config.folds} folds" if subject.run.config.folds else ""
     spread = subject.trained["test"].get("auc_std")
     yield f"Over {seeds} seeds{folds}"

@@ -163,14 +163,38 @@ class Subject:
     @cached_property
     def tasks(self) -> dict[str, tuple[str, ...]]:
         """Class names of each task."""
-        if self.runs:
-            return {task: tuple(names) for task, names in self.run.tasks.items()}
-        return {task: tuple(found) for task, found in self.evaluation.get("shares", {}).items()}
+        if self.external:
+            return {task: tuple(found) for task, found in self.evaluation["shares"].items()}
+        return (
+            {task: tuple(names) for task, names in self.runs[0].tasks.items()} if self.runs else {}
+        )
 
     @property
     def external(self) -> bool:
         """Whether the images are another data set's."""
         return self.kind == "evaluation"
+
+    @property
+    def folds(self) -> int:
+        """Number of folds whose test images are put together; 0 where there are none."""
+        return self.runs[0].config.folds if len(self.runs) > 1 else 0
+
+    @property
+    def seeds(self) -> int:
+        """Number of seeds."""
+        return len({run.config.seed for run in self.runs})
+
+    @property
+    def untrained(self) -> str:
+        """What is known of an encoder with random weights, in words; "" of a trained one, or where nothing is known."""
+        if not self.runs:
+            return ""
+        metrics, encoder = self.run.metrics, str(self.run.fingerprint.get("encoder"))
+        drawn = metrics.get("weights", {}).get("untrained")
+        said = any("UNTRAINED" in str(note) for note in metrics.get("notes", []))
+        return str(
+            drawn or (f"{encoder} with random weights" if said or encoder == "vit_t" else "")
+        )
 
     @property
     def split(self) -> str:
@@ -187,7 +211,7 @@ class Subject:
         if name not in self.metrics:
             raise CannotShow(self._unscored)
         table, place = self.metrics[name], f"{self.file}#/{name}"
-        if not self.external and self.kind == "folds" and len(self.metrics.get("pooled", ())) == 1:
+        if not self.external and self.folds and len(self.metrics.get("pooled", ())) == 1:
             place = f"{self.file}#/pooled/0"
         return table_of(table, place, task)
 
@@ -201,7 +225,7 @@ class Subject:
     @cached_property
     def points(self) -> dict[str, OperatingPoint]:
         """What validation fixed."""
-        if self.runs:
+        if not self.external:
             return operating_points(self.runs)
         return {
             task: OperatingPoint(table.get("temperature", 1.0), table.get("threshold"))

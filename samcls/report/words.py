@@ -42,7 +42,7 @@ def facts_of(about: About) -> dict[str, tuple[Part, ...]]:
     for name, tell in FACTS.items():
         try:
             parts = tuple(tell(about))
-        except CannotShow:
+        except (CannotShow, KeyError):  # of a run of an earlier version, which lacks it
             continue
         if parts:
             found[name] = parts

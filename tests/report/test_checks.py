@@ -192,10 +192,16 @@ def test_a_subgroup_that_fares_worse_is_told(made, tmp_path: Path) -> None:
 
 def test_an_untrained_encoder_is_an_error(subject: Subject) -> None:
     """SC009: told by the weights that were drawn, or by what the store says of them; whatever the figures."""
-    assert "SC009" not in codes(with_metrics(subject, notes=[]))
+    runs = tuple(
+        replace(run, fingerprint={**run.fingerprint, "encoder": "lite0"}) for run in subject.runs
+    )
+    trained = with_metrics(replace(subject, runs=runs), notes=[], weights={"file": "lite0.pth"})
+    assert "SC009" in {code for code, _ in checked(trained).passed}
     drawn = {"untrained": "random weights of seed 0"}
-    assert codes(with_metrics(subject, notes=[], weights=drawn))["SC009"] == "error"
-    assert codes(subject)["SC009"] == "error"
+    assert codes(with_metrics(trained, weights=drawn))["SC009"] == "error"
+    assert codes(with_metrics(trained, notes=["the encoder is UNTRAINED"]))["SC009"] == "error"
+    unknown = checked(with_metrics(trained, weights={}))
+    assert "SC009" in {code for code, _, _ in unknown.unjudged}
 
 
 @pytest.mark.parametrize(

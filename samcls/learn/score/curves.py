@@ -25,7 +25,7 @@ GRID = np.linspace(0.0, 1.0, 101)
 THRESHOLDS = np.arange(1, 100) / 100  # of the decision curve
 BINS = 10  # of equally many images
 RESAMPLES = 500
-VALUES = 30_000_000  # weights drawn at most for a band
+VALUES = 6_000_000  # weights drawn at most for a band
 BLOCK = 2_000_000  # of them held at once
 FEWEST_UNITS = 6  # groups of either outcome, below which there is no band
 SPLINE_EVENTS = (
@@ -82,7 +82,8 @@ class Calibration:
     Attributes:
         bins: Binned.
         smooth: Share of the class, by probability.
-        slope: Of a logistic regression of the outcome on the logit; 1 is right, below 1 too extreme.
+        slope: Of a logistic regression of the outcome on the logit; 1 is right, below 1 too extreme; NaN where
+            scores separate the outcomes, and a slope has no end.
         intercept: Of one with slope 1 (calibration in the large); 0 is right, below 0 too high.
         ratio: Images of the class over the sum of probabilities; 1 is right.
         intervals: 95 % of `slope`, `intercept` and `ratio`; None where too few groups are behind it.
@@ -179,6 +180,9 @@ class Curves:
             with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
                 bent = _logistic(design, self.positive, weights)
                 straight = _logistic(plain, self.positive, weights)[:, 1:] / size[0]
+                straight[self._separated(weights)] = (
+                    np.inf
+                )  # of outcomes that scores separate it has no end
                 large = _logistic(design[:, :1], self.positive, weights, offset=logits)
                 ratio = (weights @ self.positive) / (weights @ self.scores)
                 return np.concatenate([_expit(bent @ at.T), straight, large, ratio[:, None]], 1)
@@ -187,12 +191,33 @@ class Curves:
         number = len(grid)
         told: dict[str, tuple[float, float] | None] = {}
         for place, name in enumerate(("slope", "intercept", "ratio"), number):
-            told[name] = None if ends is None else (float(ends[0, place]), float(ends[1, place]))
+            known = ends is not None and bool(np.isfinite(ends[:, place]).all())
+            told[name] = (
+                (float(ends[0, place]), float(ends[1, place]))
+                if known and ends is not None
+                else None
+            )
         sides = (None, None) if ends is None else (ends[0, :number], ends[1, :number])
-        slope, intercept, ratio = (float(whole[number + i]) for i in range(3))
+        slope, intercept, ratio = (
+            float(value) if np.isfinite(value) else float("nan")
+            for value in whole[number : number + 3]
+        )
         return Calibration(
             self._bins(), Curve(grid, whole[:number], *sides), slope, intercept, ratio, told
         )
+
+    def _separated(self, weights: Weights) -> Bool[np.ndarray, " resample"]:
+        """Whether every image of the class scores above every other, or below, in each row of weights."""
+        there = weights > 0
+        highest, lowest = (
+            [
+                sign * np.where(there[:, side], sign * self.scores[side], np.inf).min(1)
+                for side in (self.positive, ~self.positive)
+            ]
+            for sign in (-1.0, 1.0)
+        )
+        found: np.ndarray = (lowest[0] > highest[1]) | (lowest[1] > highest[0])
+        return found
 
     def _bins(self) -> Bins:
         edges = np.unique(np.quantile(self.scores, np.linspace(0, 1, BINS + 1)[1:-1]))
@@ -244,7 +269,9 @@ class Curves:
             ]
         values = np.concatenate(parts)
         with np.errstate(invalid="ignore"):
-            ends: np.ndarray = np.nanpercentile(values[1:], [2.5, 97.5], axis=0)
+            ends: np.ndarray = np.nanpercentile(
+                values[1:], [2.5, 97.5], axis=0, method="closest_observation"
+            )
         return values[0], ends
 
     def _counts(self, weights: Weights) -> tuple[np.ndarray, np.ndarray]:

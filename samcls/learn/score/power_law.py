@@ -67,7 +67,7 @@ class PowerLaw:
             spread = np.hypot(spread, self.scale * np.hypot(*luck))
         drawn = values[1:] + generator.normal(0, spread)
         low, high = np.percentile(drawn, [2.5, 97.5])
-        return float(values[0]), (float(low), min(1.0, float(high)))
+        return float(values[0]), (max(0.0, float(low)), min(1.0, float(high)))
 
 
 def fit_power_law(

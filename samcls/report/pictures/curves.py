@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from samcls.learn.score.curves import Curves
+from samcls.learn.score.curves import Calibration, Curves
 from samcls.report.canvas import (
     COLOURS,
     INK,
@@ -118,20 +118,20 @@ def precision_recall(answers: Answers, control: Answers | None = None) -> Drawin
     )
 
 
-def calibration(answers: Answers) -> Drawing:
+def calibration(answers: Answers, found_of: Callable[[int, bool], Calibration]) -> Drawing:
     """Share of the class by probability, before and after the temperature.
 
     Args:
         answers: Of the scored images.
+        found_of: Gives the calibration of a class, as given or at the temperature.
     """
 
     def draw(panel: Axes, positive: int) -> None:
-        true = answers.labels == positive
         panel.plot([0, 1], [0, 1], color=QUIET, linewidth=0.8, linestyle=(0, (4, 3)))
-        scaled = Curves(true, answers.scaled[:, positive], answers.groups).calibration()
+        scaled = found_of(positive, True)
         banded(panel, scaled.smooth.x, scaled.smooth.y, None, None, color=COLOURS[1],
                label="at the temperature", linestyle="--")  # fmt: skip
-        found = _curves(answers, positive).calibration()
+        found = found_of(positive, False)
         smooth, bins = found.smooth, found.bins
         banded(
             panel, smooth.x, smooth.y, smooth.low, smooth.high, color=COLOURS[0], label="this run"

@@ -19,6 +19,7 @@ from samcls.report.blocks import (
     shortened,
 )
 from samcls.report.pictures.tables import MOST, confusion
+from samcls.report.results import threshold_rule
 from samcls.report.subject import Answers, CannotShow
 
 __all__ = ["given"]
@@ -73,10 +74,16 @@ def _rates(about: About, answers: Answers) -> Iterator[Block]:
     threshold = answers.point.threshold
     cut = figure(threshold, f"{answers.source}#threshold/{answers.task}", 4)
     name = shortened(answers.classes[1])
+    subject = about.subject
+    clean = "" if subject.folds else "; nothing was fitted on these images"
+    whose = (
+        " Answers are of the runs' mean probability; the first table holds the mean of each run's own figures."
+        if len(subject.runs) > 1 and not subject.folds
+        else ""
+    )
     yield Text(
         (
-            f"Class {name} is answered above a probability of ", cut,
-            ", which has the best sensitivity + specificity on validation (Youden 1950); nothing was fitted on these images. ",
+            f"Class {name} is answered above a probability of ", cut, f", {threshold_rule(subject, answers.task)}{clean}.{whose} ",
             count(hit, f"{source}/hit"), " found, ", count(missed, f"{source}/missed"), " missed, ",
             count(alarm, f"{source}/alarm"), " false alarms, ", count(quiet, f"{source}/quiet"), " rightly quiet.",
         )

@@ -52,24 +52,30 @@ def _scored(about: About) -> Iterator[Block]:
         for split, number in found["seen"].items()
     ]
     yield Table("Images", ("", "images"), tuple(rows))
+    if found["notes"]:
+        yield Listing(tuple((str(note),) for note in found["notes"]))
 
 
 def _counts(about: About) -> Iterator[Block]:
     subject = about.subject
     run, metrics, file = subject.run, subject.metrics, subject.file
     source = f"{subject.first}predictions.csv"
-    rows: list[tuple[Part, ...]] = [
-        (
-            "images",
-            *(count(metrics["images"][split], f"{file}#/images/{split}") for split in SPLITS),
+    # Where inner folds choose, what was learned from stands in split val of the predictions.
+    splits = (
+        {"val": "train and val", "test": "test"} if run.config.inner else {k: k for k in SPLITS}
+    )
+    images = metrics["images"]
+    rows: list[tuple[Part, ...]] = []
+    if not run.config.inner:
+        rows.append(
+            ("images", *(count(images[split], f"{file}#/images/{split}") for split in splits))
         )
-    ]
     groups = group_counts(run)
     if groups:
         rows.append(
             (
                 "groups (patients)",
-                *(count(groups[k], f"{source}, split {k}#groups") for k in SPLITS),
+                *(count(groups[k], f"{source}, split {k}#groups") for k in splits),
             )
         )
     for task, names in run.tasks.items():
@@ -79,28 +85,31 @@ def _counts(about: About) -> Iterator[Block]:
                 shortened(f"{task}: {name}"),
                 *(
                     count(counts[k][name], f"{source}, split {k}#count/{task}/{name}")
-                    for k in SPLITS
+                    for k in splits
                 ),
             )
             for name in names[:CLASSES]
         ]
         labelled = metrics.get("labelled", {}).get(task)
-        if labelled and any(labelled[split] < metrics["images"][split] for split in SPLITS):
-            missing = [
-                count(metrics["images"][k] - labelled[k], f"{file}#missing/{task}/{k}")
-                for k in SPLITS
-            ]
+        if labelled and not run.config.inner and any(labelled[k] < images[k] for k in splits):
+            missing = [count(images[k] - labelled[k], f"{file}#missing/{task}/{k}") for k in splits]
             rows.append((shortened(f"{task}: no label"), *missing))
     fold = (
         f" Counts are of fold {run.config.fold} of {run.config.folds}." if run.config.folds else ""
     )
-    failed = metrics["images"].get("failed", 0)
-    told = (
-        f"{failed} images could not be encoded and were left out."
-        if failed
-        else "Every image was encoded."
+    failed = images.get("failed")
+    told = "How many images could not be encoded is not kept."
+    if failed is not None:
+        told = (
+            f"{failed} images could not be encoded and were left out."
+            if failed
+            else "Every image was encoded."
+        )
+    share = run.config.train_fraction
+    drawn = f" Training images are a share of {share:g}, drawn by the seed." if share < 1 else ""
+    yield Table(
+        "Images by split and class", ("", *splits.values()), tuple(rows), told + fold + drawn
     )
-    yield Table("Images by split and class", ("", *SPLITS), tuple(rows), told + fold)
 
 
 def _leaks(about: About) -> Iterator[Block]:
@@ -133,7 +142,7 @@ def _audit(about: About) -> Iterator[Block]:
     found = about.subject.audit
     if not found:
         raise CannotShow(
-            "no audit was made: samcls audit STORE --run RUN --out DIR, then --audit DIR"
+            "no audit was made (beside a report, stores of up to 20,000 images are): samcls audit STORE --run RUN --out DIR, then --audit DIR"
         )
     counts = found["counts"]
     across = {

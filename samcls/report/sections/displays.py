@@ -1,6 +1,7 @@
 """Discrimination, calibration, clinical utility, and probabilities by outcome: the four displays."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 
@@ -20,7 +21,7 @@ BENEFITS = (0.05, 0.1, 0.2, 0.3, 0.5)  # thresholds of the table of net benefit
 def displays(about: About) -> Iterator[Block]:
     """Yield the four displays of each task, precision by recall, and tables of calibration and net benefit."""
     subject = about.subject
-    if len(subject.runs) > 1 and not subject.external:
+    if subject.seeds > 1 and not subject.external:
         yield Text(
             (
                 "Curves are of the runs' mean probability of each image: its AUC need not be the mean of theirs.",
@@ -34,7 +35,11 @@ def _of_task(about: About, task: str) -> Iterator[Block]:
     answers, control = about.subject.answers(task), about.results.best_control(task)
     answers.need_both(answers.shown[0] if answers.shown else 0)
     yield about.picture(f"roc-{task}", "ROC", lambda: curves.roc(answers, control))
-    yield about.picture(f"calibration-{task}", "calibration", lambda: curves.calibration(answers))
+    yield about.picture(
+        f"calibration-{task}",
+        "calibration",
+        lambda: curves.calibration(answers, partial(about.results.calibration, task)),
+    )
     yield about.picture(
         f"decision-{task}", "decision curve", lambda: curves.decision(answers, control)
     )
@@ -171,10 +176,10 @@ def _benefit(about: About, answers: Answers) -> Table:
             "95 %",
             "treat all",
             "beyond treating all or none",
-            "treatments avoided per 100",
+            "net treatments avoided per 100",
         ),
         tuple(rows),
         "The threshold is the probability from which one would act: 0.1 means that a missed case weighs nine times a false "
-        "alarm. Treatments avoided: per 100 patients, beside treating all, without missing more cases.",
+        "alarm. Treatments avoided: per 100 images, beside treating all, as many as would be worth the same net benefit; below 0 it is worse.",
         (),
     )

@@ -7,7 +7,7 @@ import numpy as np
 
 from samcls.data.images import data_uri
 from samcls.errors import SamclsError
-from samcls.report.about import About
+from samcls.report.about import GALLERY, About
 from samcls.report.blocks import Block, Gallery, Missing, Table, Text, count, figure, shortened
 from samcls.report.subject import Answers
 
@@ -105,6 +105,7 @@ def _pictures(about: About, answers: Answers, worst: list[int]) -> Iterator[Bloc
     told = f"{middle} Colours: blue {low}; yellow {high}. To the right the nearest training images, by features."
     yield Text((told,), "note")
     shown = [number for number in found.shown if number in found.pictures]
+    about.names.add(GALLERY)
     yield Gallery(tuple(_item(found, number, answers) for number in shown))
 
 

@@ -146,53 +146,54 @@ def _settings(about: About) -> Iterator[Block]:
 
 def commands(subject: Subject) -> list[str]:
     """Return the commands that make the run again, from the manifest on."""
-    environment = subject.environment
-    said = [str(part) for part in environment.get("command", [])]
+    said = [str(part) for part in subject.environment.get("command", [])]
+    known = bool(said) and Path(said[0]).name.startswith("samcls") and len(said) > 1
     store = next(
         (part for part in said if part.endswith(".zarr") or "://" in part), "features.zarr"
     )
     found = [extract_command(subject, store)]
-    known = Path(said[0]).name.startswith("samcls") if said else False
-    found.append(
-        shlex.join(["samcls", *said[1:]])
-        if known
-        else f"samcls train {store} {shlex.quote(subject.name)} --config config.toml"
-    )
+    found.append(shlex.join(["samcls", *said[1:]]) if known else _train_command(subject, store))
     if subject.external:
-        found.append(
-            shlex.join(
-                [
-                    "samcls",
-                    "evaluate",
-                    str(subject.evaluation["run"]),
-                    str(subject.evaluation["store"]),
-                    "--out",
-                    subject.name,
-                ]
-            )
-        )
-    found.append(shlex.join(["samcls", "report", str(subject.path)]))
-    return found
+        run, data = str(subject.evaluation["run"]), str(subject.evaluation["store"])
+        found.append(shlex.join(["samcls", "evaluate", run, data, "--out", subject.name]))
+    return [*found, shlex.join(["samcls", "report", str(subject.path)])]
+
+
+def _train_command(subject: Subject, store: str) -> str:
+    """Return what makes a run again that was made from Python: from the settings that it kept."""
+    run = subject.run
+    place = run.path.parent if len(subject.runs) > 1 else run.path
+    again = f"{place.name}-again"  # a finished run is not trained over
+    parts = ["samcls", "train", store, again, "--config", str(run.path / "config.toml")]
+    parts += ["--seeds", str(subject.seeds)] if subject.seeds > 1 else []
+    parts += ["--folds", str(subject.folds)] if subject.folds else []
+    return shlex.join(parts)
 
 
 def extract_command(subject: Subject, store: str) -> str:
     """Return the command of stage one that a fingerprint tells, without what is the default."""
     made: dict[str, Any] = dict(subject.run.fingerprint)
     levels, views = made.get("levels", []), len(made.get("views", ()))
+    precision = made.get("precision")
     told = {
         "levels": "all" if levels == [*LEVELS] else ",".join(levels),
         "window": made.get("window"),
         "size": made.get("input_size"),
         "resize": made.get("resize"),
         "views": {1: "none", 2: "flip"}.get(views, "d4"),
+        "storage": made.get("storage"),
+        "precision": None if precision == "float32" else precision,  # a CPU's own
+        "keep_pixels": (subject.store.pixel_size or None) if subject.store is not None else None,
     }
-    usual = {
-        one.name: one.default for one in fields(ExtractOptions)
-    }  # made, they would import torch
-    parts = ["samcls", "extract", "manifest.csv", store, "--encoder", str(made.get("encoder"))]
+    # By the fields' defaults: options that are made import torch's companions.
+    usual = {one.name: one.default for one in fields(ExtractOptions)}
+    encoder = str(made.get("encoder"))
+    parts = ["samcls", "extract", "manifest.csv", store, "--encoder", encoder]
     for name, value in told.items():
         if value is not None and usual[name] != value:
-            parts += [f"--{name}", str(value)]
+            parts += [f"--{name.replace('_', '-')}", str(value)]
+    if subject.untrained and encoder != "vit_t":
+        parts.append("--random-weights")
     return shlex.join(parts)
 
 

@@ -34,8 +34,8 @@ def _splits(about: About, task: str) -> Iterator[Block]:
     rows = []
     names = ("val", "test") if subject.run.config.inner else ("train", "val", "test")
     for split in names:
-        if len(subject.runs) > 1 and subject.run.config.folds and split == "train":
-            continue  # every image is trained on by other folds
+        if subject.folds and split != "test":
+            continue  # which other folds test
         try:
             said = subject.said(split)
         except CannotShow:  # runs of a sweep say nothing of training and test
@@ -56,11 +56,7 @@ def _splits(about: About, task: str) -> Iterator[Block]:
                 figure(-np.log(likely).mean(), f"{source}/log_loss"),
             )
         )
-    seeds = (
-        ""
-        if len(subject.runs) == 1
-        else " Seeds are averaged, folds put together: an image may be tested by several."
-    )
+    seeds = " Of the seeds' mean answer." if subject.seeds > 1 else ""
     yield Table(
         f"Training, validation and test{about.of(task)}",
         ("split", "images", "AUC", "Brier score", "log loss (nats)"),

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from samcls.report.about import About
-from samcls.report.blocks import Block, Cell, Table, count, figure, interval, shortened
+from samcls.report.blocks import Block, Cell, Table, chance, count, figure, interval, shortened
 from samcls.report.gaps import FEWEST_EVENTS, FEWEST_IMAGES
 from samcls.report.pictures.tables import forest
 
@@ -26,7 +26,7 @@ def _of_task(about: About, task: str) -> Iterator[Block]:
         cells = (
             figure(gap.auc, f"{source}/auc"), figure(gap.rest, f"{source}/rest"),
             figure(gap.gap, f"{source}/gap", sign=True), interval(gap.interval, f"{source}/interval", sign=True),
-            figure(gap.p, f"{source}/p"), figure(gap.sensitivity, f"{source}/sensitivity"),
+            chance(gap.p, f"{source}/p"), figure(gap.sensitivity, f"{source}/sensitivity"),
             figure(gap.specificity, f"{source}/specificity"),
         )  # fmt: skip
         if gap.withheld:

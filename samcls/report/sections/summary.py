@@ -12,6 +12,7 @@ from samcls.report.blocks import (
     Part,
     Table,
     Text,
+    chance,
     count,
     figure,
     from_table,
@@ -79,7 +80,7 @@ def headline_parts(about: About, task: str) -> Iterator[Part]:
     if ends.value is not None:
         yield from (" (95 % ", ends, ")")
     else:
-        yield " (no interval: too few groups, or figures of folds and seeds together)"
+        yield f" (no interval: {_no_interval(about)})"
     if len(answers.classes) > 2:
         yield ", the mean over classes against the rest"
     yield "."
@@ -138,7 +139,7 @@ def _against(about: About, claim: Claim, how: str, *, start: bool = True) -> Ite
         if claim.ahead or claim.behind
         else "), which is not more than noise: p "
     )
-    yield figure(claim.p, f"{source}/p", 2 if claim.p >= 0.1 else 3)
+    yield chance(claim.p, f"{source}/p")
     yield "."
 
 
@@ -148,21 +149,31 @@ def _made(about: About) -> str:
         return shortened(str(subject.evaluation.get("run", "the run")))
     run = subject.run
     encoder = str(run.fingerprint.get("encoder", "an unknown encoder"))
-    random = "untrained " if run.metrics.get("weights", {}).get("untrained") else ""
+    random = "untrained " if subject.untrained else ""
     runs = ""
-    if subject.kind == "folds":
-        seeds = len({run.config.seed for run in subject.runs})
-        runs = f", each image as the fold says that had not seen it{f', the mean of {seeds} seeds' if seeds > 1 else ''},"
+    if subject.folds:
+        seeds = subject.seeds
+        runs = f", each image told by the fold that had not seen it{f', the mean of {seeds} seeds' if seeds > 1 else ''},"
     elif len(subject.runs) > 1:
         runs = f", the mean of {len(subject.runs)} runs,"
     return f"{run.config.head} on features of {random}{encoder}{runs}"
 
 
+def _no_interval(about: About) -> str:
+    runs = about.subject.runs
+    if runs and not runs[0].config.intervals:
+        return "the run was trained with intervals = 0"
+    if about.subject.folds and about.subject.seeds > 1:
+        return "of folds under several seeds none is made"
+    return "too few groups"
+
+
 def _units(groups: tuple[str, ...]) -> str:
-    named = {group for group in groups if group}
+    named, lacking = {group for group in groups if group}, groups.count("")
     if not named:
         return " (patients not named)"
-    return f" of {len(named):,} patients or lesions"
+    rest = f", {lacking:,} of them without one," if lacking else ""
+    return f" of {len(named):,} patients or lesions{rest}"
 
 
 def _why(about: About, task: str) -> str:
@@ -202,6 +213,11 @@ def _rests_on(about: About) -> Iterator[Part]:
     if subject.external:
         found = subject.evaluation
         yield "Nothing was fitted on these images: threshold and temperature are the run's own. "
+        if own := int(found["seen"].get("test", 0)):
+            yield from (
+                count(own, f"{subject.file}#/seen/test"),
+                " of them are the run's own test images. ",
+            )
         yield from (
             count(found["images"]["failed"], f"{subject.file}#/images/failed"),
             " images failed, ",
@@ -216,18 +232,19 @@ def _rests_on(about: About) -> Iterator[Part]:
         yield "The test split was not opened. Runs of a sweep keep figures of validation alone: report the sweep."
         return
     images = metrics["images"]
-    chosen = (
-        f"by inner folds ({subject.run.config.select})"
-        if subject.run.config.inner
-        else "validation"
-    )
-    folds = subject.run.config.folds if len(subject.runs) > 1 else 0
+    folds, inner = subject.folds, subject.run.config.inner
     yield f"In each of {folds} folds: t" if folds else "T"
     yield from ("rained on ", count(images["train"], f"{file}#/images/train"), " images; ")
-    yield f"{chosen} " if chosen == "validation" else f"chosen {chosen} "
-    yield from ("(", count(images["val"], f"{file}#/images/val"), " images) chose between ")
-    tried = metrics["models_tried"]
-    yield count(tried, f"{file}#/models_tried")
+    if inner:
+        yield f"inner folds of them ({subject.run.config.select}) chose between "
+    else:
+        yield from (
+            "validation (",
+            count(images["val"], f"{file}#/images/val"),
+            " images) chose between ",
+        )
+    tried = metrics.get("models_tried")
+    yield "a number that is not kept of" if tried is None else count(tried, f"{file}#/models_tried")
     several = " in all" if len(subject.runs) > 1 else ""
     board = subject.board.get("tried")
     if board:
@@ -344,7 +361,7 @@ def _table_note(about: About, task: str, shown: Container[str]) -> str:
         notes.append(
             f"Sensitivity and specificity are of class {name}, at each model's own threshold from validation."
         )
-    if subject.kind == "folds":
+    if subject.folds:
         notes.append("Figures are of all folds' images together, where one seed was trained.")
     elif len(subject.runs) > 1:
         notes.append("Mean \N{PLUS-MINUS SIGN} standard deviation over seeds.")

@@ -88,13 +88,19 @@ def test_probabilities_that_hardly_differ_have_a_slope_all_the_same() -> None:
     assert Curves(positive, near).calibration().slope == pytest.approx(slope, rel=1e-3)
 
 
-def test_a_class_that_scores_separate_has_a_calibration_that_is_finite() -> None:
-    """The slope of separated outcomes has no end; it stops at some large number."""
+def test_outcomes_that_scores_separate_have_no_slope() -> None:
+    """It has no end, and none is told; nor an interval where resamples are separated. The curve is finite."""
     positive = np.arange(60) >= 30
     found = Curves(positive, np.linspace(0.01, 0.99, 60)).calibration()
-    assert np.isfinite(found.slope)
-    assert found.slope > 2
+    assert np.isnan(found.slope)
+    assert found.intervals["slope"] is None
     assert np.isfinite(found.smooth.y).all()
+    nearly = positive.copy()
+    nearly[[29, 30]] = nearly[[30, 29]]  # some resamples leave the two out
+    found = Curves(nearly, np.linspace(0.01, 0.99, 60)).calibration()
+    assert np.isfinite(found.slope)
+    assert found.intervals["slope"] is None
+    assert found.intervals["ratio"] is not None
 
 
 def test_bands_hold_the_curve_and_are_the_same_each_time() -> None:
