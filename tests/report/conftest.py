@@ -74,6 +74,3 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Made:
         root / "run", paths["elsewhere"], root / "evaluation", recalibrate="0.4", allow_leak=True
     )
     return Made(root, paths)
-
-
-KINDS = ("run", "tasks", "ordinal", "seeds", "folds", "sweep", "evaluation")

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from support.pages import text_of
 from support.planted import planted_store
 
 import samcls
@@ -15,8 +16,6 @@ from samcls.learn.runs.writing import place_run
 from samcls.report.reading import subject_of
 from samcls.report.report import report
 from samcls.report.subject import CannotShow
-
-from .test_report import text_of
 
 QUICK = {"epochs": 2, "intervals": 50, "batch_size": 32}
 

@@ -3,12 +3,12 @@
 import json
 import re
 import shutil
-from html import unescape
 from pathlib import Path
 
 import numpy as np
 import pytest
 from support.cli import samcls as command
+from support.pages import text_of
 from support.planted import planted_store
 
 import samcls
@@ -17,13 +17,6 @@ from samcls.report.report import report
 from samcls.report.settings import ReportConfig
 
 KINDS = ("run", "tasks", "ordinal", "seeds", "folds", "sweep", "evaluation")
-
-
-def text_of(page: Path) -> str:
-    """The page's words, without its tags, its style, its script and its pictures."""
-    found = page.read_text(encoding="utf-8")
-    found = re.sub(r"<(style|script|svg)\b.*?</\1>", " ", found, flags=re.DOTALL)
-    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]+>", "", found)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
