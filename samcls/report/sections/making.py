@@ -17,6 +17,7 @@ from samcls.report.subject import CannotShow, Subject
 
 __all__ = ["commands", "extract_command", "making"]
 
+VIEWS = {1: "none", 2: "flip"}  # options by the number of views
 LEVELS = ("patch", "early", "middle", "late", "neck")  # which `--levels all` means
 STAGES = {
     "load": "reading the store",
@@ -173,26 +174,30 @@ def _train_command(subject: Subject, store: str) -> str:
 def extract_command(subject: Subject, store: str) -> str:
     """Return the command of stage one that a fingerprint tells, without what is the default."""
     made: dict[str, Any] = dict(subject.run.fingerprint)
-    levels, views = made.get("levels", []), len(made.get("views", ()))
-    precision = made.get("precision")
-    told = {
-        "levels": "all" if levels == [*LEVELS] else ",".join(levels),
-        "window": made.get("window"),
-        "size": made.get("input_size"),
-        "resize": made.get("resize"),
-        "views": {1: "none", 2: "flip"}.get(views, "d4"),
-        "storage": made.get("storage"),
-        "precision": None if precision == "float32" else precision,  # a CPU's own
-        "keep_pixels": (subject.store.pixel_size or None) if subject.store is not None else None,
-    }
-    # By the fields' defaults: options that are made import torch's companions.
-    usual = {one.name: one.default for one in fields(ExtractOptions)}
-    encoder = str(made.get("encoder"))
-    parts = ["samcls", "extract", "manifest.csv", store, "--encoder", encoder]
-    for name, value in told.items():
-        if value is not None and usual[name] != value:
-            parts += [f"--{name.replace('_', '-')}", str(value)]
-    if subject.untrained and encoder != "vit_t":
+    made["size"] = made.get("input_size")
+    if made.get("levels") == [*LEVELS]:
+        made["levels"] = "all"
+    made["views"] = VIEWS.get(len(made.get("views", ())), "d4")
+    if made.get("precision") == "float32":
+        del made["precision"]  # a CPU's own
+    if subject.store is not None and subject.store.pixel_size:
+        made["keep_pixels"] = subject.store.pixel_size
+    parts = [
+        "samcls",
+        "extract",
+        "manifest.csv",
+        store,
+        "--encoder",
+        str(made.pop("encoder", None)),
+    ]
+    for one in fields(
+        ExtractOptions
+    ):  # by their defaults: options that are made import torch's companions
+        value = made.get(one.name)
+        told = ",".join(value) if isinstance(value, list) else value
+        if told is not None and told != one.default:
+            parts += [f"--{one.name.replace('_', '-')}", str(told)]
+    if subject.untrained and subject.run.fingerprint.get("encoder") != "vit_t":
         parts.append("--random-weights")
     return shlex.join(parts)
 
