@@ -21,7 +21,7 @@ ORDER = (
     ("sweep", "report", "deploy", "audit", "explain"),
     ("api",),
     ("",),  # the package's own face
-    ("bench", "demo", "doctor"),
+    ("bench", "demo", "doctor", "pipeline"),
     ("cli",),
     ("__main__",),
 )

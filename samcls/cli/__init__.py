@@ -15,6 +15,7 @@ from samcls.cli.doctor import register as register_doctor
 from samcls.cli.explain import register as register_explain
 from samcls.cli.inputs import register as register_inputs
 from samcls.cli.learn import register as register_learn
+from samcls.cli.pipeline import register as register_pipeline
 from samcls.cli.report import register as register_report
 from samcls.cli.runs import register as register_runs
 from samcls.cli.shell import give_up_output, open_streams, say, settings
@@ -64,6 +65,7 @@ register_runs(app)
 register_deploy(app)
 register_explain(app)
 register_report(app)
+register_pipeline(app)
 register_doctor(app)
 register_bench(app)
 
