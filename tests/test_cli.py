@@ -47,6 +47,13 @@ def store(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_help_shows_the_main_road_first() -> None:
+    """Whoever types `samcls` alone reads in order what a study takes."""
+    shown = samcls("--help").stdout.split("Commands:")[1].split("\n")
+    verbs = [line.split()[0] for line in shown if line.startswith("  ") and line[2:3].isalpha()]
+    assert verbs[:5] == ["manifest", "extract", "train", "report", "predict"]
+
+
 def test_help_is_light() -> None:
     """`samcls --help` answers without torch, zarr or scikit-learn, so it is quick."""
     code = "import sys, samcls.cli; print(sorted({'torch', 'zarr', 'sklearn'} & set(sys.modules)))"

@@ -4,8 +4,10 @@ Exit status: 0 done; 1 failed; 2 usage or bad input; 3 finished, but some images
 """
 
 import sys
+from typing import Any
 
 import typer
+from typer.core import TyperGroup
 
 from samcls import __version__
 from samcls.cli.audit import register as register_audit
@@ -25,8 +27,22 @@ from samcls.cli.sweep import register as register_sweep
 
 __all__ = ["app", "main"]
 
+# The road that every study takes; help shows these first.
+ROAD = ("manifest", "extract", "train", "report", "predict")
+
+
+class Road(TyperGroup):
+    """The command line, its main verbs first."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """Return the verbs in the order of help."""
+        names = super().list_commands(ctx)
+        return [*ROAD, *(name for name in names if name not in ROAD)]
+
+
 app = typer.Typer(
     name="samcls",
+    cls=Road,
     help="Segment Anything features for medical image classification: cached once, trained on many "
     "times.",
     epilog="A first look, without any data or download: samcls demo",
