@@ -194,10 +194,3 @@ def test_pictures_in_several_splits_are_told_and_with_strict_an_error(images: Pa
     assert json.loads(again.stdout)["leaks"]["contradictory"]["images"] == 3
     assert (sound.returncode, wrong.returncode, refused.returncode) == (0, 1, 2)
     assert "p00 (train) = p18 (val) = p25 (test)" in trained.stdout
-
-
-def test_the_citation_names_this_version() -> None:
-    """Whoever cites, cites what is installed."""
-    from samcls import __version__
-
-    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()

@@ -7,6 +7,7 @@ import pytest
 from support.cli import samcls
 from support.paths import ROOT
 
+from samcls import __version__
 from samcls.config import load_toml
 from samcls.learn.settings import TrainConfig
 from samcls.sweep.space import load_space
@@ -27,6 +28,11 @@ def test_a_pipeline_loads_and_its_header_says_how_to_run_it(path: Path) -> None:
     verb = "samcls sweep" if space else "samcls train"
     for part in (f"pipelines/{path.name}", "samcls extract", verb, "Hardware:", "Time:", "AUC"):
         assert part in header
+
+
+def test_the_citation_names_this_version() -> None:
+    """Whoever cites, cites what is installed."""
+    assert f"\nversion: {__version__}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 def test_the_sweep_of_controls_that_is_shown_is_a_space(tmp_path: Path) -> None:
