@@ -41,6 +41,7 @@ def audit(
     run: str | Path | None = None,
     pretraining: str | Path | None = None,
     images: bool = False,
+    retrain: bool = True,
     write: str | Path | None = None,
     root: str | Path | None = None,
     log: Log = lambda _: None,
@@ -53,6 +54,7 @@ def audit(
         out: Folder for `findings.csv`, `audit.json` and the contact sheet `audit.html`; None keeps nothing.
         manifest: Of a store: where its pictures are, by which near-duplicates are confirmed.
         run: A run of the store: what leaks did to its figures is told too.
+        retrain: Whether that run is trained again without twins.
         pretraining: A store, a run, or a text of digests of the images that the encoder was trained on.
         images: Whether the contact sheet shows thumbnails, which are pictures of patients.
         write: A manifest to write in which twins share a group and a split, and contradictions are left out.
@@ -89,7 +91,7 @@ def audit(
     if run is not None:
         from samcls.audit.effect import effect_of  # imports torch
 
-        effect = effect_of(material, found, run, log)
+        effect = effect_of(material, found, run, log, retrain=retrain)
     result = Findings(
         source=material.source,
         images=len(material.rows),

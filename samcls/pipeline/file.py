@@ -14,6 +14,7 @@ Paths are relative to the file. A step needs the steps that make what it names; 
 (`VERBS`). All that is wrong with a file is said at once, before anything is done.
 """
 
+import os
 import shlex
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ from typing import Any
 from samcls.errors import ConfigError
 from samcls.files import meant
 
-__all__ = ["VERBS", "Pipeline", "Step", "Verb", "load_pipeline"]
+__all__ = ["VERBS", "Pipeline", "Step", "Verb", "lies_in", "load_pipeline"]
 
 
 @dataclass(frozen=True)
@@ -185,7 +186,9 @@ def _step(table: Any, number: int, before: Sequence[Step]) -> tuple[Step | None,
     needs = tuple(
         one.name
         for one in before
-        if one.makes is not None and one.makes in _named(arguments) and one.makes != makes
+        if one.makes is not None
+        and one.makes != makes
+        and any(lies_in(text, one.makes) for text in _named(arguments))
     )
     return Step(name, tuple(arguments), verb, makes, needs), wrong
 
@@ -211,6 +214,17 @@ def _plain(arguments: Sequence[str]) -> list[str]:
             break
         found.append(text)
     return found
+
+
+def lies_in(text: str, place: str) -> bool:
+    """Whether a text names a path, or one inside it, however it is spelled.
+
+    Args:
+        text: That may name something.
+        place: The path.
+    """
+    one, other = os.path.normpath(text), os.path.normpath(place)
+    return one == other or one.startswith(other + os.sep)
 
 
 def _named(arguments: Sequence[str]) -> set[str]:

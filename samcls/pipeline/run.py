@@ -20,7 +20,7 @@ from typing import Any
 from samcls.errors import ConfigError, InputError, RunError
 from samcls.files import meant
 from samcls.pipeline.file import Pipeline, Step
-from samcls.pipeline.state import State, keys_of
+from samcls.pipeline.state import State, key_of
 
 __all__ = ["Done", "Ran", "run_pipeline"]
 
@@ -118,14 +118,14 @@ Do = Callable[[Pipeline, Step, str, Mapping[str, str], str], Done]
 def _run(pipeline: Pipeline, state: State, start: str | None, do: Do, log: Log) -> Ran:
     again = _following(pipeline, start)
     found: dict[str, Done] = {}
+    keys: dict[str, str] = {}
     for step in pipeline.steps:
+        key, parts = key_of(pipeline, step, keys)
+        keys[step.name] = key
         lost = [name for name in step.needs if found[name].state in (FAILED, WAITS)]
         if lost:
             found[step.name] = Done(step.name, WAITS, f"step {lost[0]} failed", None, step.makes)
             continue
-        key, parts = keys_of(pipeline)[
-            step.name
-        ]  # now: steps before it may have made what it names
         why = state.why(step, key, parts, pipeline.folder)
         if not why and step.name in again:
             why = f"asked for from step {start}"

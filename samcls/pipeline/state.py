@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from samcls.files import to_json, write_whole
-from samcls.pipeline.file import Pipeline, Step
+from samcls.pipeline.file import Pipeline, Step, lies_in
 
-__all__ = ["State", "keys_of"]
+__all__ = ["State", "key_of"]
 
 BLOCK = 1 << 20
 LARGEST = 1 << 30  # bytes of a file whose content is read; of a larger one size and time are taken
@@ -26,7 +26,8 @@ class State:
 
     Attributes:
         path: Of the file that keeps it.
-        steps: By name: `key`, `parts` (what the key was made of), `seconds` and `makes`.
+        steps: By name: `key`, `parts` (what the key was made of), `seconds` and `makes`; of one that has begun and
+            not ended, `begun` alone: the key that it began under.
     """
 
     path: Path
@@ -43,14 +44,14 @@ class State:
         return cls(path, found if isinstance(found, dict) else {})
 
     def begun(self, step: Step, key: str) -> None:
-        """Keep that a step has begun, so that a stop is told from a change."""
-        self.steps[step.name] = {**self.steps.get(step.name, {}), "begun": key}
+        """Keep that a step has begun: what it made before counts no more, until it ends."""
+        self.steps[step.name] = {"begun": key}
         self._write()
 
     def goes_on(self, step: Step, key: str) -> bool:
         """Whether a step was stopped under this very key: its command goes on by itself where it can."""
         known = self.steps.get(step.name, {})
-        return step.verb == "train" and known.get("begun") == key and known.get("key") != key
+        return step.verb == "train" and known.get("begun") == key
 
     def _write(self) -> None:
         write_whole(self.path, to_json({"steps": self.steps}))
@@ -78,23 +79,22 @@ class State:
         return f"{', '.join(changed[:3])} changed" if changed else "its key changed"
 
 
-def keys_of(pipeline: Pipeline) -> dict[str, tuple[str, dict[str, str]]]:
-    """Return each step's key and what it is made of, by names that a reader knows.
+def key_of(pipeline: Pipeline, step: Step, keys: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """Return a step's key and what it is made of, by names that a reader knows.
 
     Args:
         pipeline: Whose files lie beside it.
+        step: Of it.
+        keys: Of the steps before.
     """
-    found: dict[str, tuple[str, dict[str, str]]] = {}
-    made = {step.makes for step in pipeline.steps}
-    for step in pipeline.steps:
-        parts = {"the command": _digest(json.dumps(step.arguments).encode())}
-        for text in step.arguments:
-            if text not in made and not text.startswith("-") and (pipeline.folder / text).exists():
-                parts[text] = _of_path(pipeline.folder / text)
-        for name in step.needs:
-            parts[f"step {name}"] = found[name][0]
-        found[step.name] = _digest(json.dumps(parts, sort_keys=True).encode()), parts
-    return found
+    made = [one.makes for one in pipeline.steps if one.makes is not None]
+    parts = {"the command": _digest(json.dumps(step.arguments).encode())}
+    for text in step.arguments:
+        plain = not text.startswith("-") and not any(lies_in(text, place) for place in made)
+        if plain and (pipeline.folder / text).exists():
+            parts[text] = _of_path(pipeline.folder / text)
+    parts |= {f"step {name}": keys[name] for name in step.needs}
+    return _digest(json.dumps(parts, sort_keys=True).encode()), parts
 
 
 def _of_path(path: Path) -> str:

@@ -4,8 +4,6 @@ from collections.abc import Callable
 from typing import Any
 
 from samcls.audit.audit import audit
-from samcls.audit.effect import effect_of
-from samcls.audit.material import material_of
 from samcls.errors import SamclsError
 from samcls.report.subject import Subject
 
@@ -27,16 +25,11 @@ def audited(subject: Subject, log: Log = lambda _: None) -> dict[str, Any]:
     if store is None or subject.external or not subject.runs or len(store.ids) > MOST:
         return {}
     log(f"auditing {store.path}")
+    known = not subject.folds and all(run.scored for run in subject.runs)
+    folder = subject.run.path.parent if len(subject.runs) > 1 else subject.run.path
     try:
-        found = audit(store)
+        found = audit(store, run=folder if known else None, retrain=False)
     except SamclsError as error:
         log(f"no audit: {error}")
         return {}
-    told = found.to_dict() | {"made": "beside the report, from the store's features alone"}
-    if subject.kind in ("run", "seeds", "sweep") and all(run.scored for run in subject.runs):
-        folder = subject.run.path.parent if len(subject.runs) > 1 else subject.run.path
-        try:
-            told["effect"] = effect_of(material_of(store), found, folder, retrain=False)
-        except SamclsError as error:
-            log(f"no figures without the findings: {error}")
-    return told
+    return found.to_dict() | {"made": "beside the report, from the store's features alone"}

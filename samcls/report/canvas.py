@@ -24,6 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from samcls.learn.runs.text import printable
+from samcls.sweep.plots import COLOURS, GREY, MARKERS
 
 __all__ = [
     "COLOURS",
@@ -33,15 +34,20 @@ __all__ = [
     "QUIET",
     "Axes",
     "Figure",
+    "banded",
     "grid",
+    "labelled",
     "looks",
+    "names_of",
+    "save",
+    "square",
     "svg_of",
     "thinned",
+    "ticks_at",
+    "whole_numbers",
     "write_figure",
 ]
 
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#7a7a7a")
-MARKERS = "osD^vPX"
 INK, QUIET = "#1b1f24", "#8a9099"
 FORMATS = ("pdf", "png", "svg")
 WIDE, HIGH = 4.4, 3.5  # inches of a single panel
@@ -65,8 +71,13 @@ STYLE: dict[str, Any] = {
     "pdf.fonttype": 42,
     "savefig.transparent": True,
 }
-PAGE = {INK: "currentColor", QUIET: "var(--quiet)"} | {
-    colour: f"var(--c{place})" for place, colour in enumerate(COLOURS)
+# A page's own colours for those of pictures, a sweep's among them; black is the page's ink.
+PAGE = {
+    **{colour.lower(): f"var(--c{place})" for place, colour in enumerate(COLOURS)},
+    INK: "currentColor",
+    "#000000": "currentColor",
+    QUIET: "var(--quiet)",
+    GREY.lower(): "var(--quiet)",
 }
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Bool, Float
 
 from samcls.learn.score.intervals import unit_numbers
-from samcls.learn.score.metrics import roc_auc
+from samcls.learn.score.metrics import mean_defined, roc_auc
 from samcls.learn.score.scoring import resample
 from samcls.report.subject import Answers
 
@@ -132,8 +132,7 @@ def _auc(answers: Answers, draws: np.ndarray, rows: np.ndarray) -> Float[np.ndar
     )
     with np.errstate(invalid="ignore", divide="ignore"):
         each = np.stack([roc_auc(weights, labels == c, chance[:, c]) for c in classes])
-        found: np.ndarray = np.nanmean(each, axis=0) if len(each) > 1 else each[0]
-    return found
+    return mean_defined(each)
 
 
 def _events(answers: Answers) -> Bool[np.ndarray, " image"]:

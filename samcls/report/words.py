@@ -7,6 +7,7 @@ A fact is a function and a line in `FACTS`. One that raises CannotShow is not th
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 
 from samcls.report import methods_words, results_words
 from samcls.report.about import About
@@ -34,6 +35,7 @@ RESULTS = (
 )
 
 
+@lru_cache(maxsize=1)  # two sections tell them
 def facts_of(about: About) -> dict[str, tuple[Part, ...]]:
     """Return the sentences that can be told, by name."""
     if not about.subject.runs and not about.subject.external:

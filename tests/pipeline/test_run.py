@@ -140,6 +140,30 @@ def test_a_failing_step_stops_what_needs_it_and_nothing_else(tmp_path: Path) -> 
     assert fake.ran == ["train", "train", "compare", "report"]
 
 
+def test_a_change_that_failed_and_was_taken_back_is_no_step_kept(tmp_path: Path) -> None:
+    """What was made under the other command is not taken for what the first one made."""
+    pipeline, fake = study(tmp_path)
+    run_pipeline(pipeline, execute=fake)
+    changed, failing = study(tmp_path, STUDY.replace("--head linear", "--head se"))
+
+    def half(arguments: Sequence[str], folder: Path, words: Path) -> int:
+        failing(arguments, folder, words)  # it makes its output, and is killed before it can say so
+        return 137
+
+    assert states(run_pipeline(changed, execute=half))["linear"] == "failed"
+    back, fake = study(tmp_path)
+    ran = run_pipeline(back, execute=fake)
+    assert states(ran)["linear"] == "done"
+    assert (tmp_path / "run-linear").read_text() == "train f.zarr run-linear --head linear"
+
+
+def test_a_step_needs_what_lies_inside_of_what_another_makes(tmp_path: Path) -> None:
+    """However its path is spelled; and it is no file of its own."""
+    text = STUDY + '\n[[step]]\nname = "one"\nrun = "card ./run/seed-0 card.md"\n'
+    pipeline, _ = study(tmp_path, text)
+    assert pipeline.steps[-1].needs == ("slca",)
+
+
 def test_a_dry_run_says_what_would_be_done_and_does_nothing(tmp_path: Path) -> None:
     """And why; no file is written."""
     pipeline, fake = study(tmp_path)

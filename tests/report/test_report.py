@@ -42,6 +42,9 @@ def test_a_report_of_each_kind_is_the_same_twice_and_asks_for_nothing(
     }  # fmt: skip
     assert "<!DOCTYPE svg" not in page
     assert again.checks == first.checks
+    assert "being of an earlier version" not in text_of(
+        tmp_path / "a.html"
+    )  # no key is missed by us
     ids = re.findall(r'\sid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
     for place in re.findall(r'href="#([^"]+)"', page):

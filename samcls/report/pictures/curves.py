@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 
-from samcls.learn.score.curves import Calibration, Curves
+from samcls.learn.score.curves import Calibration, Curve, Curves
 from samcls.report.canvas import (
     COLOURS,
     INK,
@@ -42,17 +42,7 @@ def roc(answers: Answers, control: Answers | None = None) -> Drawing:
         curve = _curves(answers, positive).roc()
         panel.plot([0, 1], [0, 1], color=QUIET, linewidth=0.8, linestyle=(0, (4, 3)))
         if control is not None:
-            other = _curves(control, positive).roc()
-            banded(
-                panel,
-                other.x,
-                other.y,
-                None,
-                None,
-                color=COLOURS[1],
-                label="best control",
-                linestyle="--",
-            )
+            _beside(panel, _curves(control, positive).roc())
         banded(panel, curve.x, curve.y, curve.low, curve.high, color=COLOURS[0], label="this run")
         if answers.point.threshold is not None:
             said, true = answers.answers == 1, answers.labels == 1
@@ -93,17 +83,7 @@ def precision_recall(answers: Answers, control: Answers | None = None) -> Drawin
             label=f"share {share:.2f}" if answers.binary else "share of the class",
         )
         if control is not None:
-            other = _curves(control, positive).precision_recall()
-            banded(
-                panel,
-                other.x,
-                other.y,
-                None,
-                None,
-                color=COLOURS[1],
-                label="best control",
-                linestyle="--",
-            )
+            _beside(panel, _curves(control, positive).precision_recall())
         banded(panel, curve.x, curve.y, curve.low, curve.high, color=COLOURS[0], label="this run")
         square(panel)
 
@@ -179,17 +159,7 @@ def decision(answers: Answers, control: Answers | None = None) -> Drawing:
             label="treat all",
         )
         if control is not None:
-            other = _curves(control, positive).net_benefit()
-            banded(
-                panel,
-                other.x,
-                other.y,
-                None,
-                None,
-                color=COLOURS[1],
-                label="best control",
-                linestyle="--",
-            )
+            _beside(panel, _curves(control, positive).net_benefit())
         banded(panel, curve.x, curve.y, curve.low, curve.high, color=COLOURS[0], label="this run")
         panel.set_xlim(0, 1)
         panel.set_ylim(-0.35 * share, 1.1 * share)
@@ -249,6 +219,12 @@ def risk(answers: Answers) -> Drawing:
         "distribution of the probability among images of the class and others",
         "Shares of the images of each outcome, in 20 bins of probability.",
     )
+
+
+def _beside(panel: Axes, curve: Curve) -> None:
+    """Draw the best control's curve, without its band."""
+    look = {"color": COLOURS[1], "label": "best control", "linestyle": "--"}
+    banded(panel, curve.x, curve.y, None, None, **look)
 
 
 def _curves(answers: Answers, positive: int) -> Curves:
