@@ -6,7 +6,7 @@
     write_figure(figure, Path("figures"), "roc-melanoma")
 
 Colours are told apart by colour-blind readers (Okabe and Ito). Text stays text. The same figure is the same file:
-no date, no random names. Matplotlib is in the extra `report`.
+no date, no random names.
 """
 
 import io

@@ -95,7 +95,7 @@ def plot(
 
     Raises:
         InputError: a run is not there, was not scored, or is of other tasks or images.
-        ConfigError: a display, a class or the file's suffix is none; or matplotlib is not installed.
+        ConfigError: a display, a class or the file's suffix is none.
         OverwriteRefused: `out` is a folder or no picture.
     """
     asked = tuple(displays) or ("roc",)
@@ -111,14 +111,8 @@ def plot(
         raise ConfigError(
             f"got {len(runs)} runs; a picture holds 1 to {MOST}, as many as there are colours to tell apart"
         )
-    try:
-        from samcls.report.canvas import grid, looks, save
-    except ModuleNotFoundError as error:
-        if error.name != "matplotlib":
-            raise
-        raise ConfigError(
-            "pictures need matplotlib, which is not installed: pip install 'samcls[report]'"
-        ) from error
+    from samcls.report.canvas import grid, looks, save  # matplotlib
+
     try:
         arms = _arms(runs, task, name, labels or _names(runs))
         panels = [(one, arm) for one in asked for arm in (arms if one == "confusion" else [None])]

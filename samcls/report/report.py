@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from samcls.errors import ConfigError, InputError, OverwriteRefused, RunError
+from samcls.errors import InputError, OverwriteRefused, RunError
 from samcls.files import write_whole
 from samcls.report.about import About
 from samcls.report.audited import audited
@@ -91,7 +91,7 @@ def report(
 
     Raises:
         InputError: there is nothing to report.
-        ConfigError: a code to silence is none, or matplotlib is not installed.
+        ConfigError: a code to silence is none.
         OverwriteRefused: `out` holds something else.
     """
     begun = time.monotonic()
@@ -157,15 +157,8 @@ def _about(
 
 def _sections(about: About) -> list[tuple[str, tuple[str, Made]]]:
     """Return the sections that are of this kind of subject, imported now: they draw."""
-    try:
-        from samcls.report.sections import SECTIONS
-    except ModuleNotFoundError as error:
-        if error.name not in ("matplotlib", "jinja2"):
-            raise
-        raise ConfigError(
-            f"a report needs {error.name}, which is not installed: pip install 'samcls[report]'; samcls report --check and "
-            "samcls show need neither"
-        ) from error
+    from samcls.report.sections import SECTIONS
+
     kind = about.subject.kind
     return [
         (name, (title, made))
