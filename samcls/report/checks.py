@@ -14,8 +14,7 @@ from typing import Any
 
 from samcls.errors import ConfigError
 from samcls.files import meant
-from samcls.report import looks
-from samcls.report.looks import Found, Level
+from samcls.report.looks import Found, Level, data, figures
 from samcls.report.results import Results
 from samcls.report.subject import CannotShow
 
@@ -123,19 +122,19 @@ def checks_of(results: Results, silence: Sequence[str] = ()) -> Checked:
 
 # A check is a function and a line.
 CHECKS: Mapping[str, Kind] = {
-    "SC001": Kind("no leak across splits", looks.leak),
-    "SC002": Kind("ahead of the best control", looks.control, each=True),
-    "SC003": Kind("seeds agree", looks.seeds, each=True),
-    "SC004": Kind("best setting inside the space", looks.edge),
-    "SC005": Kind("test large enough for the claim", looks.small, each=True),
-    "SC006": Kind("calibrated", looks.calibrated, each=True),
-    "SC007": Kind("subgroups alike", looks.subgroups, each=True),
-    "SC008": Kind("test opened once", looks.opened),
-    "SC009": Kind("encoder trained", looks.untrained),
-    "SC010": Kind("patients named where images are grouped", looks.groups),
-    "SC011": Kind("run finished", looks.unfinished),
-    "SC012": Kind("every class in the test", looks.absent, each=True),
-    "SC013": Kind("validation not flattered by choosing", looks.flattered, each=True),
-    "SC014": Kind("images encoded", looks.left_out),
-    "SC015": Kind("as good elsewhere as inside", looks.elsewhere, each=True),
+    "SC001": Kind("no leak across splits", data.leak),
+    "SC002": Kind("ahead of the best control", figures.control, each=True),
+    "SC003": Kind("seeds agree", figures.seeds, each=True),
+    "SC004": Kind("best setting inside the space", figures.edge),
+    "SC005": Kind("test large enough for the claim", figures.small, each=True),
+    "SC006": Kind("calibrated", figures.calibrated, each=True),
+    "SC007": Kind("subgroups alike", figures.subgroups, each=True),
+    "SC008": Kind("test opened once", data.opened),
+    "SC009": Kind("encoder trained", data.untrained),
+    "SC010": Kind("patients named where images are grouped", data.groups),
+    "SC011": Kind("run finished", data.unfinished),
+    "SC012": Kind("every class in the test", data.absent, each=True),
+    "SC013": Kind("validation not flattered by choosing", figures.flattered, each=True),
+    "SC014": Kind("images encoded", data.left_out),
+    "SC015": Kind("as good elsewhere as inside", figures.elsewhere, each=True),
 }
